@@ -1,0 +1,192 @@
+"""Signed distance primitives, their combinations, and the step from a distance to a mesh.
+
+A distance is a function from points (N, 3) to signed distances (N,), negative inside; distances are
+exact or lower bounds, which is all that smooth unions and marching cubes need. Object space: x
+lateral, front of the object towards -y, z up.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from skimage.measure import marching_cubes
+
+Points = NDArray[np.float64]
+Distance = Callable[[Points], NDArray[np.float64]]
+Vector = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A modeled object: its distance, the distances of its named parts, and half-open bounds."""
+
+    distance: Distance
+    bounds: tuple[Vector, Vector]
+    parts: dict[str, Distance] = field(default_factory=dict)
+
+
+def ellipsoid(center: Vector, radii: Vector, rotation: Vector = (0, 0, 0)) -> Distance:
+    """Approximate distance to an ellipsoid (radii >= any positive numbers, rotation xyz degrees)."""
+    r = np.asarray(radii, float)
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        p = _local(points, center, rotation)
+        k0 = np.linalg.norm(p / r, axis=1)
+        k1 = np.linalg.norm(p / r**2, axis=1)
+        return k0 * (k0 - 1) / np.maximum(k1, 1e-9)
+
+    return distance
+
+
+def capsule(start: Vector, end: Vector, start_radius: float, end_radius: float | None = None) -> Distance:
+    """Segment with a radius that changes linearly from its start to its end (a rounded cone)."""
+    a, b = np.asarray(start, float), np.asarray(end, float)
+    r0, r1 = start_radius, start_radius if end_radius is None else end_radius
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        along = b - a
+        t = np.clip((points - a) @ along / max(along @ along, 1e-12), 0, 1)
+        return np.linalg.norm(points - a - t[:, None] * along, axis=1) - (r0 + t * (r1 - r0))
+
+    return distance
+
+
+def chain(nodes: Sequence[Vector], radii: Sequence[float], blend: float = 0.0) -> Distance:
+    """Capsules through the nodes, one radius a node: limbs, necks, trunks, tubes."""
+    pieces = [
+        capsule(nodes[i], nodes[i + 1], radii[i], radii[i + 1]) for i in range(len(nodes) - 1)
+    ]
+    return union(*pieces, blend=blend)
+
+
+def box(center: Vector, half_size: Vector, radius: float = 0.0, rotation: Vector = (0, 0, 0)) -> Distance:
+    """Box with rounded edges; `half_size` includes the rounding."""
+    half = np.asarray(half_size, float) - radius
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        q = np.abs(_local(points, center, rotation)) - half
+        outside = np.linalg.norm(np.maximum(q, 0), axis=1)
+        return outside + np.minimum(q.max(axis=1), 0) - radius
+
+    return distance
+
+
+def cylinder(center: Vector, radius: float, half_length: float, axis: int = 0, rounding: float = 0.0) -> Distance:
+    """Solid cylinder along a coordinate axis (0 = x: a wheel)."""
+    c = np.asarray(center, float)
+    others = [i for i in range(3) if i != axis]
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        p = points - c
+        radial = np.linalg.norm(p[:, others], axis=1) - (radius - rounding)
+        axial = np.abs(p[:, axis]) - (half_length - rounding)
+        outside = np.hypot(np.maximum(radial, 0), np.maximum(axial, 0))
+        return outside + np.minimum(np.maximum(radial, axial), 0) - rounding
+
+    return distance
+
+
+def torus(center: Vector, radius: float, tube: float, axis: int = 0) -> Distance:
+    """Ring around a coordinate axis (0 = x: a tire)."""
+    c = np.asarray(center, float)
+    others = [i for i in range(3) if i != axis]
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        p = points - c
+        return np.hypot(np.linalg.norm(p[:, others], axis=1) - radius, p[:, axis]) - tube
+
+    return distance
+
+
+def prism(outline: Sequence[tuple[float, float]], low: float, high: float, axis: int = 0, rounding: float = 0.0) -> Distance:
+    """Polygon extruded along an axis from `low` to `high` (axis 0: outline in (y, z), a side view)."""
+    polygon = np.asarray(outline, float)
+    others = [i for i in range(3) if i != axis]
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        flat = _polygon_distance(points[:, others], polygon) + rounding
+        axial = np.abs(points[:, axis] - (low + high) / 2) - (high - low) / 2 + rounding
+        outside = np.hypot(np.maximum(flat, 0), np.maximum(axial, 0))
+        return outside + np.minimum(np.maximum(flat, axial), 0) - rounding
+
+    return distance
+
+
+def union(*distances: Distance, blend: float = 0.0) -> Distance:
+    """Union; with `blend` > 0 joints are filleted over about that width (polynomial smooth minimum)."""
+
+    def distance(points: Points) -> NDArray[np.float64]:
+        result = distances[0](points)
+        for other in distances[1:]:
+            result = _smooth_minimum(result, other(points), blend)
+        return result
+
+    return distance
+
+
+def subtract(solid: Distance, hole: Distance, blend: float = 0.0) -> Distance:
+    """The solid without the hole."""
+    return lambda points: -_smooth_minimum(-solid(points), hole(points), blend)
+
+
+def intersect(first: Distance, second: Distance, blend: float = 0.0) -> Distance:
+    """What both contain."""
+    return lambda points: -_smooth_minimum(-first(points), -second(points), blend)
+
+
+def mirrored(distance: Distance) -> Distance:
+    """The shape modeled at x >= 0 together with its mirror image."""
+    return lambda points: distance(np.column_stack([np.abs(points[:, 0]), points[:, 1:]]))
+
+
+def mesh_from_distance(shape: Shape, target_faces: int = 3000, cells: int = 96) -> trimesh.Trimesh:
+    """Extracts the surface at x >= 0 side symmetry, simplified to about `target_faces` triangles.
+
+    The grid is mirror-symmetric about x = 0; the largest connected surface is kept, so every part must
+    touch the body. Longest side is sampled by `cells` cells.
+    """
+    low, high = (np.asarray(v, float) for v in shape.bounds)
+    step = (high - low).max() / cells
+    half = int(np.ceil(max(-low[0], high[0]) / step)) + 1
+    axes = [np.arange(-half, half + 1) * step]
+    axes += [np.arange(low[i] - 2 * step, high[i] + 2 * step, step) for i in (1, 2)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    values = shape.distance(grid).reshape([len(a) for a in axes])
+    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3)
+    mesh = trimesh.Trimesh(vertices + [a[0] for a in axes], faces[:, ::-1])
+    mesh = max(mesh.split(only_watertight=False), key=lambda part: part.area)
+    if len(mesh.faces) > target_faces:
+        mesh = mesh.simplify_quadric_decimation(face_count=target_faces)
+    if mesh.volume < 0:
+        mesh.invert()
+    return mesh
+
+
+def _local(points: Points, center: Vector, rotation: Vector) -> Points:
+    shifted = points - np.asarray(center, float)
+    if not np.any(rotation):
+        return shifted
+    return shifted @ Rotation.from_euler("xyz", rotation, degrees=True).as_matrix()
+
+
+def _smooth_minimum(a: NDArray, b: NDArray, width: float) -> NDArray[np.float64]:
+    if width <= 0:
+        return np.minimum(a, b)
+    h = np.maximum(width - np.abs(a - b), 0) / width
+    return np.minimum(a, b) - h * h * width / 4
+
+
+def _polygon_distance(points: NDArray, polygon: NDArray) -> NDArray[np.float64]:
+    squared = np.full(len(points), np.inf)
+    inside = np.zeros(len(points), bool)
+    for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        edge, offset = b - a, points - a
+        t = np.clip(offset @ edge / max(edge @ edge, 1e-12), 0, 1)
+        squared = np.minimum(squared, ((offset - t[:, None] * edge) ** 2).sum(axis=1))
+        crosses = (a[1] > points[:, 1]) != (b[1] > points[:, 1])
+        slope = np.where(b[1] == a[1], 1.0, b[1] - a[1])
+        inside ^= crosses & (points[:, 0] < a[0] + (points[:, 1] - a[1]) / slope * (b[0] - a[0]))
+    return np.where(inside, -1, 1) * np.sqrt(squared)
