@@ -1,0 +1,82 @@
+"""Checkpoints: dictionaries of tensors and plain values, `checkpoint_0020000.pth` in a run's folder.
+
+They hold state dicts, numbers, text, lists and tuples only, so that reading one cannot run code.
+"""
+
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.cli import UserError
+from utils.files import require_file, write_bytes
+
+
+def path_of(folder: str | Path, step: int) -> Path:
+    """Returns the file of a step in a run's folder."""
+    return Path(folder) / f"checkpoint_{step:07d}.pth"
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint atomically."""
+    # In memory first: torch.save turns a full disk into a RuntimeError that hides the reason.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load(
+    path: str | Path, device: torch.device | str = "cpu", remedy: str = "Train it first."
+) -> dict[str, Any]:
+    """Reads a dictionary of tensors and plain values; nothing in the file is executed.
+
+    Raises:
+        UserError: if the file is missing, damaged, not a dictionary, or holds other objects.
+    """
+    require_file(path, remedy)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is damaged or holds objects other than tensors and plain values, so it was "
+            "not loaded. Delete it, or replace it by a copy from a source that you trust."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise UserError(
+            f"{path} is damaged or not a checkpoint. Delete it and run again."
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, expected a dictionary.")
+    return state
+
+
+def numbered(folder: str | Path) -> list[tuple[int, Path]]:
+    """Returns the (step, path) of every numbered checkpoint, in ascending order."""
+    matches = ((re.fullmatch(r"checkpoint_(\d+)\.pth", p.name), p) for p in Path(folder).glob("*"))
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.") -> Path:
+    """Returns the checkpoint named by --which_epoch: "latest" or a step.
+
+    "latest" is the highest number, or `checkpoint_latest.pth` in a folder without numbered ones.
+
+    Raises:
+        UserError: if there is no such checkpoint; names those that there are.
+    """
+    folder = require_file(folder, remedy)
+    found = dict(numbered(folder))
+    unnumbered = folder / "checkpoint_latest.pth"
+    if which == "latest" and found:
+        return found[max(found)]
+    if which == "latest" and unnumbered.exists():
+        return unnumbered
+    if str(which).isdecimal() and int(which) in found:
+        return found[int(which)]
+    listed = ", ".join(map(str, found)) or "none"
+    raise UserError(f"{folder} has no checkpoint {which!r}; numbered ones: {listed}. {remedy}")

@@ -1,0 +1,143 @@
+"""What the scripts share: options, their types, and the one-line errors for a user's mistakes."""
+
+import argparse
+import errno
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MODES = ("singletpl", "multitpl")
+RASTERIZERS = ("auto", "numba", "triton", "kaolin", "dense")
+
+
+class UserError(Exception):
+    """A mistake of the user, told in one line: what, where, got versus expected, remedy."""
+
+
+def run(main: Callable[[], object]) -> None:
+    """Calls `main` and ends the process with one line, not a traceback, for the expected failures.
+
+    Exit status: 1 after a `UserError` or on a full disk, 130 after Ctrl-C. Everything else is a
+    defect of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _fail(f"error: {' '.join(str(error).splitlines())}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted: run the same command again to continue", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def _fail(line: str, status: int) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 - the one message that a user must see
+    sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser without abbreviations; dashes and underscores in long options are the same."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(  # type: ignore[override] - argparse overloads on the namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parses as argparse does, after `--export-sample` was read as `--export_sample`."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spell(word) for word in words], namespace)
+
+    def _spell(self, word: str) -> str:
+        if not word.startswith("--"):
+            return word
+        option, equals, value = word.partition("=")
+        for known in self._option_string_actions:
+            if known.replace("_", "-") == option.replace("_", "-"):
+                return known + equals + value
+        return word
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --gpu_ids, --seed and --rasterizer."""
+    # fmt: off
+    group = parser.add_argument_group("machine")
+    group.add_argument("--gpu_ids", type=gpu_ids, default=None, metavar="IDS", help="GPUs such as 0,1, or cpu (default: GPU 0 if there is one, else the CPU)")
+    group.add_argument("--seed", type=non_negative_int, default=1, metavar="N", help="seed of all random numbers (default: %(default)s)")
+    group.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="rasterizer backend (default: the fastest that works on the device)")
+    # fmt: on
+
+
+def mode_from_name(name: str, mode: str) -> str:
+    """Returns singletpl or multitpl, read from the run's name when `mode` is "autodetect"."""
+    if mode != "autodetect":
+        return mode
+    for candidate in MODES:
+        if candidate in name:
+            return candidate
+    raise UserError(
+        f"--name {name}: the name contains neither singletpl nor multitpl, so the mode is unknown. "
+        "Add --mode singletpl or --mode multitpl."
+    )
+
+
+def _number(text: str, kind: type, accept: Callable[[Any], bool], expected: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not math.isfinite(value) or not accept(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Option type: 1, 2, ..."""
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def non_negative_int(text: str) -> int:
+    """Option type: 0, 1, ..."""
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or above")
+
+
+def positive_float(text: str) -> float:
+    """Option type: a finite number above 0."""
+    return _number(text, float, lambda value: value > 0, "a number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    """Option type: a finite number, 0 or above."""
+    return _number(text, float, lambda value: value >= 0, "a number, 0 or above")
+
+
+def fraction(text: str) -> float:
+    """Option type: a number in [0, 1]."""
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def run_name(text: str) -> str:
+    """Option type: the name of a run or dataset, which becomes the name of one folder."""
+    unsafe = any(c in "/\\:" or not c.isprintable() for c in text)
+    if unsafe or not text.strip() or text.startswith((".", "-")):
+        raise argparse.ArgumentTypeError(
+            f"expected a plain folder name (no separators, no leading dot or dash), got {text!r}"
+        )
+    return text
+
+
+def gpu_ids(text: str) -> tuple[int | str, ...]:
+    """Option type: "0,1" -> (0, 1); "cpu" -> ("cpu",); "cpu,cpu" means two processes."""
+    words = [word.strip() for word in text.split(",")]
+    if all(word == "cpu" for word in words):
+        return tuple(words)
+    if all(word.isdecimal() for word in words) and len(set(map(int, words))) == len(words):
+        return tuple(int(word) for word in words)
+    raise argparse.ArgumentTypeError(
+        f"expected different GPU numbers as in 0,1, or cpu; got {text!r}"
+    )

@@ -1,0 +1,179 @@
+"""Devices and processes: one device runs in the calling process, several get one process each."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+from utils.cli import UserError
+
+
+def resolve_devices(gpu_ids: Sequence[int | str] | None) -> list[torch.device]:
+    """Returns the devices that --gpu_ids asks for.
+
+    Args:
+        gpu_ids: GPU numbers, or "cpu" once per process; None takes GPU 0 if there is one, else the
+            CPU (all GPUs when started by torchrun, which gives each process its own).
+
+    Raises:
+        UserError: if a GPU is asked for that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu_ids is None:
+        available = range(count if _in_torchrun() else min(count, 1))
+        return [torch.device("cuda", i) for i in available] or [torch.device("cpu")]
+    missing = [i for i in gpu_ids if i != "cpu" and int(i) >= count]
+    if missing:
+        asked = ",".join(map(str, gpu_ids))
+        there = "no GPU" if count == 0 else f"{count} GPU{'s' * (count > 1)} (0-{count - 1})"
+        raise UserError(
+            f"--gpu_ids {asked}: this machine has {there} that PyTorch can use. "
+            "Name another, or use --gpu_ids cpu."
+        )
+    return [torch.device("cpu") if i == "cpu" else torch.device("cuda", int(i)) for i in gpu_ids]
+
+
+def launch(function: Callable[..., Any], devices: Sequence[torch.device], *args: Any) -> Any:
+    """Calls `function(device, *args)` on every device and returns the result of the first.
+
+    One device runs in this process, which keeps debuggers and tracebacks useful; several get a
+    spawned process each, so `function` must be importable and `args` picklable. Inside torchrun
+    this process is one of the ranks and takes the device of its local rank.
+
+    Raises:
+        UserError: if a process raised one. Other exceptions of a process arrive with their text.
+    """
+    if _in_torchrun():
+        return _run_torchrun_rank(function, devices, args)
+    if len(devices) == 1:
+        _select(devices[0])
+        return function(devices[0], *args)
+    with tempfile.TemporaryDirectory(prefix="processes_") as folder:
+        _spawn(function, devices, args, Path(folder))
+        return pickle.loads((Path(folder) / "result").read_bytes())
+
+
+def rank() -> int:
+    """Returns the number of this process among those of the run, from 0."""
+    return torch.distributed.get_rank() if _is_initialized() else 0
+
+
+def world_size() -> int:
+    """Returns the number of processes of the run."""
+    return torch.distributed.get_world_size() if _is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Returns whether this process is the one that logs and writes."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for all processes of the run."""
+    if _is_initialized():
+        torch.distributed.barrier()
+
+
+def all_reduce_(tensor: torch.Tensor) -> torch.Tensor:
+    """Replaces the tensor by its sum over all processes, in place, and returns it."""
+    if _is_initialized():
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns the picklable values of all processes, in the order of their ranks, on each of them."""
+    values = [value] * world_size()
+    if _is_initialized():
+        torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def shard(count: int) -> range:
+    """Returns this process's contiguous part of range(count); the parts differ by one at most."""
+    return range(count * rank() // world_size(), count * (rank() + 1) // world_size())
+
+
+def _is_initialized() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _in_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ and "LOCAL_RANK" in os.environ
+
+
+def _run_torchrun_rank(function: Callable, devices: Sequence[torch.device], args: tuple) -> Any:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if devices[0].type == "cuda" and local_rank >= len(devices):
+        raise UserError(
+            f"torchrun started more processes than this machine has GPUs ({len(devices)}). "
+            f"Use --nproc_per_node {len(devices)} or --gpu_ids cpu."
+        )
+    device = devices[local_rank % len(devices)]
+    _select(device)
+    torch.distributed.init_process_group(_communication(device))
+    try:
+        return function(device, *args)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, folder: Path) -> None:
+    """Starts the processes, waits for them, and ends them all when one of them fails."""
+    processes = torch.multiprocessing.spawn(
+        _run_child, (function, list(devices), args, folder), nprocs=len(devices), join=False
+    )
+    assert processes is not None
+    try:
+        while not processes.join():
+            pass
+    except (
+        torch.multiprocessing.ProcessRaisedException,
+        torch.multiprocessing.ProcessExitedException,
+    ):
+        mistakes = sorted(folder.glob("mistake_*"))
+        if mistakes:
+            raise UserError(mistakes[0].read_text(encoding="utf-8")) from None
+        raise
+    finally:
+        for process in processes.processes:
+            process.terminate()
+            process.join()
+
+
+def _run_child(
+    index: int, function: Callable, devices: list[torch.device], args: tuple, folder: Path
+) -> None:
+    device = devices[index]
+    _select(device)
+    torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
+    torch.distributed.init_process_group(
+        _communication(device),
+        init_method=(folder / "rendezvous").as_uri(),
+        rank=index,
+        world_size=len(devices),
+    )
+    try:
+        result = function(device, *args)
+    except UserError as error:
+        (folder / f"mistake_{index}").write_text(str(error), encoding="utf-8")
+        raise
+    finally:
+        torch.distributed.destroy_process_group()
+    if index == 0:
+        (folder / "result").write_bytes(pickle.dumps(result))
+
+
+def _communication(device: torch.device) -> str:
+    return "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+
+
+def _select(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

@@ -1,0 +1,81 @@
+"""Files that are either complete or absent, and the one-line errors for those that are missing."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utils.cli import UserError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a hidden temporary name beside `path` that takes its place when the block succeeds.
+
+    The folder is made if it is missing. The name keeps the suffix, because `numpy.savez` and Pillow
+    choose the format by it. Whatever ends the block early (an exception, a full disk, Ctrl-C)
+    removes the temporary file and leaves an older `path` as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a binary file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns JSON text; arrays, tensors and their scalars become lists and numbers, paths text."""
+    return json.dumps(value, indent=indent, default=_plain)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON document atomically, indented by two spaces."""
+    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def read_json(path: str | Path, remedy: str = "Write it again.") -> Any:
+    """Reads a JSON document.
+
+    Raises:
+        UserError: if the file is missing or not JSON; ends with `remedy`.
+    """
+    text = require_file(path, remedy).read_bytes()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). {remedy}") from None
+
+
+def require_file(path: str | Path, remedy: str) -> Path:
+    """Returns the path of a file or folder that exists.
+
+    Raises:
+        UserError: if there is none; ends with `remedy`, a sentence such as "Create it with: ...".
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist. {remedy}")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
