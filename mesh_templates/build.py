@@ -51,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown template {', '.join(unknown)}; there are {', '.join(shapes)}")
     for name in names:
-        mesh = mesh_from_distance(shapes[name]())
+        shape = shapes[name]()
+        mesh = mesh_from_distance(shape)
         write_obj(mesh, FOLDER / f"{name}.obj")
         if options.preview:
             options.preview.mkdir(parents=True, exist_ok=True)
-            preview.draw(mesh).save(options.preview / f"{name}.png")
+            preview.draw(mesh, shape).save(options.preview / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator, RegularGridInterpolator
 from scipy.spatial.transform import Rotation
 from skimage.measure import marching_cubes
 
 Points = NDArray[np.float64]
 Distance = Callable[[Points], NDArray[np.float64]]
 Vector = Sequence[float]
+
+_STRIDE = 4  # fine cells per coarse cell where the grid is sampled twice
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ def ellipsoid(center: Vector, radii: Vector, rotation: Vector = (0, 0, 0)) -> Di
     return distance
 
 
-def capsule(start: Vector, end: Vector, start_radius: float, end_radius: float | None = None) -> Distance:
+def capsule(
+    start: Vector, end: Vector, start_radius: float, end_radius: float | None = None
+) -> Distance:
     """Segment with a radius that changes linearly from its start to its end (a rounded cone)."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     r0, r1 = start_radius, start_radius if end_radius is None else end_radius
@@ -62,7 +67,9 @@ def chain(nodes: Sequence[Vector], radii: Sequence[float], blend: float = 0.0) -
     return union(*pieces, blend=blend)
 
 
-def box(center: Vector, half_size: Vector, radius: float = 0.0, rotation: Vector = (0, 0, 0)) -> Distance:
+def box(
+    center: Vector, half_size: Vector, radius: float = 0.0, rotation: Vector = (0, 0, 0)
+) -> Distance:
     """Box with rounded edges; `half_size` includes the rounding."""
     half = np.asarray(half_size, float) - radius
 
@@ -74,7 +81,9 @@ def box(center: Vector, half_size: Vector, radius: float = 0.0, rotation: Vector
     return distance
 
 
-def cylinder(center: Vector, radius: float, half_length: float, axis: int = 0, rounding: float = 0.0) -> Distance:
+def cylinder(
+    center: Vector, radius: float, half_length: float, axis: int = 0, rounding: float = 0.0
+) -> Distance:
     """Solid cylinder along a coordinate axis (0 = x: a wheel)."""
     c = np.asarray(center, float)
     others = [i for i in range(3) if i != axis]
@@ -101,7 +110,13 @@ def torus(center: Vector, radius: float, tube: float, axis: int = 0) -> Distance
     return distance
 
 
-def prism(outline: Sequence[tuple[float, float]], low: float, high: float, axis: int = 0, rounding: float = 0.0) -> Distance:
+def prism(
+    outline: Sequence[tuple[float, float]],
+    low: float,
+    high: float,
+    axis: int = 0,
+    rounding: float = 0.0,
+) -> Distance:
     """Polygon extruded along an axis from `low` to `high` (axis 0: outline in (y, z), a side view)."""
     polygon = np.asarray(outline, float)
     others = [i for i in range(3) if i != axis]
@@ -142,27 +157,104 @@ def mirrored(distance: Distance) -> Distance:
     return lambda points: distance(np.column_stack([np.abs(points[:, 0]), points[:, 1:]]))
 
 
-def mesh_from_distance(shape: Shape, target_faces: int = 3000, cells: int = 96) -> trimesh.Trimesh:
-    """Extracts the surface at x >= 0 side symmetry, simplified to about `target_faces` triangles.
+def half_space(point: Vector, outward: Vector) -> Distance:
+    """Everything behind the plane through the point with this outward direction: a cut."""
+    normal = np.asarray(outward, float) / np.linalg.norm(outward)
+    return lambda points: (points - np.asarray(point, float)) @ normal
 
-    The grid is mirror-symmetric about x = 0; the largest connected surface is kept, so every part must
-    touch the body. Longest side is sampled by `cells` cells.
+
+def inflated(distance: Distance, amount: float) -> Distance:
+    """The shape grown by an amount on all sides: a region around a part."""
+    return lambda points: distance(points) - amount
+
+
+def transformed(
+    distance: Distance,
+    shift: Vector = (0, 0, 0),
+    rotation: Vector = (0, 0, 0),
+    scale: Vector = (1, 1, 1),
+) -> Distance:
+    """The shape scaled along its axes, then rotated (xyz degrees), then shifted."""
+    factors = np.asarray(scale, float)
+    return lambda points: distance(_local(points, shift, rotation) / factors) * factors.min()
+
+
+def tube(
+    nodes: Sequence[Vector], radii: Sequence[float], width: float = 1.0, pieces: int = 5
+) -> Distance:
+    """Smooth curve through the nodes with smoothly changing radius: bodies, necks, trunks, tails.
+
+    The cross-section is an ellipse: `width` is its x radius divided by its other radius.
+    """
+    samples = np.column_stack([np.asarray(nodes, float), radii])
+    samples[:, 0] /= width
+    position = np.linspace(0, len(samples) - 1, pieces * (len(samples) - 1) + 1)
+    curve = PchipInterpolator(np.arange(len(samples)), samples)(position)
+    solid = chain(curve[:, :3], np.maximum(curve[:, 3], 1e-4))
+    return transformed(solid, scale=(width, 1, 1)) if width != 1 else solid
+
+
+def mesh_from_distance(shape: Shape, target_faces: int = 3000, cells: int = 160) -> trimesh.Trimesh:
+    """Extracts one closed, exactly mirror-symmetric surface of about `target_faces` triangles.
+
+    Only the half at x >= 0 is extracted and simplified; then it is mirrored and sewn to its image. The
+    largest connected surface is kept, so every part must touch the body. The longest side of the
+    bounds is sampled by `cells` cells: thinner details than about two cells are lost.
     """
     low, high = (np.asarray(v, float) for v in shape.bounds)
     step = (high - low).max() / cells
-    half = int(np.ceil(max(-low[0], high[0]) / step)) + 1
-    axes = [np.arange(-half, half + 1) * step]
-    axes += [np.arange(low[i] - 2 * step, high[i] + 2 * step, step) for i in (1, 2)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    values = shape.distance(grid).reshape([len(a) for a in axes])
+    starts = np.array([0.0, low[1] - 2 * step, low[2] - 2 * step])
+    counts = np.ceil((high + 2 * step - starts) / step).astype(int) // _STRIDE + 2
+    values = _sample(shape.distance, starts, counts, step)
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3)
-    mesh = trimesh.Trimesh(vertices + [a[0] for a in axes], faces[:, ::-1])
-    mesh = max(mesh.split(only_watertight=False), key=lambda part: part.area)
-    if len(mesh.faces) > target_faces:
-        mesh = mesh.simplify_quadric_decimation(face_count=target_faces)
+    half = trimesh.Trimesh(vertices + starts, faces[:, ::-1])
+    if len(half.faces) > target_faces // 2:
+        half = half.simplify_quadric_decimation(face_count=target_faces // 2, aggression=3)
+    mesh = max(
+        _sew_to_mirror_image(half, step).split(only_watertight=False), key=lambda part: part.area
+    )
     if mesh.volume < 0:
         mesh.invert()
+    assert mesh.is_watertight, (
+        "the surface is not closed: enlarge the bounds or thicken the details"
+    )
     return mesh
+
+
+def _sample(
+    distance: Distance, starts: NDArray, counts: NDArray, step: float
+) -> NDArray[np.float64]:
+    """Distances on a regular grid, exact near the surface and interpolated elsewhere."""
+    coarse_axes = [
+        start + np.arange(n) * step * _STRIDE for start, n in zip(starts, counts, strict=True)
+    ]
+    coarse = distance(_grid(coarse_axes)).reshape(counts)
+    fine_counts = (counts - 1) * _STRIDE + 1
+    axes = [start + np.arange(n) * step for start, n in zip(starts, fine_counts, strict=True)]
+    points = _grid(axes)
+    values = RegularGridInterpolator(coarse_axes, coarse, bounds_error=False, fill_value=None)(
+        points
+    )
+    near = np.abs(values) < 1.8 * _STRIDE * step
+    values[near] = distance(points[near])
+    return values.reshape(fine_counts)
+
+
+def _sew_to_mirror_image(half: trimesh.Trimesh, step: float) -> trimesh.Trimesh:
+    """Joins an open surface at x >= 0 to its mirror image along its border in the plane x = 0."""
+    vertices, faces = half.vertices.copy(), np.asarray(half.faces)
+    edges, uses = np.unique(half.edges_sorted, axis=0, return_counts=True)
+    border = np.zeros(len(vertices), bool)
+    border[edges[uses == 1]] = True
+    vertices[:, 0] = np.where(border, 0.0, np.maximum(vertices[:, 0], step / 10))
+    faces = faces[~border[faces].all(axis=1)]
+    image = np.where(border, np.arange(len(vertices)), np.arange(len(vertices)) + len(vertices))
+    both = np.concatenate([faces, image[faces][:, ::-1]])
+    return trimesh.Trimesh(np.concatenate([vertices, vertices * [-1, 1, 1]]), both, validate=True)
+
+
+def _grid(axes: Sequence[NDArray]) -> Points:
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _local(points: Points, center: Vector, rotation: Vector) -> Points:
