@@ -20,8 +20,8 @@ def path_of(folder: str | Path, step: int) -> Path:
     return Path(folder) / f"checkpoint_{step:07d}.pth"
 
 
-def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint atomically."""
+def save(path: str | Path, state: Any) -> None:
+    """Writes a checkpoint (or a bare tensor) atomically."""
     # In memory first: torch.save turns a full disk into a RuntimeError that hides the reason.
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -36,9 +36,21 @@ def load(
     Raises:
         UserError: if the file is missing, damaged, not a dictionary, or holds other objects.
     """
+    state = load_plain(path, device, remedy)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, expected a dictionary.")
+    return state
+
+
+def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str = "") -> Any:
+    """Reads a tensor or a container of tensors and plain values; nothing in the file is executed.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds other objects.
+    """
     require_file(path, remedy)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except torch.OutOfMemoryError:
         raise
     except pickle.UnpicklingError:
@@ -50,9 +62,6 @@ def load(
         raise UserError(
             f"{path} is damaged or not a checkpoint. Delete it and run again."
         ) from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, expected a dictionary.")
-    return state
 
 
 def numbered(folder: str | Path) -> list[tuple[int, Path]]:
