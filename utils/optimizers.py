@@ -81,4 +81,4 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
             targets.append(new)
         else:
             value.copy_(new)
-    torch._foreach_lerp_(averaged, targets, 1 - decay)
+    torch._foreach_lerp_(averaged, targets, 1 - decay)  # type: ignore[attr-defined]

@@ -1,0 +1,170 @@
+"""Patch discriminators of textures and displacement maps in UV space."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import SpectralConv2d, positional_encoding, resize, scaled
+from rendering.texture import circular_pad
+
+_MESH_RESOLUTION = 32
+_ALPHA = slice(3, 4)
+NORMS = ("none", "instance")
+
+
+class PatchDiscriminator(nn.Module):
+    """Spectral convolutions, circular in width, ending in one score per patch.
+
+    Args:
+        size: height and width of the input.
+        channels: channels of the input (without positions) and of each hidden layer.
+        halve: whether the first layer already halves the resolution; all later ones do.
+        num_classes: number of classes of the projection; 0 makes the scores unconditional.
+        norm: "none" or "instance".
+    """
+
+    def __init__(
+        self, size: int, channels: Sequence[int], *, halve: bool, num_classes: int, norm: str
+    ) -> None:
+        super().__init__()
+        self.pos_emb: Tensor
+        self.register_buffer("pos_emb", positional_encoding(size))
+        self.depth = len(channels) - 1
+        self.halve = halve
+        first = 4 if halve else 5
+        inputs = channels[0] + self.pos_emb.shape[1]
+        self.conv1 = SpectralConv2d(
+            inputs, channels[1], first, stride=2 if halve else 1, padding=(1 if halve else 2, 0)
+        )
+        for i in range(2, self.depth + 1):
+            convolution = SpectralConv2d(
+                channels[i - 1], channels[i], 4, stride=2, padding=(1, 0), bias=norm == "none"
+            )
+            self.add_module(f"conv{i}", convolution)
+            if norm == "instance":
+                self.add_module(f"norm{i}", nn.InstanceNorm2d(channels[i], affine=True))
+        self.add_module(f"conv{self.depth + 1}", SpectralConv2d(channels[-1], 1, 5, padding=(2, 0)))
+        if num_classes:
+            self.projector = nn.Embedding(num_classes, channels[-1])
+
+    @property
+    def patch(self) -> int:
+        """Side of the input area, in texels, that one score stands for."""
+        return 2 ** (self.depth if self.halve else self.depth - 1)
+
+    def forward(self, x: Tensor, class_id: Tensor | None) -> Tensor:
+        """Scores the patches of (B, C, size, size); returns (B, 1, size / patch, size / patch)."""
+        x = torch.cat((x, self.pos_emb.expand(x.shape[0], -1, -1, -1)), 1)
+        x = F.leaky_relu(self.conv1(circular_pad(x, 1 if self.halve else 2)), 0.2)
+        for i in range(2, self.depth + 1):
+            x = self.get_submodule(f"conv{i}")(circular_pad(x, 1))
+            if hasattr(self, f"norm{i}"):
+                x = self.get_submodule(f"norm{i}")(x)
+            x = F.leaky_relu(x, 0.2)
+        scores = self.get_submodule(f"conv{self.depth + 1}")(circular_pad(x, 2))
+        if class_id is not None:
+            code = self.projector(class_id.flatten())[:, :, None, None]
+            scores = scores + (x * code).sum(1, keepdim=True)
+        return scores
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """Judges textures at one or two scales (d1, d3) and displacement maps with textures (d2).
+
+    State-dict names are those of the published checkpoints. A part map, if the model is
+    conditional on one, is concatenated to the textures.
+
+    Args:
+        texture_resolution: R.
+        num_discriminators: 2 (texture, mesh), or 3 with the texture at a quarter of R >= 512.
+        num_classes: number of classes; 0 makes the model unconditional.
+        num_parts: channels of the part map; 0 for none.
+        norm: "none" or "instance".
+        width: factor on all channel counts; 1 is the paper's size.
+        texture_only: leaves out d2, so that only textures are judged.
+    """
+
+    def __init__(
+        self,
+        texture_resolution: int = 512,
+        num_discriminators: int = 3,
+        num_classes: int = 0,
+        num_parts: int = 0,
+        norm: str = "none",
+        width: float = 1.0,
+        *,
+        texture_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_discriminators not in (2, 3) or (
+            num_discriminators == 3 and texture_resolution < 512
+        ):
+            raise ValueError(
+                f"num_discriminators: expected 2, or 3 for textures of at least 512, "
+                f"got {num_discriminators} for {texture_resolution}."
+            )
+        if norm not in NORMS:
+            raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}.")
+        self.texture_resolution = texture_resolution
+        self.num_classes = num_classes
+        self.num_parts = num_parts
+        self.texture_only = texture_only
+        hidden = [scaled(channels, width) for channels in (64, 128, 256, 512)]
+        texture_channels = [4 + num_parts, *hidden]
+        mesh_channels = [7 + num_parts, *hidden[:3]]
+        r = texture_resolution
+        self.d1 = PatchDiscriminator(
+            r, texture_channels, halve=r >= 512, num_classes=num_classes, norm=norm
+        )
+        if not texture_only:
+            self.d2 = PatchDiscriminator(
+                _MESH_RESOLUTION, mesh_channels, halve=False, num_classes=num_classes, norm=norm
+            )
+        self.d3 = None
+        if num_discriminators == 3:
+            self.d3 = PatchDiscriminator(
+                r // 4, texture_channels, halve=r >= 1024, num_classes=num_classes, norm=norm
+            )
+
+    def forward(
+        self,
+        texture_and_alpha: Tensor,
+        displacement_map: Tensor | None = None,
+        class_id: Tensor | None = None,
+        seg: Tensor | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores textured meshes.
+
+        Args:
+            texture_and_alpha: (B, 4, R, R), colors in [-1, 1] times alpha, then alpha.
+            displacement_map: (B, 3, 32, 32), ignored by a texture-only model.
+            class_id: (B,) or (B, 1) int64 classes, for a class-conditional model.
+            seg: (B, num_parts, r, r) part probabilities in UV space, for a part-conditional model.
+
+        Returns:
+            The scores (B, 1, s, s) of each discriminator in the order d1, d2, d3, and the mean
+            alpha of the area that each score stands for.
+        """
+        if (class_id is None) != (self.num_classes == 0) or (seg is None) != (self.num_parts == 0):
+            raise ValueError(
+                "class_id and seg must be given exactly if the discriminator is conditional on them."
+            )
+        x = texture_and_alpha
+        if seg is not None:
+            x = torch.cat((x, resize(seg, (self.texture_resolution, self.texture_resolution))), 1)
+        judged = [(self.d1, x)]
+        if not self.texture_only:
+            if displacement_map is None:
+                raise ValueError(
+                    "displacement_map: needed unless the discriminator is texture-only."
+                )
+            small = F.avg_pool2d(x, self.texture_resolution // _MESH_RESOLUTION)
+            # Alpha stays at its place: the mask is read from there
+            judged.append((self.d2, torch.cat((small[:, :4], displacement_map, small[:, 4:]), 1)))
+        if self.d3 is not None:
+            judged.append((self.d3, F.avg_pool2d(x, 4)))
+        outputs = [module(maps, class_id) for module, maps in judged]
+        masks = [F.avg_pool2d(maps[:, _ALPHA].detach(), module.patch) for module, maps in judged]
+        return outputs, masks

@@ -1,0 +1,150 @@
+"""The generator: a latent code to a mirror-symmetric texture and displacement map."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import (
+    LatentNorm,
+    SpectralConv2d,
+    replicate_pad,
+    resize,
+    scaled,
+    upsample,
+)
+from rendering.texture import average_poles, half_map, symmetric_extension
+
+RESOLUTIONS = (128, 256, 512, 1024)
+_CLASS_DIM = 64
+
+
+class _Block(nn.Module):
+    """Residual block of two spectral 3x3 convolutions with normalization by the latent code."""
+
+    def __init__(self, norm: str, in_channels: int, out_channels: int, latent_dim: int) -> None:
+        super().__init__()
+        middle = min(in_channels, out_channels)
+        self.conv1 = SpectralConv2d(in_channels, middle, 3, padding=(1, 0), bias=False)
+        self.conv2 = SpectralConv2d(middle, out_channels, 3, padding=(1, 0), bias=False)
+        self.norm1 = LatentNorm(norm, middle, latent_dim)
+        self.norm2 = LatentNorm(norm, out_channels, latent_dim)
+        if in_channels != out_channels:
+            self.shortcut = SpectralConv2d(in_channels, out_channels, 1, bias=False)
+        else:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Maps (B, in, h, w) to (B, out, h, w) under the codes z (B, latent_dim)."""
+        out = F.leaky_relu(self.norm1(self.conv1(replicate_pad(x, 1)), z), 0.2)
+        out = F.leaky_relu(self.norm2(self.conv2(replicate_pad(out, 1)), z), 0.2)
+        return out + self.shortcut(x)
+
+
+class Generator(nn.Module):
+    """Generates half of a mirror-symmetric UV map and extends it to the full width.
+
+    State-dict names are those of the published checkpoints. With num_parts > 0 a part map in UV
+    space is added, through spectral 1x1 convolutions, to the features at each resolution of the
+    common trunk and once more before the last texture blocks, where part borders are sharper.
+
+    Args:
+        texture_resolution: R, one of RESOLUTIONS.
+        latent_dim: length of the latent code.
+        num_classes: number of classes; 0 makes the model unconditional.
+        num_parts: channels of the part map; 0 makes the model independent of parts.
+        norm: normalization, one of models.layers.NORMS.
+        width: factor on all channel counts; 1 is the paper's size.
+    """
+
+    def __init__(
+        self,
+        texture_resolution: int = 512,
+        latent_dim: int = 64,
+        num_classes: int = 0,
+        num_parts: int = 0,
+        norm: str = "syncbatch",
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if texture_resolution not in RESOLUTIONS:
+            raise ValueError(
+                f"texture_resolution: expected one of {RESOLUTIONS}, got {texture_resolution}."
+            )
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.num_parts = num_parts
+        c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
+        code = latent_dim + (_CLASS_DIM if num_classes else 0)
+
+        if num_classes:
+            self.emb_class = nn.Embedding(num_classes, _CLASS_DIM)
+        self.fc = nn.Linear(code, 8 * 4 * c512)
+        self.blk1 = _Block(norm, c512, c512, code)
+        self.blk2 = _Block(norm, c512, c256, code)
+        # Each of the blocks 3a, 3b, 3c doubles the resolution of the trunk (32), up to R / 4
+        self._middle = [
+            f"blk3{letter}"
+            for letter, r in (("a", 256), ("b", 512), ("c", 1024))
+            if texture_resolution >= r
+        ]
+        for name in self._middle:
+            self.add_module(name, _Block(norm, c256, c256, code))
+        self.blk4 = _Block(norm, c256, c128, code)
+        self.blk5 = _Block(norm, c128, c128, code)
+        self.blk6 = _Block(norm, c128, c64, code)
+        self.conv_final = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+        self.blk3_mesh = _Block(norm, c256, c64, code)
+        self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+        nn.init.zeros_(self.conv_mesh.weight)
+        assert self.conv_mesh.bias is not None
+        nn.init.zeros_(self.conv_mesh.bias)
+        if num_parts:
+            self.parts1 = SpectralConv2d(num_parts, c512, 1, bias=False)
+            self.parts2 = SpectralConv2d(num_parts, c512, 1, bias=False)
+            self.parts3 = SpectralConv2d(num_parts, c256, 1, bias=False)
+            self.parts4 = SpectralConv2d(num_parts, c256, 1, bias=False)
+
+    def forward(
+        self, z: Tensor, class_id: Tensor | None = None, seg: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Generates textured meshes.
+
+        Args:
+            z: (B, latent_dim) latent codes.
+            class_id: (B,) or (B, 1) int64 classes, for a class-conditional model.
+            seg: (B, num_parts, r, r) part probabilities in UV space, for a part-conditional model.
+
+        Returns:
+            Textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, 32, 32).
+        """
+        if (class_id is None) != (self.num_classes == 0) or (seg is None) != (self.num_parts == 0):
+            raise ValueError(
+                "class_id and seg must be given exactly if the generator is conditional on them."
+            )
+        if class_id is not None:
+            z = torch.cat((z, self.emb_class(class_id.flatten())), 1)
+        half = None if seg is None else half_map(seg)
+        x = self.fc(z).view(z.shape[0], -1, 8, 4)
+        x = upsample(self.blk1(self._add_parts("parts1", x, half), z))
+        x = upsample(self.blk2(self._add_parts("parts2", x, half), z))
+        trunk = self._add_parts("parts3", x, half)  # (B, 256, 32, 16)
+        return self._texture(trunk, z, half), self._displacement_map(trunk, z)
+
+    def _add_parts(self, name: str, x: Tensor, half: Tensor | None) -> Tensor:
+        if half is None:
+            return x
+        height, width = x.shape[-2:]
+        return x + self.get_submodule(name)(resize(half, (height, width)))
+
+    def _texture(self, x: Tensor, z: Tensor, half: Tensor | None) -> Tensor:
+        for name in self._middle:
+            x = upsample(self.get_submodule(name)(x, z))
+        x = upsample(self.blk4(self._add_parts("parts4", x, half), z))
+        x = upsample(self.blk5(x, z))
+        x = F.leaky_relu(self.blk6(x, z), 0.2)
+        return symmetric_extension(torch.tanh(self.conv_final(replicate_pad(x, 2))))
+
+    def _displacement_map(self, x: Tensor, z: Tensor) -> Tensor:
+        x = F.leaky_relu(self.blk3_mesh(x, z), 0.2)
+        x = self.conv_mesh(replicate_pad(x, 2))
+        return symmetric_extension(average_poles(x))

@@ -1,0 +1,87 @@
+"""Losses of the networks: adversarial ones with masks, and the regularizers of meshes."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+GAN_LOSSES = ("hinge", "ls", "original")
+Target = Literal["generator", "real", "fake"]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean over samples of the weighted mean of each; an empty mask counts as zero.
+
+    Args:
+        values: (B, ...).
+        mask: non-negative weights, of the shape of values.
+    """
+    weights = mask.flatten(1)
+    total = weights.sum(1)
+    sums = (values.flatten(1) * weights).sum(1)
+    return (sums / total.clamp(min=1e-8)).mean()
+
+
+def scale_weights(texture_resolution: int, num_outputs: int) -> tuple[float, ...]:
+    """Returns the weights of the discriminators' losses: the texture counts twice for two large ones."""
+    if num_outputs == 2 and texture_resolution >= 512:
+        return (2.0, 1.0)
+    return (1.0,) * num_outputs
+
+
+def gan_loss(
+    kind: str,
+    outputs: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    target: Target,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Returns the adversarial loss, averaged over discriminators with the given weights.
+
+    Args:
+        kind: "hinge", "ls" (least squares) or "original" (cross-entropy).
+        outputs: scores (B, 1, s, s) of each discriminator.
+        masks: weights of the scores, same shapes.
+        target: "real" and "fake" give the discriminator's loss for such a batch, "generator" the
+            loss of the generator for the scores of its own batch.
+        weights: one per discriminator; equal if None.
+    """
+    weights = weights if weights is not None else (1.0,) * len(outputs)
+    losses = [
+        weight * masked_mean(_score_loss(kind, output, target), mask)
+        for output, mask, weight in zip(outputs, masks, weights, strict=True)
+    ]
+    return sum(losses[1:], start=losses[0]) / sum(weights)
+
+
+def _score_loss(kind: str, x: Tensor, target: Target) -> Tensor:
+    wanted_real = target != "fake"
+    if kind == "hinge":
+        if target == "generator":
+            return -x
+        return F.relu(1 - x) if wanted_real else F.relu(1 + x)
+    if kind == "ls":
+        return (x - 1).square() if wanted_real else x.square()
+    if kind == "original":
+        return F.softplus(-x) if wanted_real else F.softplus(x)
+    raise ValueError(f"kind: expected one of {', '.join(GAN_LOSSES)}, got {kind!r}.")
+
+
+def flatness(vertices: Tensor, faces: Tensor, neighbors: Tensor) -> Tensor:
+    """Returns (B,): the sum over edges of (1 - cos)^2, the angle being that of the two normals.
+
+    Args:
+        vertices: (B, V, 3).
+        faces: (F, 3) vertex indices.
+        neighbors: (F, 3) indices of the faces across the three edges of each face.
+    """
+    a, b, c = vertices[:, faces].unbind(2)
+    normals = F.normalize((b - a).cross(c - a, dim=-1), dim=-1)  # (B, F, 3)
+    cosines = (normals[:, :, None] * normals[:, neighbors]).sum(-1)
+    return 0.5 * (cosines - 1).square().sum((1, 2))  # Each edge is seen from both sides
+
+
+def half_space_penalty(vertices: Tensor, positive: Tensor) -> Tensor:
+    """Returns the mean depth by which vertices of the half x > 0 (indices positive) lie beyond the mirror plane."""
+    return F.relu(-vertices[:, positive, 0]).mean()

@@ -1,0 +1,170 @@
+"""The mesh estimator: an image to a displacement map, a texture and a part map in UV space."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import CategoryNorm, replicate_pad, scaled, upsample
+from rendering.texture import average_poles, symmetric_extension
+
+TEXTURE_RESOLUTIONS = (64, 128, 256)
+PREDICTION_TYPES = ("none", "texture", "semantics", "both")
+_STRIDE = 32
+_IMPOSSIBLE = -10000.0  # Logit of the parts that the category of an image does not have
+
+
+class _Block(nn.Module):
+    """Residual block of two 3x3 convolutions with normalization by category."""
+
+    def __init__(self, norm: str, in_channels: int, out_channels: int, num_categories: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=(1, 0), bias=False)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, padding=(1, 0), bias=False)
+        self.bn1 = CategoryNorm(norm, in_channels, num_categories)
+        self.bn2 = CategoryNorm(norm, out_channels, num_categories)
+        if in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        else:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor, category: Tensor) -> Tensor:
+        """Maps (B, in, h, w) to (B, out, h, w)."""
+        out = F.relu(self.bn1(self.conv1(replicate_pad(x, 1)), category))
+        out = F.relu(self.bn2(self.conv2(replicate_pad(out, 1)), category))
+        return out + self.shortcut(x)
+
+
+class ReconstructionNetwork(nn.Module):
+    """Encodes an image and decodes half of a mirror-symmetric UV map, extended to the full width.
+
+    State-dict names are those of the published checkpoints (there with the prefix "module.").
+
+    Args:
+        num_categories: number of categories; several ones have gains and offsets of their own.
+        num_parts: Cg, channels of the part map: 1 + the part classes of all categories.
+        texture_resolution: R, one of TEXTURE_RESOLUTIONS.
+        prediction_type: which maps are predicted beside the mesh, one of PREDICTION_TYPES.
+        norm: normalization, one of models.layers.NORMS.
+        image_resolution: side of the images, a multiple of 32; 256 in the published networks.
+        width: factor on all channel counts; 1 is the paper's size.
+    """
+
+    def __init__(
+        self,
+        num_categories: int = 1,
+        num_parts: int = 1,
+        texture_resolution: int = 128,
+        prediction_type: str = "both",
+        norm: str = "syncbatch",
+        image_resolution: int = 256,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if texture_resolution not in TEXTURE_RESOLUTIONS:
+            raise ValueError(
+                f"texture_resolution: expected one of {TEXTURE_RESOLUTIONS}, got {texture_resolution}."
+            )
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"prediction_type: expected one of {PREDICTION_TYPES}, got {prediction_type!r}."
+            )
+        if image_resolution % _STRIDE:
+            raise ValueError(
+                f"image_resolution: expected a multiple of {_STRIDE}, got {image_resolution}."
+            )
+        self.num_categories = num_categories
+        self.prediction_type = prediction_type
+        self._make_encoder(norm, image_resolution // _STRIDE, width)
+        self._make_decoder(norm, num_parts, texture_resolution, width)
+
+    def _make_encoder(self, norm: str, grid: int, width: float) -> None:
+        sizes = [4, *(scaled(channels, width) for channels in (64, 128, 256, 512, 64))]
+        for i in range(1, 6):
+            kernel = 5 if i == 1 else 3
+            convolution = nn.Conv2d(sizes[i - 1], sizes[i], kernel, 2, kernel // 2, bias=False)
+            self.add_module(f"conv{i}e", convolution)
+            self.add_module(f"bn{i}e", CategoryNorm(norm, sizes[i], self.num_categories))
+        f256, f1024 = scaled(256, width), scaled(1024, width)
+        self.fc1e = nn.Linear(sizes[-1] * grid * grid, f256, bias=False)
+        self.bnfc1e = CategoryNorm(norm, f256, self.num_categories, flat=True)
+        self.fc3e = nn.Linear(f256, f1024, bias=False)
+        self.bnfc3e = CategoryNorm(norm, f1024, self.num_categories, flat=True)
+
+    def _make_decoder(
+        self, norm: str, num_parts: int, texture_resolution: int, width: float
+    ) -> None:
+        c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
+        n = self.num_categories
+        self.fc1_tex = nn.Linear(scaled(1024, width), 4 * 2 * c256)
+        self.blk1 = _Block(norm, c256, c512, n)
+        self.blk2 = _Block(norm, c512, c256, n)
+        self.blk3 = _Block(norm, c256, c256, n)
+        self._middle: list[str] = []
+        if self.prediction_type != "none":
+            self._middle = [
+                f"blk3{x}_tex" for x, r in (("b", 128), ("c", 256)) if texture_resolution >= r
+            ]
+            for name in self._middle:
+                self.add_module(name, _Block(norm, c256, c256, n))
+            self.blk4_tex = _Block(norm, c256, c128, n)
+            self.blk5_tex = _Block(norm, c128, c64, n)
+        if self.prediction_type in ("texture", "both"):
+            self.conv_tex = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+        if self.prediction_type in ("semantics", "both"):
+            self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
+        self.blk4_mesh = _Block(norm, c256, c64, n)
+        self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+        nn.init.zeros_(self.conv_mesh.weight)
+        assert self.conv_mesh.bias is not None
+        nn.init.zeros_(self.conv_mesh.bias)
+
+    def forward(
+        self, image: Tensor, category: Tensor, selection: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Estimates textured meshes.
+
+        Args:
+            image: (B, 4, h, h), colors in [-1, 1] times the mask, then the mask.
+            category: (B,) int64 categories.
+            selection: (B, P, Cg), row p marks the channel of the part map that is part p of the
+                image's category; the other channels get probability zero.
+
+        Returns:
+            The texture (B, 3, R, R) in [-1, 1] or None, the displacement map (B, 3, 32, 32), and
+            the part probabilities (B, Cg, R, R) or None.
+        """
+        code = self._encode(image, category)
+        x = self.fc1_tex(code).view(image.shape[0], -1, 4, 2)
+        for block in (self.blk1, self.blk2, self.blk3):
+            x = upsample(block(x, category))
+        displacement_map = self._displacement_map(x, category)  # From (B, 256, 32, 16)
+        if self.prediction_type == "none":
+            return None, displacement_map, None
+        texture, parts = self._maps(x, category, selection)
+        return texture, displacement_map, parts
+
+    def _encode(self, x: Tensor, category: Tensor) -> Tensor:
+        for i in range(1, 6):
+            x = self.get_submodule(f"conv{i}e")(x)
+            x = F.relu(self.get_submodule(f"bn{i}e")(x, category))
+        x = F.relu(self.bnfc1e(self.fc1e(x.flatten(1)), category))
+        return F.relu(self.bnfc3e(self.fc3e(x), category))
+
+    def _displacement_map(self, x: Tensor, category: Tensor) -> Tensor:
+        x = F.relu(self.blk4_mesh(x, category))
+        return symmetric_extension(average_poles(self.conv_mesh(replicate_pad(x, 2))))
+
+    def _maps(
+        self, x: Tensor, category: Tensor, selection: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        for name in self._middle:
+            x = upsample(self.get_submodule(name)(x, category))
+        x = upsample(self.blk4_tex(x, category))
+        x = replicate_pad(F.relu(self.blk5_tex(x, category)), 2)
+        texture = parts = None
+        if self.prediction_type in ("texture", "both"):
+            texture = symmetric_extension(torch.tanh(self.conv_tex(x)))
+        if self.prediction_type in ("semantics", "both"):
+            absent = 1 - selection.sum(1)[:, :, None, None]
+            parts = symmetric_extension((self.conv_seg(x) + _IMPOSSIBLE * absent).softmax(1))
+        return texture, parts
