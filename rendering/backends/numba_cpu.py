@@ -1,0 +1,190 @@
+"""CPU rasterizer: autograd around compiled loops, one image a work item on a pool of threads.
+
+Images are rendered one by one, each serially, so that neither the number of threads nor the way
+batches are cut changes a bit of the result. The pool has `TMG_THREADS` threads (default: the number
+of cores); it is made when first used and again in forked children.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rendering.backends import Options
+from rendering.backends import numba_kernels as kernels
+from rendering.backends.numba_scratch import Array, Scratch, make_scratch
+
+DEVICE = "cpu"
+_CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
+
+
+def num_threads() -> int:
+    """Number of threads that render."""
+    return int(os.environ.get("TMG_THREADS", 0)) or os.cpu_count() or 1
+
+
+@cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="rasterizer")
+
+
+@cache
+def _local() -> threading.local:
+    return threading.local()
+
+
+os.register_at_fork(after_in_child=_executor.cache_clear)
+
+
+def rasterize(
+    vertices: Tensor,
+    faces: Tensor,
+    values: Tensor | None,
+    corners: Tensor | None,
+    options: Options,
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Renders as `rendering.rasterizer.rasterize`; arguments are checked and on the CPU.
+
+    Args:
+        vertices: (B, V, 3) screen space.
+        faces: (F, 3) int64.
+        values: (B, N, C) values to interpolate, or None.
+        corners: (F, 3) int64 indices into the values, or None.
+        options: size, softness and so on.
+
+    Returns:
+        attributes, coverage, alpha, face_index: the members of a `Raster`.
+    """
+    vertices = vertices.float()
+    alpha, coverage = _SoftSilhouette.apply(vertices, faces, options)
+    return None, coverage, alpha, None
+
+
+def silhouette_loss(
+    vertices: Tensor, faces: Tensor, targets: Tensor, target_index: Tensor, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Compares as `rendering.rasterizer.silhouette_loss`; arguments are checked and on the CPU."""
+    return _SilhouetteLoss.apply(vertices.float(), faces, targets.float(), target_index, options)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().contiguous().numpy()
+
+
+def _indices(tensor: Tensor) -> Array:
+    """Unsigned view: compiled loops then need no test for negative indices."""
+    return _array(tensor).view(np.uintp)
+
+
+def _map(function: Callable[[int, int], None], count: int) -> None:
+    """Calls function(begin, end) on pieces of range(count), on all threads."""
+    threads = min(num_threads(), count)
+    if threads <= 1:
+        function(0, count)
+        return
+    step = -(-count // (threads * _CHUNKS_PER_THREAD))
+    begins = range(0, count, step)
+    list(_executor(num_threads()).map(function, begins, (min(b + step, count) for b in begins)))
+
+
+def _scratch(num_vertices: int, num_faces: int, size: int, larger: bool = False) -> Scratch:
+    """Returns the buffers of the calling thread, with twice the capacity if `larger`."""
+    local = _local()
+    key = (num_vertices, num_faces, size)
+    known = getattr(local, "key", None) == key
+    if not known or larger:
+        capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 4096
+        local.key, local.scratch = key, make_scratch(*key, capacity)
+    return local.scratch
+
+
+class _SilhouetteLoss(torch.autograd.Function):
+    """Loss whose gradient is made with it, (B, V, 3) all that is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vertices: Tensor,
+        faces: Tensor,
+        targets: Tensor,
+        target_index: Tensor,
+        options: Options,
+    ) -> tuple[Tensor, Tensor]:
+        loss, iou = vertices.new_zeros(len(vertices)), vertices.new_zeros(len(vertices))
+        gradient = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        sources = (_array(vertices), _indices(faces), _array(targets), _array(target_index))
+        results = (loss.numpy(), iou.numpy(), gradient.numpy())
+        settings = (options.sharpness, options.cull, options.box_length, options.max_faces)
+        key = (vertices.shape[1], len(faces), options.size)
+
+        def compare(begin: int, end: int) -> None:
+            scratch = _scratch(*key)
+            while begin < end:
+                begin = kernels.silhouette_losses(
+                    *sources, begin, end, *settings, scratch, *results
+                )
+                if begin < end:
+                    scratch = _scratch(*key, larger=True)
+
+        _map(compare, len(vertices))
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(iou)
+        return loss, iou
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradients[0][:, None, None] * gradient, None, None, None, None
+
+
+class _SoftSilhouette(torch.autograd.Function):
+    """Alpha and coverage of meshes; keeps the pairs of a face and a pixel near it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vertices: Tensor, faces: Tensor, options: Options
+    ) -> tuple[Tensor, Tensor]:
+        shape = (len(vertices), 1, options.size, options.size)
+        alpha, coverage = vertices.new_zeros(shape), vertices.new_zeros(shape)
+        meshes, triangles = _array(vertices), _indices(faces)
+        results = (alpha.numpy()[:, 0], coverage.numpy()[:, 0])
+        keep = ctx.needs_input_grad[0]
+        fragments: list[Any] = [None] * len(vertices)
+        key = (vertices.shape[1], len(faces), options.size)
+
+        def render(begin: int, end: int) -> None:
+            scratch = _scratch(*key)
+            for b in range(begin, end):
+                images = [image[b] for image in results]
+                mesh = (meshes[b], triangles, options.size, options.sharpness, options.cull)
+                limits = (options.box_length, options.max_faces)
+                while (n := kernels.soft_silhouette(*mesh, *limits, scratch, *images)) < 0:
+                    scratch = _scratch(*key, larger=True)
+                if keep:
+                    used = (scratch.pixel[:n], scratch.fragments[:, :n], scratch.starts)
+                    fragments[b] = tuple(array.copy() for array in used)
+
+        _map(render, len(vertices))
+        ctx.fragments, ctx.faces, ctx.shape = fragments, triangles, vertices.shape
+        ctx.scale = 4.0 * options.sharpness / options.size
+        ctx.mark_non_differentiable(coverage)
+        return alpha, coverage
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weights = _array(gradients[0]).reshape(ctx.shape[0], -1)
+        gradient = torch.zeros(ctx.shape)
+        result = gradient.numpy()
+
+        def scatter(begin: int, end: int) -> None:
+            for b in range(begin, end):
+                kernels.scatter(ctx.faces, *ctx.fragments[b], weights[b], ctx.scale, result[b])
+
+        _map(scatter, ctx.shape[0])
+        return gradient, None, None
