@@ -1,0 +1,167 @@
+"""True poses and shapes of a collection, where it has them: for evaluation, never for training."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.collection import ground_truth_path, image_stem, shapes_path
+from data.detections import Detections
+from data.images import square_box
+from data.storage import load_arrays
+from rendering import quaternion
+from utils.cli import UserError
+
+_REMEDY = "Copy it from its source again, or remove it: it serves evaluation only."
+
+
+class GroundTruth(NamedTuple):
+    """True cameras of the N detections, in the coordinates of their crops.
+
+    Rows without ground truth have known = False and arbitrary values.
+
+    Attributes:
+        rotation: (N, 4) unit quaternions, object space to camera frame, as in `Pose`.
+        known: (N,) bool.
+        scale: (N, 1) screen units per object unit.
+        translation: (N, 2) screen units, x right and y down, as in `Pose`.
+        camera_distance: (N,) object units, inf = orthographic.
+        shape_id: (N,) int64 id of the true shape, -1 = unknown.
+    """
+
+    rotation: Tensor
+    known: Tensor
+    scale: Tensor
+    translation: Tensor
+    camera_distance: Tensor
+    shape_id: Tensor
+
+
+class TrueShapes(NamedTuple):
+    """True meshes of a collection, in object space.
+
+    Attributes:
+        shape_id: (S,) int64.
+        vertices: (S, V, 3).
+        faces: (F, 3) int64.
+    """
+
+    shape_id: Tensor
+    vertices: Tensor
+    faces: Tensor
+
+    def vertices_of(self, shape_id: int) -> Tensor:
+        """Returns the vertices (V, 3) of one shape; KeyError if there is none of that id."""
+        found = torch.nonzero(self.shape_id == shape_id)[:, 0]
+        if len(found) != 1:
+            raise KeyError(shape_id)
+        return self.vertices[found[0]]
+
+
+def load_ground_truth(detections: Detections) -> GroundTruth | None:
+    """Reads ground_truth.npz of a collection, matched by the names of the images.
+
+    Args:
+        detections: the objects whose poses are wanted.
+
+    Returns:
+        The true cameras, or None if the collection has no such file.
+
+    Raises:
+        UserError: if the file is damaged or names none of the images.
+    """
+    path = ground_truth_path(detections.dataset)
+    if not path.exists():
+        return None
+    names = (
+        "name", "rotation", "scale_px", "translation_px", "camera_distance", "shape_id",
+    )  # fmt: skip
+    arrays = load_arrays(path, names, _REMEDY)
+    row_of = {str(name): row for row, name in enumerate(arrays["name"])}
+    stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
+    known = torch.tensor([stem in row_of for stem in stems])
+    if not known.any():
+        raise UserError(f"{path}: names none of the {len(stems)} images of {detections.dataset}.")
+    rows = np.array([row_of.get(stem, 0) for stem in stems])
+    rotation, scale, translation, distance = (
+        torch.from_numpy(arrays[name][rows]).float()
+        for name in ("rotation", "scale_px", "translation_px", "camera_distance")
+    )
+    boxes = torch.tensor([square_box(item.bbox) for item in detections.items], dtype=torch.float32)
+    corner, side = boxes[:, :2], boxes[:, 2:]
+    return GroundTruth(
+        rotation=quaternion.normalize(rotation),
+        known=known,
+        scale=scale[:, None] * 2 / side,
+        translation=(translation - corner) / side * 2 - 1,
+        camera_distance=distance,
+        shape_id=torch.from_numpy(arrays["shape_id"][rows]).long().where(known, torch.tensor(-1)),
+    )
+
+
+def load_true_shapes(dataset: str) -> TrueShapes | None:
+    """Reads shapes.npz of a collection; None if it has no such file."""
+    path = shapes_path(dataset)
+    if not path.exists():
+        return None
+    arrays = load_arrays(path, ("shape_id", "vertices", "faces"), _REMEDY)
+    return TrueShapes(
+        torch.from_numpy(arrays["shape_id"]).long(),
+        torch.from_numpy(arrays["vertices"]).float(),
+        torch.from_numpy(arrays["faces"]).long(),
+    )
+
+
+def project_true(vertices: Tensor, truth: GroundTruth, row: int) -> Tensor:
+    """Places the true shape of a row in its crop.
+
+    The true perspective acts before scale and translation, unlike that of `rendering.camera`.
+
+    Args:
+        vertices: (V, 3) object space.
+        truth: true cameras.
+        row: which of them.
+
+    Returns:
+        (V, 3) screen space: x right, y up in [-1, 1], z towards the viewer.
+    """
+    turned = quaternion.rotate(truth.rotation[row], vertices)
+    toward = -turned[:, 2:]
+    factor = 1 / (1 - toward / truth.camera_distance[row])
+    planar = turned[:, :2] * factor * truth.scale[row] + truth.translation[row]
+    return torch.cat([planar[:, :1], -planar[:, 1:], toward * truth.scale[row]], dim=1)
+
+
+def rotation_report(
+    estimated: Tensor, truth: GroundTruth, rows: Tensor | None = None
+) -> dict[str, float | int | None]:
+    """Compares rotations with the true ones.
+
+    Args:
+        estimated: (K, 4) unit quaternions.
+        truth: true cameras of all N detections.
+        rows: (K,) rows of the detections that were estimated; default all N.
+
+    Returns:
+        `images` compared, `median_degrees`, `share_under_30` (degrees) and `squared_distance`, the
+        mean of 1 - <q, r>^2; the figures are None if no compared row has ground truth.
+    """
+    rows = torch.arange(len(truth.known)) if rows is None else rows.cpu()
+    if estimated.shape != (len(rows), 4):
+        got = tuple(estimated.shape)
+        raise ValueError(f"estimated: expected shape ({len(rows)}, 4), got {got}.")
+    known = truth.known[rows]
+    if not known.any():
+        return dict.fromkeys(("median_degrees", "share_under_30", "squared_distance")) | {
+            "images": 0
+        }
+    p = quaternion.normalize(estimated.detach().cpu().double()[known])
+    q = quaternion.normalize(truth.rotation[rows][known].double())
+    degrees = quaternion.angle_between(p, q)
+    return {
+        "images": int(known.sum()),
+        "median_degrees": float(degrees.quantile(0.5)),
+        "share_under_30": float((degrees < 30).double().mean()),
+        "squared_distance": float(quaternion.squared_distance(p, q).mean()),
+    }

@@ -1,0 +1,87 @@
+"""Pseudo-ground-truth as training data: texture, its visibility and displacement map in UV space."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data import artifacts
+from rendering.texture import mirror_map
+
+_SEG_SHARPNESS = 100.0  # makes the stored probabilities nearly one-hot
+
+
+class UVSample(NamedTuple):
+    """One sample (or, collated, a batch with B in front).
+
+    Attributes:
+        texture: (3, R, R) in [-1, 1], 0 where unseen.
+        alpha: (1, R, R) in [0, 1], 1 = seen.
+        mesh: (3, 32, 32) displacement map.
+        seg: (K + 1, h, w) part probabilities; (0, 1, 1) if not asked for.
+        category: position in the category list of the run.
+        index: row of the pose metadata.
+    """
+
+    texture: Tensor
+    alpha: Tensor
+    mesh: Tensor
+    seg: Tensor
+    category: int
+    index: int  # type: ignore[assignment] - hides tuple.index, which nobody needs
+
+
+class PseudoGroundTruth(Dataset[UVSample]):
+    """The exported pseudo-ground-truth of a dataset; item i belongs to row i of the metadata.
+
+    Attributes:
+        metadata: poses and categories of the items.
+    """
+
+    def __init__(
+        self, dataset: str, resolution: int, mode: str, *, segmentation: bool = False
+    ) -> None:
+        """Checks that the export is complete; reads no items yet.
+
+        Raises:
+            UserError: if metadata or items are missing.
+        """
+        self.metadata = artifacts.load_metadata(dataset, mode)
+        artifacts.check_pseudo_ground_truth(dataset, resolution, mode, len(self))
+        self.segmentation = segmentation
+        self._where = (dataset, resolution, mode)
+
+    def __len__(self) -> int:
+        return len(self.metadata.category)
+
+    def __getitem__(self, index: int) -> UVSample:
+        names = ["texture", "texture_alpha", "mesh", "category"] + ["seg"] * self.segmentation
+        arrays = artifacts.load_pseudo_arrays(*self._where, index, names)
+        category = int(arrays.pop("category"))
+        maps = {k: torch.from_numpy(v.astype(np.float32)) for k, v in arrays.items()}
+        if self.segmentation:
+            seg = torch.softmax(_SEG_SHARPNESS * maps["seg"], dim=0)
+        else:
+            seg = torch.zeros(0, 1, 1)
+        return UVSample(maps["texture"], maps["texture_alpha"], maps["mesh"], seg, category, index)
+
+
+def mirror_samples(batch: UVSample, chosen: Tensor) -> UVSample:
+    """Mirrors some samples of a batch left-right in UV space.
+
+    Args:
+        batch: collated samples.
+        chosen: (B,) bool, such as `StepSampler.coins`.
+
+    Returns:
+        The batch, with the maps of the chosen samples mirrored.
+    """
+    pick = chosen.to(batch.texture.device)[:, None, None, None]
+    mirrored = {
+        name: torch.where(pick, mirror_map(maps), maps)
+        for name, maps in batch._asdict().items()
+        if name in ("texture", "alpha", "mesh", "seg") and maps.shape[1] > 0
+    }
+    return batch._replace(**mirrored)
