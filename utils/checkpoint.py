@@ -58,6 +58,10 @@ def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str
             f"{path} is damaged or holds objects other than tensors and plain values, so it was "
             "not loaded. Delete it, or replace it by a copy from a source that you trust."
         ) from None
+    except OSError as error:  # a cut file is an "invalid argument" to torch's zip reader
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). If it is damaged, delete it and run again."
+        ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise UserError(
             f"{path} is damaged or not a checkpoint. Delete it and run again."

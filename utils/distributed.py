@@ -3,13 +3,18 @@
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
-import torch.multiprocessing
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    spawn,
+)
 
 from utils.cli import UserError
 
@@ -87,6 +92,16 @@ def all_reduce_(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replaces every gradient by its mean over all processes, with one exchange for all of them."""
+    if not _is_initialized():
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = all_reduce_(torch.cat([g.flatten() for g in gradients])) / world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def gather(value: Any) -> list[Any]:
     """Returns the picklable values of all processes, in the order of their ranks, on each of them."""
     values = [value] * world_size()
@@ -126,23 +141,19 @@ def _run_torchrun_rank(function: Callable, devices: Sequence[torch.device], args
 
 def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, folder: Path) -> None:
     """Starts the processes, waits for them, and ends them all when one of them fails."""
-    processes = torch.multiprocessing.spawn(
-        _run_child, (function, list(devices), args, folder), nprocs=len(devices), join=False
-    )
-    assert processes is not None
+    arguments = (function, list(devices), args, folder)
+    processes = spawn(_run_child, arguments, nprocs=len(devices), join=False)
+    assert isinstance(processes, ProcessContext)
     try:
         while not processes.join():
             pass
-    except (
-        torch.multiprocessing.ProcessRaisedException,
-        torch.multiprocessing.ProcessExitedException,
-    ):
+    except (ProcessRaisedException, ProcessExitedException):
         mistakes = sorted(folder.glob("mistake_*"))
         if mistakes:
             raise UserError(mistakes[0].read_text(encoding="utf-8")) from None
         raise
     finally:
-        for process in processes.processes:
+        for process in filter(None, processes.processes):
             process.terminate()
             process.join()
 

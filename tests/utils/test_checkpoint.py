@@ -1,0 +1,99 @@
+import argparse
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+
+from utils import checkpoint
+from utils.cli import UserError
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_a_checkpoint_returns_what_was_saved(tmp_path):
+    state = {"step": 3, "generator": {"w": torch.arange(3.0)}, "curve": [0.5, (1, "a")]}
+    checkpoint.save(tmp_path / "a.pth", state)
+    loaded = checkpoint.load(tmp_path / "a.pth", torch.device("cpu"))
+    assert torch.equal(loaded["generator"].pop("w"), state["generator"].pop("w"))
+    assert loaded == state
+
+
+def test_numbered_checkpoints_are_sorted_by_step_and_the_latest_is_the_highest(tmp_path):
+    for step in (20000, 3, 10_000_000):
+        checkpoint.save(checkpoint.path_of(tmp_path, step), {"step": step})
+    (tmp_path / ".checkpoint_0000009.ab.tmp.pth").touch()
+    (tmp_path / "checkpoint_latest.pth").touch()
+    assert [step for step, _ in checkpoint.numbered(tmp_path)] == [3, 20000, 10_000_000]
+    assert checkpoint.resolve(tmp_path, "latest").name == "checkpoint_10000000.pth"
+    assert checkpoint.resolve(tmp_path, "3").name == "checkpoint_0000003.pth"
+    assert checkpoint.resolve(tmp_path, 20000).name == "checkpoint_0020000.pth"
+
+
+def test_a_released_folder_has_only_an_unnumbered_checkpoint(tmp_path):
+    (tmp_path / "checkpoint_latest.pth").touch()
+    assert checkpoint.resolve(tmp_path, "latest").name == "checkpoint_latest.pth"
+
+
+@pytest.mark.parametrize("which", ["latest", "7", "best"])
+def test_a_missing_checkpoint_is_a_mistake_that_names_those_there_are(tmp_path, which):
+    if which != "latest":
+        checkpoint.save(checkpoint.path_of(tmp_path, 3), {})
+    with pytest.raises(UserError, match=rf"no checkpoint '{which}'.*: (3|none)\. Train it"):
+        checkpoint.resolve(tmp_path, which)
+    with pytest.raises(UserError, match=r"does not exist\. Train it first"):
+        checkpoint.load(tmp_path / "absent.pth")
+
+
+def damaged(kind: str, intact: bytes) -> bytes:
+    middle = len(intact) // 2
+    return {
+        "empty": b"",
+        "text": b"not a checkpoint",
+        "cut": intact[:middle],
+        "head": intact[middle:],
+        "overwritten": intact[:64] + bytes(200) + intact[264:],
+        "list": pickle.dumps([1, 2], protocol=2),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "head", "overwritten", "list"])
+def test_damaged_files_are_refused_with_one_line(tmp_path, kind):
+    path = tmp_path / "a.pth"
+    checkpoint.save(path, {"w": torch.arange(1000)})
+    path.write_bytes(damaged(kind, path.read_bytes()))
+    with pytest.raises(
+        UserError, match=r"a\.pth (is damaged|cannot be read|holds a list)"
+    ) as refusal:
+        checkpoint.load(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("item", [Hostile(), argparse.Namespace(a=1)])
+def test_objects_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, item, zipped):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"x": item}, "a.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="was not loaded") as refusal:
+        checkpoint.load("a.pth")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "a.pth", {"step": 1})
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path / "a.pth", {"step": 2})
+    assert checkpoint.load(tmp_path / "a.pth") == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]

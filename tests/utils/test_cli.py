@@ -1,0 +1,137 @@
+import argparse
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils import cli
+
+
+def end_of(statement: str) -> subprocess.CompletedProcess:
+    """Runs a main that executes one statement, in a process of its own."""
+    program = (
+        "from utils import cli\n"
+        "class Full(OSError): pass\n"
+        f"def main():\n    {statement}\n"
+        "cli.run(main)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "line"),
+    [
+        ("raise cli.UserError('a\\nb')", 1, "error: a b"),
+        ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to continue"),
+        (
+            f"raise OSError({errno.ENOSPC}, 'No space left on device', 'x.npz')",
+            1,
+            "error: no space left on the disk while writing x.npz. "
+            "Free some, then run the command again.",
+        ),
+    ],
+)
+def test_expected_failures_end_with_one_line(statement, status, line):
+    process = end_of(statement)
+    assert (process.returncode, process.stderr, process.stdout) == (status, line + "\n", "")
+
+
+@pytest.mark.parametrize("statement", ["raise ValueError('shape')", f"raise OSError({errno.EIO})"])
+def test_our_own_defects_keep_their_traceback(statement):
+    process = end_of(statement)
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr
+
+
+def test_success_exits_with_status_zero():
+    assert end_of("pass").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (cli.positive_int, "3", 3),
+        (cli.non_negative_int, "0", 0),
+        (cli.positive_float, "1e-4", 1e-4),
+        (cli.non_negative_float, "0", 0.0),
+        (cli.fraction, "0.25", 0.25),
+        (cli.run_name, "new_cub_singletpl", "new_cub_singletpl"),
+        (cli.gpu_ids, "0,1", (0, 1)),
+        (cli.gpu_ids, "cpu", ("cpu",)),
+        (cli.gpu_ids, "cpu,cpu", ("cpu", "cpu")),
+    ],
+)
+def test_option_types_accept(kind, text, value):
+    assert kind(text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (cli.positive_int, "0"),
+        (cli.positive_int, "2.5"),
+        (cli.non_negative_int, "-1"),
+        (cli.positive_float, "0"),
+        (cli.positive_float, "nan"),
+        (cli.positive_float, "inf"),
+        (cli.non_negative_float, "-0.5"),
+        (cli.fraction, "1.5"),
+        (cli.run_name, ""),
+        (cli.run_name, " "),
+        (cli.run_name, "a/b"),
+        (cli.run_name, "a\\b"),
+        (cli.run_name, ".."),
+        (cli.run_name, ".hidden"),
+        (cli.run_name, "-x"),
+        (cli.run_name, "a\nb"),
+        (cli.gpu_ids, ""),
+        (cli.gpu_ids, "0,0"),
+        (cli.gpu_ids, "0,cpu"),
+        (cli.gpu_ids, "-1"),
+        (cli.gpu_ids, "cuda:0"),
+    ],
+)
+def test_option_types_refuse_and_say_what_they_got(kind, text):
+    with pytest.raises(argparse.ArgumentTypeError) as refusal:
+        kind(text)
+    assert "expected" in str(refusal.value)
+    assert repr(text) in str(refusal.value)
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(description="x")
+    parser.add_argument("--export_sample", action="store_true")
+    parser.add_argument("--how_many", type=cli.positive_int)
+    parser.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True)
+    cli.add_common_options(parser)
+    return parser
+
+
+def test_dashes_and_underscores_in_options_are_the_same():
+    options = make_parser().parse_args(["--export-sample", "--how-many=4", "--no_symmetric"])
+    assert options.export_sample
+    assert options.how_many == 4
+    assert not options.symmetric
+
+
+def test_options_are_not_abbreviated(capsys):
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args(["--export"])
+    assert end.value.code == 2
+    assert "unrecognized arguments: --export" in capsys.readouterr().err
+
+
+def test_common_options_have_their_defaults():
+    options = make_parser().parse_args([])
+    assert (options.gpu_ids, options.seed, options.rasterizer) == (None, 1, "auto")
+
+
+def test_mode_is_read_from_the_name_of_the_run():
+    assert cli.mode_from_name("new_cub_multitpl", "autodetect") == "multitpl"
+    assert cli.mode_from_name("new_cub_multitpl", "singletpl") == "singletpl"
+    with pytest.raises(cli.UserError, match="Add --mode singletpl or --mode multitpl"):
+        cli.mode_from_name("new_cub", "autodetect")

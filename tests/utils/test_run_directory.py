@@ -1,0 +1,70 @@
+import json
+import logging
+
+import pytest
+
+from utils.cli import UserError
+from utils.run_directory import RunDirectory, configure_logging
+
+
+def test_config_holds_the_options_and_the_environment(tmp_path):
+    run = RunDirectory(tmp_path / "checkpoints_gan" / "a")
+    run.write_config({"name": "a", "gpu_ids": (0, 1)})
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["gpu_ids"] == [0, 1]
+    assert {"commit", "torch", "numpy", "python", "device"} <= set(config["environment"])
+
+
+def test_a_run_is_not_continued_with_another_architecture(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.check_same({"width": 1.0}, ["width"])  # nothing was trained yet
+    run.write_config({"width": 1.0, "shape": (2, 3), "iters": 10})
+    run.check_same({"width": 1.0, "shape": (2, 3), "iters": 20}, ["width", "shape"])
+    with pytest.raises(UserError, match=r"trained with width=1\.0; this command asks for 0.5"):
+        run.check_same({"width": 0.5}, ["width"])
+
+
+def test_records_after_the_resumed_step_are_removed(tmp_path):
+    run = RunDirectory(tmp_path)
+    for step in (1, 2, 3):
+        run.record(step=step, loss=0.5 * step)
+    run.rewind(2)
+    run.record(step=3, loss=9.0)
+    expected = [{"step": s, "loss": x} for s, x in ((1, 0.5), (2, 1.0), (3, 9.0))]
+    assert run.records() == expected
+
+
+def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.record(step=1)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo')
+    run.rewind(2)
+    run.record(step=2)
+    assert run.records() == [{"step": 1}, {"step": 2}]
+
+
+def test_the_log_goes_to_the_console_and_the_file_once(tmp_path, capsys):
+    for _ in range(2):
+        configure_logging(tmp_path / "run" / "log.txt")
+    logging.getLogger("pipeline.x").info("step %d", 3)
+    configure_logging()
+    logging.getLogger("pipeline.x").info("only on the console")
+    assert capsys.readouterr().out == "step 3\nonly on the console\n"
+    assert (tmp_path / "run" / "log.txt").read_text() == "step 3\n"
+
+
+def test_the_silent_writer_ignores_every_call(tmp_path):
+    writer = RunDirectory(tmp_path).tensorboard(None)
+    writer.add_scalar("loss", 1.0, 3)
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_writes_events(tmp_path):
+    writer = RunDirectory(tmp_path / "run").tensorboard(tmp_path / "tensorboard_gan")
+    writer.add_scalar("loss", 1.0, 3)
+    writer.close()
+    assert [path.name.split(".")[0] for path in (tmp_path / "tensorboard_gan").iterdir()] == [
+        "events"
+    ]
