@@ -227,10 +227,12 @@ def _crop(array: np.ndarray, box: Box, fill: int) -> np.ndarray:
 
 
 def _resize(maps: Tensor, size: int, antialias: bool) -> Tensor:
-    """Resizes (C, h, w) bilinearly to (C, size, size)."""
-    return F.interpolate(
-        maps[None], (size, size), mode="bilinear", align_corners=False, antialias=antialias
-    )[0]
+    """Resizes (C, h, w) bilinearly to (C, size, size).
+
+    In float64: single precision misplaces the samples by some 1e-5 of a pixel.
+    """
+    wide = maps.double()[None]
+    return F.interpolate(wide, (size, size), mode="bilinear", antialias=antialias)[0].float()
 
 
 def _premultiply(colors: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ def load_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, np.n
     """
     require_file(path, remedy)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read ({reason}). {remedy}") from error

@@ -1,0 +1,131 @@
+"""True poses: reading, projection into the crop, and the rotation report."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import prepare
+from data.detections import Detections, load_detections
+from data.ground_truth import (
+    GroundTruth,
+    load_ground_truth,
+    load_true_shapes,
+    project_true,
+    rotation_report,
+)
+from data.images import ObjectImages, to_pixels
+from data.storage import save_arrays
+from rendering import quaternion
+from rendering.rasterizer import rasterize
+from utils.cli import UserError
+
+
+@pytest.fixture
+def toy(collection: Path) -> Detections:
+    prepare.main(["--dataset", "toy", "--category", "bird"])
+    return load_detections("toy")
+
+
+def write(folder: Path, names: list[str], **changes: np.ndarray) -> None:
+    n = len(names)
+    arrays = {
+        "name": np.array(names),
+        "rotation": np.eye(4, dtype=np.float32)[np.arange(n) % 4],
+        "scale_px": np.full(n, 22.0, np.float32),
+        "translation_px": np.tile(np.array([30, 20], np.float32), (n, 1)),
+        "camera_distance": np.full(n, np.inf, np.float32),
+        "shape_id": np.arange(n),
+    }
+    save_arrays(folder / "ground_truth.npz", arrays | changes)
+
+
+def test_rows_are_matched_by_the_names_of_the_images(collection: Path, toy: Detections):
+    assert load_ground_truth(toy) is None
+    write(collection, ["2", "x", "0"])
+    truth = load_ground_truth(toy)
+    assert truth is not None
+    assert truth.known.tolist() == [True, False, True]
+    assert truth.shape_id.tolist() == [2, -1, 0]
+    assert truth.rotation[0].tolist() == [0, 0, 1, 0]
+    write(collection, ["x"])
+    with pytest.raises(UserError, match="names none of the 3 images of toy"):
+        load_ground_truth(toy)
+    (collection / "ground_truth.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"ground_truth\.npz: cannot be read"):
+        load_ground_truth(toy)
+
+
+def test_true_poses_map_back_to_the_pixels_they_were_given_in(collection: Path, toy: Detections):
+    distance = np.array([np.inf, 4.0, 4.0], np.float32)
+    write(collection, ["0", "1", "2"], camera_distance=distance)
+    truth = load_ground_truth(toy)
+    assert truth is not None
+    points = torch.tensor([[0.5, 0.25, 0.0], [0.0, 0.0, 1.0]])
+    # Rows 0 and 1 are turned by nothing and by 180 degrees about x; z leads away from the viewer
+    expected = {0: [[41.0, 25.5], [30, 20]], 1: [[41.0, 14.5], [30, 20]]}
+    for row, pixels in expected.items():
+        box = ObjectImages(toy, 8).box(row)
+        screen = project_true(points, truth, row)
+        torch.testing.assert_close(to_pixels(screen[:, :2], box), torch.tensor(pixels))
+    # Nearer points are magnified: row 1 shows the point (1, 0, 1) at distance 4 - 1
+    screen = project_true(torch.tensor([[1.0, 0, 1]]), truth, 1)
+    assert to_pixels(screen[:, :2], ObjectImages(toy, 8).box(1))[0, 0] == pytest.approx(
+        30 + 22 * 4 / 3, abs=1e-4
+    )
+    assert screen[0, 2] > 0
+
+
+def test_rotation_report_counts_known_rows_only():
+    angles = torch.tensor([0.0, 20, 40, 180])
+    axis = torch.tensor([[0.0, 0, 1]]).expand(4, 3)
+    estimated = quaternion.from_axis_angle(axis, angles)
+    identity = torch.eye(4)[:1].expand(4, 4)
+    nothing = torch.zeros(4)
+    known = torch.tensor([True, True, True, False])
+    truth = GroundTruth(identity, known, nothing, nothing, nothing, nothing)
+    report = rotation_report(-estimated, truth)
+    assert report["images"] == 3
+    assert report["median_degrees"] == pytest.approx(20, abs=1e-3)
+    assert report["share_under_30"] == pytest.approx(2 / 3)
+    expected = np.mean(np.sin(np.radians([0, 10, 20])) ** 2)
+    assert report["squared_distance"] == pytest.approx(expected, abs=1e-6)
+    kept = rotation_report(estimated[1:3], truth, torch.tensor([1, 2]))
+    assert kept["images"] == 2
+    none = rotation_report(estimated[3:], truth, torch.tensor([3]))
+    assert none == {
+        "images": 0, "median_degrees": None, "share_under_30": None, "squared_distance": None
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"expected shape \(4, 4\)"):
+        rotation_report(estimated[:2], truth)
+
+
+@pytest.mark.parametrize(("name", "category"), [("photobirds", "bird"), ("photocars", "car")])
+def test_true_shapes_under_true_poses_cover_the_masks(
+    name: str, category: str, shared: Path, tmp_path: Path, monkeypatch
+):
+    # A part of the collection, linked file by file: decoding all of it would take seconds
+    source, target = shared / "data" / name, tmp_path / "datasets" / name
+    for folder, suffix in (("images", "jpg"), ("masks", "png"), ("parts", "png")):
+        (target / folder).mkdir(parents=True)
+        for stem in ("0000", "0043", "0117", "0169", "0238"):
+            (target / folder / f"{stem}.{suffix}").symlink_to(source / folder / f"{stem}.{suffix}")
+    for file in ("parts.json", "ground_truth.npz", "shapes.npz"):
+        (target / file).symlink_to(source / file)
+    monkeypatch.chdir(tmp_path)
+    prepare.main(["--dataset", name, "--category", category])
+    detections = load_detections(name)
+    truth, shapes = load_ground_truth(detections), load_true_shapes(name)
+    assert truth is not None
+    assert shapes is not None
+    assert truth.known.all()
+    images = ObjectImages(detections, 128)
+    for row in range(len(detections)):
+        screen = project_true(shapes.vertices_of(int(truth.shape_id[row])), truth, row)
+        raster = rasterize(screen[None], shapes.faces, 128, attributes=screen[None], soft=False)
+        drawn, mask = raster.coverage[0, 0] > 0.5, images[row].image[3] > 0.5
+        iou = (drawn & mask).sum() / (drawn | mask).sum()
+        assert iou > 0.97
+    with pytest.raises(KeyError):
+        shapes.vertices_of(99)

@@ -1,0 +1,72 @@
+"""Pseudo-ground-truth as a data set, and its mirror augmentation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from data import artifacts
+from data.pseudo_ground_truth import PseudoGroundTruth, mirror_samples
+from data.samplers import StepSampler
+from tests.data.test_artifacts import MODE, metadata, pseudo_item
+from utils.cli import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PseudoGroundTruth:
+    monkeypatch.chdir(tmp_path)
+    artifacts.save_metadata("toy", MODE, metadata(3))
+    for i in range(3):
+        artifacts.save_pseudo_item("toy", 8, MODE, i, pseudo_item()._replace(category=i))
+    return PseudoGroundTruth("toy", 8, MODE, segmentation=True)
+
+
+def test_items_are_float_tensors(dataset):
+    sample, stored = dataset[1], pseudo_item()
+    assert sample.texture.dtype == torch.float32
+    assert np.array_equal(sample.texture, stored.texture.astype(np.float32))
+    assert np.array_equal(sample.alpha, stored.texture_alpha.astype(np.float32))
+    assert np.array_equal(sample.mesh, stored.mesh)
+    assert (sample.category, sample.index) == (1, 1)
+    expected = torch.softmax(100 * torch.from_numpy(stored.seg), dim=0)
+    assert torch.equal(sample.seg, expected)
+
+
+def test_mirroring_flips_width_and_rolls_by_half(dataset):
+    batch = next(iter(DataLoader(dataset, batch_size=3)))
+    mirrored = mirror_samples(batch, torch.tensor([True, False, True]))
+    for name in ("texture", "alpha", "mesh", "seg"):
+        before, after = getattr(batch, name), getattr(mirrored, name)
+        width = before.shape[-1]
+        columns = [(width - 1 - i + width // 2) % width for i in range(width)]
+        assert torch.equal(after[0], before[0][..., columns])
+        assert torch.equal(after[1], before[1])
+        assert not torch.equal(after[2], before[2])
+    assert torch.equal(torch.as_tensor(mirrored.index), torch.as_tensor(batch.index))
+
+
+def test_symmetric_maps_are_unchanged_by_mirroring(dataset):
+    batch = next(iter(DataLoader(dataset, batch_size=3)))
+    half = torch.rand(3, 3, 32, 16)
+    full = torch.cat([half.flip(-1)[..., 8:], half, half.flip(-1)[..., :8]], dim=-1)
+    mirrored = mirror_samples(batch._replace(mesh=full), torch.ones(3, dtype=torch.bool))
+    assert torch.equal(mirrored.mesh, full)
+
+
+def test_a_step_sampler_drives_the_loader(dataset):
+    plain = PseudoGroundTruth("toy", 8, MODE)
+    sampler = StepSampler(len(plain), 2, seed=5)
+    for step, batch in zip(range(4), DataLoader(plain, batch_sampler=sampler), strict=False):
+        assert batch.index.tolist() == sampler.batch(step)
+        mirrored = mirror_samples(batch, sampler.coins(step))
+        assert mirrored.seg.shape == (2, 0, 1, 1)
+
+
+def test_incomplete_exports_are_one_line_errors(dataset):
+    Path("cache/toy/pseudogt_8x8_singletpl/1.npz").unlink()
+    with pytest.raises(UserError, match=r"has 2 items, but .* lists 3"):
+        PseudoGroundTruth("toy", 8, MODE)
+    with pytest.raises(UserError, match=r"lists 3.*--pseudogt_resolution 16"):
+        PseudoGroundTruth("toy", 16, MODE)
