@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from rendering.texture import circular_pad
@@ -123,8 +123,9 @@ class MeshTemplate(nn.Module):
 
         The mean runs over meshes, grid edges and coordinates of (B, V, 3); poles do not take part.
         """
-        grid = vertices[..., self.grid, :]
-        around = grid - grid.roll(-1, dims=-2)
+        closed = torch.cat([self.grid, self.grid[:, :1]], dim=1)  # the seam counts twice, as in UV
+        grid = vertices[..., closed, :]
+        around = grid[..., :, 1:, :] - grid[..., :, :-1, :]
         along = grid[..., 1:, :, :] - grid[..., :-1, :, :]
         return around.abs().mean() + along.abs().mean()
 
@@ -179,7 +180,7 @@ def _mirror_pairs(
     """Vertices with x < 0, their mirror images and those with x = 0."""
     negative = np.flatnonzero(vertices[:, 0] < -1e-9)
     zero = np.flatnonzero(np.abs(vertices[:, 0]) <= 1e-9)
-    distance, positive = cKDTree(vertices).query(vertices[negative] * (-1, 1, 1))
+    distance, positive = KDTree(vertices).query(vertices[negative] * (-1, 1, 1))
     assert distance.max() < 1e-9, "the sphere is not symmetric"
     return negative, positive, zero
 
@@ -190,7 +191,7 @@ def _topology_map(faces: NDArray[np.int64], uvs: NDArray[np.float64]) -> NDArray
     total = np.zeros((faces.max() + 1, 2))
     np.add.at(total, faces.ravel(), corners.reshape(-1, 2))
     mean = total / np.bincount(faces.ravel())[:, None]
-    return (2 * mean - 1) * (1, -1)
+    return (2 * mean - 1) * np.array([1.0, -1.0])
 
 
 def _tangent_frames(vertices: NDArray[np.float64], poles: NDArray[np.int64]) -> NDArray[np.float64]:

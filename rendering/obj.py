@@ -49,10 +49,9 @@ def load_mesh(path: str | Path, *, up: str = "z", front: str = "-y") -> Mesh:
         mesh = trimesh.load(path, force="mesh", process=False, skip_materials=True)
     except Exception as error:  # trimesh raises whatever its parsers raise
         raise UserError(f"{path}: trimesh cannot read this file as a mesh ({error}).") from error
-    faces = np.asarray(getattr(mesh, "faces", ()), np.int64).reshape(-1, 3)
-    if not len(faces):
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise UserError(f"{path}: there are no faces in this file; a surface is needed.")
-    vertices = np.asarray(mesh.vertices, np.float64)
+    vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
     if not np.isfinite(vertices[faces]).all():
         raise UserError(f"{path}: some vertices are not finite numbers. Export the mesh again.")
     return Mesh(vertices @ matrix.T, faces)

@@ -1,11 +1,32 @@
-"""Textures and other maps on the UV sphere: wrapping, symmetry and lookup.
+"""Textures and other maps on the UV sphere: wrapping, symmetry, lookup and textured rendering.
 
 A map has row 0 at v = 1 (north pole) and wraps around in u. Texel centers lie at (i + 1/2) / width
 horizontally, but the first and last row lie exactly on v = 1 and v = 0.
 """
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor
+
+from rendering.rasterizer import rasterize
+
+if TYPE_CHECKING:
+    from rendering.mesh_template import MeshTemplate
+
+
+class Rendering(NamedTuple):
+    """Picture of a batch of meshes.
+
+    Attributes:
+        colors: (B, C, h, w), zero outside.
+        coverage: (B, 1, h, w) hard silhouette, 0 or 1.
+        alpha: (B, 1, h, w) soft silhouette in [0, 1], or None if it was not asked for.
+    """
+
+    colors: Tensor
+    coverage: Tensor
+    alpha: Tensor | None
 
 
 def circular_pad(x: Tensor, columns: int) -> Tensor:
@@ -54,3 +75,61 @@ def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
     u = (uv[:, 0] + 0.5 / width) * width / (width + 1)
     where = torch.stack([2 * u - 1, 1 - 2 * uv[:, 1]], dim=-1)
     return torch.nn.functional.grid_sample(circular_pad(texture, 1), where, align_corners=True)
+
+
+def render_textured(
+    template: "MeshTemplate",
+    screen_vertices: Tensor,
+    texture: Tensor,
+    size: int,
+    *,
+    sharpness: float = 7000.0,
+    soft: bool = True,
+) -> Rendering:
+    """Renders meshes of sphere topology with a texture each.
+
+    Args:
+        template: topology and texture coordinates.
+        screen_vertices: (B, V, 3) screen space.
+        texture: (B, C, R, R), any number of channels.
+        size: image height and width in pixels.
+        sharpness: inverse softness of the silhouette.
+        soft: whether the soft silhouette is wanted.
+
+    Returns:
+        The rendering; gradients reach vertices and texture.
+    """
+    raster = rasterize(
+        screen_vertices,
+        template.faces,
+        size,
+        uvs=template.uvs,
+        face_uvs=template.face_uvs,
+        sharpness=sharpness,
+        soft=soft,
+    )
+    assert raster.attributes is not None
+    colors = sample_texture(texture, raster.attributes) * raster.coverage.detach()
+    return Rendering(colors, raster.coverage, raster.alpha)
+
+
+def render_vertex_colors(
+    template: "MeshTemplate",
+    screen_vertices: Tensor,
+    vertex_colors: Tensor,
+    size: int,
+    *,
+    sharpness: float = 7000.0,
+    soft: bool = True,
+) -> Rendering:
+    """Renders meshes with interpolated vertex colors (B, V, C); the rest as in `render_textured`."""
+    raster = rasterize(
+        screen_vertices,
+        template.faces,
+        size,
+        attributes=vertex_colors,
+        sharpness=sharpness,
+        soft=soft,
+    )
+    assert raster.attributes is not None
+    return Rendering(raster.attributes, raster.coverage, raster.alpha)

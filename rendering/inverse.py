@@ -1,0 +1,69 @@
+"""Inverse rendering: from images to texture space."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rendering.mesh_template import MeshTemplate
+from rendering.rasterizer import rasterize
+from rendering.texture import render_textured
+
+
+def unwrap(
+    images: Tensor, screen_vertices: Tensor, template: MeshTemplate, resolution: int
+) -> tuple[Tensor, Tensor]:
+    """Carries the pixels that a mesh covers back to its texture.
+
+    Every texel takes the pixel onto which its point of the surface projects, hidden or not; multiply
+    by `visibility` to keep what is seen.
+
+    Args:
+        images: (B, C, h, w) pictures.
+        screen_vertices: (B, V, 3) screen space.
+        template: topology and texture coordinates.
+        resolution: height and width of the texture in texels.
+
+    Returns:
+        texture (B, C, resolution, resolution), zero outside the layout and the image, and coverage
+        (B, 1, resolution, resolution), 1 where the texture layout has a face.
+    """
+    layout = F.pad(2 * template.uvs - 1, (0, 1)).expand(len(images), -1, -1)
+    raster = rasterize(
+        layout,
+        template.face_uvs,
+        resolution,
+        uvs=(screen_vertices[..., :2] + 1) / 2,
+        face_uvs=template.faces,
+        soft=False,
+        cull=False,
+    )
+    assert raster.attributes is not None
+    where = raster.attributes.movedim(1, -1) * 2 - 1  # (B, R, R, 2), y up
+    where = where * where.new_tensor([1.0, -1.0])
+    texture = F.grid_sample(images, where, align_corners=True)
+    return texture * raster.coverage, raster.coverage
+
+
+def visibility(
+    template: MeshTemplate, screen_vertices: Tensor, texture_size: int, render_size: int
+) -> Tensor:
+    """Measures how much of each texel a picture of the mesh shows.
+
+    Args:
+        template: topology and texture coordinates.
+        screen_vertices: (B, V, 3) screen space.
+        texture_size: height and width of the texture in texels.
+        render_size: height and width of the picture in pixels.
+
+    Returns:
+        (B, 1, texture_size, texture_size) pixels (in fractions of them) that take their color from
+        a texel; 0 where it is hidden.
+    """
+    shape = (len(screen_vertices), 1, texture_size, texture_size)
+    with torch.enable_grad():
+        texture = screen_vertices.new_zeros(shape).requires_grad_()
+        picture = render_textured(
+            template, screen_vertices.detach(), texture, render_size, soft=False
+        )
+        (weights,) = torch.autograd.grad(picture.colors.sum(), texture)
+    return weights
