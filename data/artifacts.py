@@ -147,6 +147,8 @@ def collection_path(dataset: str) -> Path:
 
 def category_of(dataset: str) -> str:
     """Returns the category of a dataset, known by name or recorded by its preparation."""
+    if dataset == "all":
+        raise UserError("--dataset all stands for 13 datasets, but this needs a single one.")
     path = collection_path(dataset)
     if not path.exists() and dataset in DATASETS:
         return DATASETS[dataset]

@@ -232,3 +232,5 @@ def test_full_disk_leaves_nothing_half_written(function: str, monkeypatch: pytes
 def test_known_datasets_need_no_record():
     assert artifacts.category_of("cub") == "bird"
     assert artifacts.category_of("p3d_airplane") == "airplane"
+    with pytest.raises(UserError, match="needs a single one"):
+        artifacts.category_of("all")
