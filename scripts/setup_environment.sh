@@ -6,14 +6,13 @@ set -euo pipefail
 interpreter=${PYTHON:-python3}
 installed=.venv/installed_requirements.txt
 
-if [ ! -x .venv/bin/python ]; then
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # absent, or cut off while it was made
     if ! "$interpreter" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
         echo "error: $interpreter is not Python 3.10 or newer. Install one, or name it: PYTHON=python3.11 $0" >&2
         exit 1
     fi
     echo "Making .venv with $("$interpreter" --version)"
     if ! "$interpreter" -m venv .venv; then
-        rm -rf .venv
         echo "error: no virtual environment could be made. On Debian and Ubuntu: apt install python3-venv" >&2
         exit 1
     fi

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The whole pipeline on made photographs of birds, on an ordinary CPU: environment, photographs, poses,
+# meshes, GAN, generated meshes. Prints one table at the end; results are in output/demo/.
+# Running it again continues where it stopped; afterwards it has nothing left to do but the table.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+category=bird
+num_images=300
+reconstruction_steps=600
+gan_steps=900
+texture=128
+width=0.25
+num_exported=16
+
+dataset=synthetic_$category
+run=demo_${category}_singletpl
+output=output/demo
+export TMG_PROGRESS=1               # a line per tenth where stderr is no terminal
+
+# Runs the rest of its arguments as a python command and notes its duration under the stage's name
+stage() {
+    local name=$1 start=$SECONDS
+    shift
+    echo
+    echo "== $name: python $*"
+    .venv/bin/python "$@"
+    printf '%s\t%s\n' "$name" "$((SECONDS - start))" >>"$output/durations.tsv"
+}
+
+echo "== environment"
+bash scripts/setup_environment.sh
+mkdir -p "$output"
+printf 'environment\t%s\n' "$SECONDS" >>"$output/durations.tsv"
+
+stage photographs -m data.synthetic --dataset "$dataset" --category "$category" --num_images "$num_images"
+stage preparation -m data.prepare --dataset "$dataset"
+stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode singletpl
+stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl
+stage reconstruction run_reconstruction.py --name "$run" --dataset "$dataset" --iters "$reconstruction_steps" \
+    --width "$width"
+stage "reconstruction, evaluated" run_reconstruction.py --name "$run" --dataset "$dataset" --evaluate \
+    --width "$width"
+stage pseudo-ground-truth run_reconstruction.py --name "$run" --dataset "$dataset" --generate_pseudogt \
+    --pseudogt_resolution "$texture" --width "$width"
+stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_steps" \
+    --texture_resolution "$texture" --width "$width" --batch_size 16
+stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance \
+    --texture_resolution "$texture" --width "$width" --batch_size 16
+stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --export_sample \
+    --how_many "$num_exported" --texture_resolution "$texture" --width "$width" --batch_size 16
+
+rm -rf "$output/meshes"
+cp -r "output/$run" "$output/meshes"
+cp "output/$run.png" "$output/generated.png"
+.venv/bin/python -m pipeline.demo_report --dataset "$dataset" --name "$run" --output "$output"
