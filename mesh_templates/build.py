@@ -1,63 +1,74 @@
-"""Builds the category templates from their signed distances.
+"""Builds the category templates from their signed distances, and the spheres deformed onto them.
 
 Examples:
-  # Rewrite every mesh_templates/classes/<name>.obj
+  # Rewrite classes/<name>.obj of every template and uvsphere_{16,31}rings.obj
   python -m mesh_templates.build
-  # Rewrite one and look at it from all sides
-  python -m mesh_templates.build --only bird1 --preview output/templates
+  # Rewrite two templates and look at them from all sides
+  python -m mesh_templates.build --only bird1,horse1 --preview output/templates
 """
 
-import argparse
-import importlib.util
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
 import trimesh
 
-from mesh_templates import preview
-from mesh_templates.primitives import Shape, mesh_from_distance
+from mesh_templates import animals, preview, vehicles
+from mesh_templates.primitives import mesh_from_distance
+from rendering.uv_sphere import SphereMesh, uv_sphere
+from utils import cli
+from utils.files import atomic_path
 
-FOLDER = Path(__file__).parent / "classes"
-
-
-def all_shapes() -> dict[str, Callable[[], Shape]]:
-    """Every template by its file name, such as "bird1"."""
-    shapes: dict[str, Callable[[], Shape]] = {}
-    for module in ("mesh_templates.animals", "mesh_templates.vehicles"):
-        if importlib.util.find_spec(module):
-            shapes |= import_module(module).SHAPES
-    return shapes
+FOLDER = Path(__file__).parent
+SHAPES = animals.SHAPES | vehicles.SHAPES
 
 
-def write_obj(mesh: trimesh.Trimesh, path: Path) -> None:
+def write_template(mesh: trimesh.Trimesh, path: Path) -> None:
     """Writes vertices and faces in object space (x lateral, front -y, z up)."""
     lines = [f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in mesh.vertices]
     lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_lines(lines, path)
+
+
+def write_sphere(sphere: SphereMesh, path: Path) -> None:
+    """Writes the sphere with its texture coordinates, in the order of its vertices and faces."""
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in sphere.vertices]
+    lines += [f"vt {u:.6f} {v:.6f}" for u, v in sphere.uvs]
+    for face, uvs in zip(sphere.faces + 1, sphere.face_uvs + 1, strict=True):
+        lines.append("f " + " ".join(f"{i}/{j}" for i, j in zip(face, uvs, strict=True)))
+    _write_lines(lines, path)
+
+
+def build(name: str, preview_folder: Path | None) -> None:
+    """Writes classes/<name>.obj and, with a folder for it, a picture."""
+    shape = SHAPES[name]()
+    mesh = mesh_from_distance(shape)
+    write_template(mesh, FOLDER / "classes" / f"{name}.obj")
+    if preview_folder:
+        preview_folder.mkdir(parents=True, exist_ok=True)
+        preview.draw(mesh, shape).save(preview_folder / f"{name}.png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Builds the shapes named on the command line, or all."""
-    shapes = all_shapes()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", metavar="NAMES", help="comma-separated names (default: all)")
+    """Builds the templates named on the command line, or everything."""
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--only", metavar="NAMES", help="comma-separated templates (default: all)")
     parser.add_argument("--preview", type=Path, metavar="DIR", help="also write shaded pictures")
     options = parser.parse_args(argv)
-    names = options.only.split(",") if options.only else list(shapes)
-    unknown = sorted(set(names) - set(shapes))
+    names = options.only.split(",") if options.only else list(SHAPES)
+    unknown = [name for name in names if name not in SHAPES]
     if unknown:
-        parser.error(f"unknown template {', '.join(unknown)}; there are {', '.join(shapes)}")
+        raise cli.UserError(f"--only: no template {unknown[0]!r}; there are {', '.join(SHAPES)}.")
     for name in names:
-        shape = shapes[name]()
-        mesh = mesh_from_distance(shape)
-        write_obj(mesh, FOLDER / f"{name}.obj")
-        if options.preview:
-            options.preview.mkdir(parents=True, exist_ok=True)
-            preview.draw(mesh, shape).save(options.preview / f"{name}.png")
+        build(name, options.preview)
+    if not options.only:
+        for rings in (16, 31):
+            write_sphere(uv_sphere(rings), FOLDER / f"uvsphere_{rings}rings.obj")
+
+
+def _write_lines(lines: list[str], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

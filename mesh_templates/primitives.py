@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator, RegularGridInterpolator
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import zoom
 from scipy.spatial.transform import Rotation
 from skimage.measure import marching_cubes
 
@@ -24,7 +25,11 @@ _STRIDE = 4  # fine cells per coarse cell where the grid is sampled twice
 
 @dataclass(frozen=True)
 class Shape:
-    """A modeled object: its distance, the distances of its named parts, and half-open bounds."""
+    """A modeled object: its distance, the distances of its named parts, and a box around it.
+
+    A part is a region of space: the surface inside it (distance < 0) belongs to the part. Regions may
+    overlap; the order of the part vocabulary decides.
+    """
 
     distance: Distance
     bounds: tuple[Vector, Vector]
@@ -32,7 +37,7 @@ class Shape:
 
 
 def ellipsoid(center: Vector, radii: Vector, rotation: Vector = (0, 0, 0)) -> Distance:
-    """Approximate distance to an ellipsoid (radii >= any positive numbers, rotation xyz degrees)."""
+    """Approximate distance to an ellipsoid (rotation about x, then y, then z in degrees)."""
     r = np.asarray(radii, float)
 
     def distance(points: Points) -> NDArray[np.float64]:
@@ -142,6 +147,13 @@ def union(*distances: Distance, blend: float = 0.0) -> Distance:
     return distance
 
 
+def joined(first: Distance, *others: tuple[Distance, float]) -> Distance:
+    """Union in the order given, each other shape with the width of its own fillet."""
+    for other, blend in others:
+        first = union(first, other, blend=blend)
+    return first
+
+
 def subtract(solid: Distance, hole: Distance, blend: float = 0.0) -> Distance:
     """The solid without the hole."""
     return lambda points: -_smooth_minimum(-solid(points), hole(points), blend)
@@ -155,6 +167,19 @@ def intersect(first: Distance, second: Distance, blend: float = 0.0) -> Distance
 def mirrored(distance: Distance) -> Distance:
     """The shape modeled at x >= 0 together with its mirror image."""
     return lambda points: distance(np.column_stack([np.abs(points[:, 0]), points[:, 1:]]))
+
+
+def moved(shape: Shape, shift: Vector) -> Shape:
+    """The shape with its parts and bounds at another place."""
+    low, high = (np.asarray(corner, float) + np.asarray(shift, float) for corner in shape.bounds)
+    parts = {name: transformed(region, shift) for name, region in shape.parts.items()}
+    return Shape(transformed(shape.distance, shift), (low.tolist(), high.tolist()), parts)
+
+
+def rippled(distance: Distance, amplitude: float, wavelength: float) -> Distance:
+    """The shape with bumps all over, mirror-symmetric: wool."""
+    frequency = 2 * np.pi / wavelength
+    return lambda points: distance(points) - amplitude * np.cos(frequency * points).prod(axis=1)
 
 
 def half_space(point: Vector, outward: Vector) -> Distance:
@@ -174,7 +199,7 @@ def transformed(
     rotation: Vector = (0, 0, 0),
     scale: Vector = (1, 1, 1),
 ) -> Distance:
-    """The shape scaled along its axes, then rotated (xyz degrees), then shifted."""
+    """The shape scaled along its axes, then rotated (about x, y, z in degrees), then shifted."""
     factors = np.asarray(scale, float)
     return lambda points: distance(_local(points, shift, rotation) / factors) * factors.min()
 
@@ -194,7 +219,7 @@ def tube(
     return transformed(solid, scale=(width, 1, 1)) if width != 1 else solid
 
 
-def mesh_from_distance(shape: Shape, target_faces: int = 3000, cells: int = 160) -> trimesh.Trimesh:
+def mesh_from_distance(shape: Shape, target_faces: int = 4000, cells: int = 160) -> trimesh.Trimesh:
     """Extracts one closed, exactly mirror-symmetric surface of about `target_faces` triangles.
 
     Only the half at x >= 0 is extracted and simplified; then it is mirrored and sewn to its image. The
@@ -208,35 +233,36 @@ def mesh_from_distance(shape: Shape, target_faces: int = 3000, cells: int = 160)
     values = _sample(shape.distance, starts, counts, step)
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3)
     half = trimesh.Trimesh(vertices + starts, faces[:, ::-1])
-    if len(half.faces) > target_faces // 2:
-        half = half.simplify_quadric_decimation(face_count=target_faces // 2, aggression=3)
+    half = _simplified(half, target_faces // 2)
     mesh = max(
         _sew_to_mirror_image(half, step).split(only_watertight=False), key=lambda part: part.area
     )
     if mesh.volume < 0:
         mesh.invert()
-    assert mesh.is_watertight, (
-        "the surface is not closed: enlarge the bounds or thicken the details"
-    )
+    assert mesh.is_watertight, "the surface is not closed: thicken the details"
+    return mesh
+
+
+def _simplified(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
+    """Collapses edges as gently as reaches the target: thin flat wings need more insistence."""
+    for aggression in (3, 4, 5):
+        if len(mesh.faces) > 1.2 * target_faces:
+            mesh = mesh.simplify_quadric_decimation(face_count=target_faces, aggression=aggression)
     return mesh
 
 
 def _sample(
-    distance: Distance, starts: NDArray, counts: NDArray, step: float
+    distance: Distance, starts: Points, counts: NDArray, step: float
 ) -> NDArray[np.float64]:
     """Distances on a regular grid, exact near the surface and interpolated elsewhere."""
-    coarse_axes = [
-        start + np.arange(n) * step * _STRIDE for start, n in zip(starts, counts, strict=True)
-    ]
-    coarse = distance(_grid(coarse_axes)).reshape(counts)
     fine_counts = (counts - 1) * _STRIDE + 1
-    axes = [start + np.arange(n) * step for start, n in zip(starts, fine_counts, strict=True)]
-    points = _grid(axes)
-    values = RegularGridInterpolator(coarse_axes, coarse, bounds_error=False, fill_value=None)(
-        points
-    )
+    coarse = distance(starts + _grid(counts) * _STRIDE * step).reshape(counts)
+    points = starts + _grid(fine_counts) * step
+    values = np.asarray(zoom(coarse, fine_counts / counts, order=1)).ravel()
     near = np.abs(values) < 1.8 * _STRIDE * step
     values[near] = distance(points[near])
+    # A surface exactly through grid points would be extracted with coinciding vertices
+    values[np.abs(values) < 1e-2 * step] = 1e-2 * step
     return values.reshape(fine_counts)
 
 
@@ -246,6 +272,7 @@ def _sew_to_mirror_image(half: trimesh.Trimesh, step: float) -> trimesh.Trimesh:
     edges, uses = np.unique(half.edges_sorted, axis=0, return_counts=True)
     border = np.zeros(len(vertices), bool)
     border[edges[uses == 1]] = True
+    assert vertices[border, 0].max(initial=0) < step, "the surface is cut open: enlarge the bounds"
     vertices[:, 0] = np.where(border, 0.0, np.maximum(vertices[:, 0], step / 10))
     faces = faces[~border[faces].all(axis=1)]
     image = np.where(border, np.arange(len(vertices)), np.arange(len(vertices)) + len(vertices))
@@ -253,8 +280,8 @@ def _sew_to_mirror_image(half: trimesh.Trimesh, step: float) -> trimesh.Trimesh:
     return trimesh.Trimesh(np.concatenate([vertices, vertices * [-1, 1, 1]]), both, validate=True)
 
 
-def _grid(axes: Sequence[NDArray]) -> Points:
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+def _grid(counts: NDArray) -> Points:
+    return np.indices(counts.tolist()).reshape(3, -1).T.astype(np.float64)
 
 
 def _local(points: Points, center: Vector, rotation: Vector) -> Points:
