@@ -48,12 +48,17 @@ def build(name: str, preview_folder: Path | None) -> None:
         preview.draw(mesh, shape).save(preview_folder / f"{name}.png")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Builds the templates named on the command line, or everything."""
-    parser = cli.Parser(description=__doc__)
+def build_parser() -> cli.Parser:
+    """Returns the parser of the options."""
+    parser = cli.Parser(prog="python -m mesh_templates.build", description=__doc__)
     parser.add_argument("--only", metavar="NAMES", help="comma-separated templates (default: all)")
     parser.add_argument("--preview", type=Path, metavar="DIR", help="also write shaded pictures")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds the templates named on the command line, or everything."""
+    options = build_parser().parse_args(argv)
     names = options.only.split(",") if options.only else list(SHAPES)
     unknown = [name for name in names if name not in SHAPES]
     if unknown:

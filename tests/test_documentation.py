@@ -1,0 +1,186 @@
+"""The documentation says what the programs do: commands, links, file tree, dependencies, help."""
+
+import ast
+import importlib
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils.cli import UserError
+
+GUIDES = ("README.md", "TRAINING.md", "SETUP.md")
+DOCUMENTS = (
+    *GUIDES,
+    "cache/README.md",
+    *(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md")),
+)
+SCRIPTS = (
+    "remesh",
+    "pose_optimization_step1",
+    "pose_optimization_step2",
+    "run_reconstruction",
+    "run_generation",
+)
+MODULES = ("data.prepare", "data.synthetic", "mesh_templates.build", "pipeline.demo_report")
+
+NUM_PREDECESSOR_COMMANDS = 32
+
+# What each package may import; scripts may import all of them, and nothing imports a script
+DEPENDENCIES = {
+    "pipeline": {"models", "data", "rendering", "utils"},
+    "models": {"rendering", "utils"},
+    "data": {"mesh_templates", "rendering", "utils"},
+    "mesh_templates": {"rendering", "utils"},
+    "rendering": {"utils"},
+    "utils": set(),
+}
+
+
+def commands_of(text: str) -> list[str]:
+    """Returns the `python ...` lines of fenced blocks, with continued lines joined."""
+    commands = []
+    for block in re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.match(r"(\.venv/bin/)?python3? ", line.strip()):
+                commands.append(line.strip())
+    return commands
+
+
+def split_command(command: str) -> tuple[str, list[str]]:
+    """Returns the module behind a command and its arguments; brackets mark options as optional."""
+    words = shlex.split(re.sub(r"[\[\]]", " ", command), comments=True)[1:]
+    if words[0] == "-m":
+        return words[1], words[2:]
+    return words[0].removesuffix(".py"), words[1:]
+
+
+def program(name: str) -> ModuleType:
+    """Imports what `python -m name` runs."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
+
+
+def parse(command: str) -> None:
+    """Parses a command with the parser of its program."""
+    name, arguments = split_command(command)
+    try:
+        program(name).build_parser().parse_args(arguments)
+    except SystemExit:
+        pytest.fail(f"{command}: refused by its parser")
+
+
+def predecessor_commands(shared: Path) -> list[str]:
+    texts = [(shared / "seeds" / name).read_text() for name in ("README.md", "TRAINING.md")]
+    return [command for text in texts for command in commands_of(text)]
+
+
+def tracked_files() -> list[str]:
+    git = ["git", "-C", str(REPOSITORY), "ls-files"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_documented_command_is_accepted(document):
+    for command in commands_of((REPOSITORY / document).read_text()):
+        assert split_command(command)[0] in SCRIPTS + MODULES, f"{command}: no such program"
+        parse(command)
+
+
+def test_commands_are_found_in_the_guides():
+    assert all(commands_of((REPOSITORY / guide).read_text()) for guide in GUIDES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document):
+    path = REPOSITORY / document
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", path.read_text())
+    local = [link for pair in links for link in pair if link and "://" not in link]
+    assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def test_all_commands_of_the_predecessor_are_known(shared):
+    assert len(predecessor_commands(shared)) == NUM_PREDECESSOR_COMMANDS
+
+
+@pytest.mark.parametrize("number", range(NUM_PREDECESSOR_COMMANDS))
+def test_commands_of_the_predecessor_are_accepted(shared, number):
+    parse(predecessor_commands(shared)[number])
+
+
+@pytest.mark.parametrize("devices", ["as written", "cpu"])
+@pytest.mark.parametrize("number", range(NUM_PREDECESSOR_COMMANDS))
+def test_commands_of_the_predecessor_say_what_is_missing(
+    shared, tmp_path, monkeypatch, number, devices
+):
+    name, arguments = split_command(predecessor_commands(shared)[number])
+    remedy = r"python |datasets/|--mode (singletpl|multitpl)|--gpu_ids cpu"
+    if devices == "cpu":
+        arguments += ["--gpu_ids", "cpu"]
+        remedy = remedy.removesuffix("|--gpu_ids cpu")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refusal:
+        program(name).main(arguments)
+    assert re.search(remedy, str(refusal.value)), f"no remedy in: {refusal.value}"
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS + MODULES)
+def test_help_is_printed(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        program(name).main(["--help"])
+    assert end.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_the_file_tree_of_the_readme_is_complete():
+    section = (REPOSITORY / "README.md").read_text().partition("## Files")[2]
+    tree = section.split("```")[1].splitlines()[1:]
+    described = {line.split()[0] for line in tree if line and not line.startswith(" ")}
+    present = {path.partition("/")[0] + "/" * ("/" in path) for path in tracked_files()}
+    assert described == present
+
+
+@pytest.mark.parametrize("package", DEPENDENCIES)
+def test_imports_run_in_one_direction(package):
+    internal = {*DEPENDENCIES, *SCRIPTS, "tests", "benchmarks"}
+    wrong = [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        for name in imported_packages(path)
+        if name in internal - DEPENDENCIES[package] - {package}
+    ]
+    assert wrong == []
+
+
+def test_no_script_imports_another():
+    for script in SCRIPTS:
+        assert not set(SCRIPTS) & imported_packages(REPOSITORY / f"{script}.py")
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Returns the first components of all modules that a file imports, also inside functions."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+def test_no_tracked_file_names_a_folder_of_this_machine():
+    folders = [REPOSITORY, REPOSITORY.parent / "shared", Path.home()]
+    paths = [f"{folder}/".encode() for folder in folders if folder != Path("/")]
+    naming = [
+        name
+        for name in tracked_files()
+        if (REPOSITORY / name).is_file()
+        and any(path in (REPOSITORY / name).read_bytes() for path in paths)
+    ]
+    assert naming == []
