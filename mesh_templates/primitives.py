@@ -57,9 +57,11 @@ def capsule(
     r0, r1 = start_radius, start_radius if end_radius is None else end_radius
 
     def distance(points: Points) -> NDArray[np.float64]:
+        offset = points - a
         along = b - a
-        t = np.clip((points - a) @ along / max(along @ along, 1e-12), 0, 1)
-        return np.linalg.norm(points - a - t[:, None] * along, axis=1) - (r0 + t * (r1 - r0))
+        t = np.clip(offset @ along / max(along @ along, 1e-12), 0, 1)
+        offset -= t[:, None] * along
+        return np.sqrt(np.einsum("ij,ij->i", offset, offset)) - (r0 + t * (r1 - r0))
 
     return distance
 
@@ -299,13 +301,15 @@ def _smooth_minimum(a: NDArray, b: NDArray, width: float) -> NDArray[np.float64]
 
 
 def _polygon_distance(points: NDArray, polygon: NDArray) -> NDArray[np.float64]:
+    u, v = np.ascontiguousarray(points.T)
     squared = np.full(len(points), np.inf)
     inside = np.zeros(len(points), bool)
     for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        edge, offset = b - a, points - a
-        t = np.clip(offset @ edge / max(edge @ edge, 1e-12), 0, 1)
-        squared = np.minimum(squared, ((offset - t[:, None] * edge) ** 2).sum(axis=1))
-        crosses = (a[1] > points[:, 1]) != (b[1] > points[:, 1])
+        edge, from_u, from_v = b - a, u - a[0], v - a[1]
+        t = np.clip((from_u * edge[0] + from_v * edge[1]) / max(edge @ edge, 1e-12), 0, 1)
+        nearest = (from_u - t * edge[0]) ** 2 + (from_v - t * edge[1]) ** 2
+        squared = np.minimum(squared, nearest)
+        crosses = (a[1] > v) != (b[1] > v)
         slope = np.where(b[1] == a[1], 1.0, b[1] - a[1])
-        inside ^= crosses & (points[:, 0] < a[0] + (points[:, 1] - a[1]) / slope * (b[0] - a[0]))
+        inside ^= crosses & (from_u < from_v / slope * edge[0])
     return np.where(inside, -1, 1) * np.sqrt(squared)
