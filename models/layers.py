@@ -1,12 +1,13 @@
 """Layers shared by the networks: spectral convolutions, normalizations, paddings, positions."""
 
 import math
+from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from utils.distributed import all_reduce_, world_size
 
 NORMS = ("syncbatch", "batch", "instance", "none")
 
@@ -99,6 +100,25 @@ class SpectralConv2d(nn.Module):
         return self.weight_u.clone(), self.weight_v.clone()
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum whose gradient is the sum of the gradients of all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return all_reduce_(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return all_reduce_(gradients[0].clone())
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Adds up a tensor over all processes; every process has to call it, also backward."""
+    total = _SumOverProcesses.apply(x)
+    assert isinstance(total, Tensor)
+    return total
+
+
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization of (B, C) or (B, C, h, w), over the batches of all processes if synchronized.
 
@@ -116,18 +136,17 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalizes each channel; keeps running statistics in training mode."""
-        parallel = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if not (self.training and self.synchronized and parallel):
+        if not (self.training and self.synchronized and world_size() > 1):
             return super().forward(input)
         self._check_input_dim(input)
-        return self._normalize_over_processes(input, dist.get_world_size())
+        return self._normalize_over_processes(input, world_size())
 
     def _normalize_over_processes(self, x: Tensor, processes: int) -> Tensor:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
-        mean = all_reduce(x.mean(axes) / processes)
+        mean = sum_over_processes(x.mean(axes) / processes)
         centered = x - mean.view(shape)
-        variance = all_reduce(centered.square().mean(axes) / processes)
+        variance = sum_over_processes(centered.square().mean(axes) / processes)
         self._track(mean.detach(), variance.detach(), processes * x.numel() // x.shape[1])
         out = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

@@ -160,9 +160,15 @@ def _cached_weights() -> Path:
     """Path of torchvision's weights in torch's cache, downloaded by the first process if missing."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(INCEPTION_URL).name
+    mistake = None
     if is_main() and not path.exists():
-        _download(path)
-    barrier()
+        try:
+            _download(path)
+        except UserError as error:
+            mistake = error
+    barrier()  # Also after a failure: the other processes wait here
+    if mistake is not None:
+        raise mistake
     if not path.exists():
         raise UserError(f"{path} could not be downloaded; see the first process.")
     return path

@@ -50,7 +50,7 @@ def test_normalization_over_processes_equals_that_of_the_whole_batch(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One process standing for two equal ones: the sum of halves is the statistic itself
-    monkeypatch.setattr("models.layers.all_reduce", lambda x: 2 * x)
+    monkeypatch.setattr("models.layers.sum_over_processes", lambda x: 2 * x)
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     whole = BatchNorm(3, affine=True, synchronized=False)
     part = BatchNorm(3, affine=True, synchronized=True)

@@ -1,0 +1,113 @@
+"""Stage 3: trains the network that estimates a textured mesh from an image, and applies it.
+
+Examples:
+  # Train; the same command resumes an interrupted run
+  python run_reconstruction.py --name new_p3d_car_singletpl --dataset p3d_car --iters 130000 --tensorboard
+
+  # Train a narrow network on a laptop
+  python run_reconstruction.py --name birds_singletpl --dataset photobirds --width 0.25 --batch_size 10 --iters 5000
+
+  # Overlap of the silhouettes, color error, and distance to the true shapes where they are known
+  python run_reconstruction.py --name birds_singletpl --dataset photobirds --evaluate
+
+  # Textures, meshes and poses that the GAN learns from
+  python run_reconstruction.py --name birds_singletpl --dataset photobirds --batch_size 10 --generate_pseudogt
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from models.layers import NORMS
+from models.reconstruction import PREDICTION_TYPES, TEXTURE_RESOLUTIONS
+from pipeline import pseudo_ground_truth, reconstruction, reconstruction_evaluation
+from pipeline.reconstruction_config import make_config
+from utils import cli, distributed
+
+
+# fmt: off
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser; its defaults are the only ones."""
+    parser = cli.Parser(description=__doc__)
+    group = parser.add_argument_group("required")
+    group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_recon/")
+    group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="prepared dataset with estimated poses, or `all` for the 13 default ones")
+
+    group = parser.add_argument_group("what to do (default: train)")
+    group.add_argument("--evaluate", action="store_true", help="measure a checkpoint on all images with a pose")
+    group.add_argument("--generate_pseudogt", action="store_true", help="write the pseudo-ground-truth for the GAN to cache/DATASET/")
+    group.add_argument("--pseudogt_resolution", type=cli.positive_int, default=512, metavar="R", help="size of its textures (default: %(default)s)")
+    group.add_argument("--pseudogt_path", help=argparse.SUPPRESS)
+    group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest", help="checkpoint to apply (default: %(default)s)")
+    group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3, for the image statistics (default: torch's cache, else a download)")
+
+    group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
+    group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
+    group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_31rings.obj")
+    group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="H", help="size of the crops, a multiple of 32 (default: %(default)s)")
+    group.add_argument("--texture_resolution", type=int, choices=TEXTURE_RESOLUTIONS, default=128, help="size of the predicted texture (default: %(default)s)")
+    group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
+    group.add_argument("--prediction_type", choices=PREDICTION_TYPES, default="both", help="what is predicted besides the mesh (default: %(default)s)")
+    group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
+    group.add_argument("--norm_g", choices=NORMS, default="syncbatch", help="normalization (default: %(default)s)")
+    group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 1000)")
+    group.add_argument("--iters", type=cli.positive_int, metavar="N", help="steps, instead of --epochs")
+    group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="images per step over all devices (default: %(default)s)")
+    group.add_argument("--loss", choices=["mse", "l1"], default="mse", help="for colors, parts and silhouettes (default: %(default)s)")
+    group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.00005, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
+    group.add_argument("--semi_fraction", type=cli.fraction, default=0.1, metavar="SHARE", help="share of the images, by overlap, whose meshes are pinned to the template (default: %(default)s)")
+    group.add_argument("--lr", type=cli.positive_float, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
+    group.add_argument("--lr_decay_every", type=cli.positive_int, metavar="N", help="epochs between halvings of the rate (default: 250; with --iters 4 in all)")
+    group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
+    group.add_argument("--no_prefetch", action="store_true", help="read the images again and again instead of keeping the crops in memory")
+    group.add_argument("--num_workers", type=cli.non_negative_int, default=8, metavar="N", help="processes that read images with --no_prefetch (default: %(default)s)")
+
+    group = parser.add_argument_group("output, intervals in epochs")
+    group.add_argument("--checkpoint_freq", type=cli.positive_int, metavar="N", help="between numbered checkpoints (default: 100; with --iters 30 in all)")
+    group.add_argument("--save_freq", type=cli.positive_int, default=10, metavar="N", help="between saves of the latest state (default: %(default)s)")
+    group.add_argument("--image_freq", type=cli.positive_int, metavar="N", help="between pictures (default: 50; with --iters 30 in all)")
+    group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_recon/")
+    cli.add_common_options(parser)
+    return parser
+# fmt: on
+
+
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses combinations that have no meaning."""
+    if args.epochs and args.iters:
+        parser.error("--epochs and --iters exclude each other")
+    if args.evaluate and args.generate_pseudogt:
+        parser.error("--evaluate and --generate_pseudogt exclude each other")
+    if not args.symmetric:
+        parser.error("--no-symmetric: only mirror-symmetric meshes are supported")
+    if args.mesh_path != "autodetect" and "31rings" not in args.mesh_path:
+        parser.error(f"--mesh_path {args.mesh_path}: templates have the topology of 31 rings")
+    if args.image_resolution % 32:
+        parser.error(f"--image_resolution {args.image_resolution}: must be a multiple of 32")
+    if args.pseudogt_path is not None:
+        parser.error("--pseudogt_path: the pseudo-ground-truth is always written to cache/DATASET/")
+    if args.which_epoch == "best":
+        parser.error("--which_epoch best: expected a number or latest")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and runs one of the three tasks."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_options(parser, args)
+    devices = distributed.resolve_devices(args.gpu_ids)
+    options = {key: value for key, value in vars(args).items() if key != "pseudogt_path"}
+    config = make_config(options)
+    if args.generate_pseudogt:
+        task = pseudo_ground_truth.generate
+    elif args.evaluate:
+        task = reconstruction_evaluation.evaluate
+    else:
+        task = reconstruction.train
+    distributed.launch(task, devices, config)
+
+
+if __name__ == "__main__":
+    cli.run(main)
