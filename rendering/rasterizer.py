@@ -145,8 +145,8 @@ def silhouette_loss(
 
 def available_backends() -> list[str]:
     """Names of the backends whose requirements this machine meets."""
-    needs_met = {"kaolin": torch.cuda.is_available() and find_spec("kaolin") is not None}
-    return [name for name in BACKENDS if needs_met.get(name, True)]
+    has_kaolin = torch.cuda.is_available() and find_spec("kaolin") is not None
+    return [name for name in BACKENDS if name != "kaolin" or has_kaolin]
 
 
 def set_backend(name: str) -> None:
@@ -165,6 +165,11 @@ def _check_name(name: str) -> None:
 def _choose(backend: str | None, device: torch.device) -> str:
     name = backend or os.environ.get(_VARIABLE, "auto")
     _check_name(name)
+    if name == "kaolin" and name not in available_backends():
+        raise UserError(
+            "rasterizer 'kaolin': needs a CUDA device and the package kaolin, which this machine "
+            "lacks; use --rasterizer auto, or install it from https://kaolin.readthedocs.io"
+        )
     if name != "auto":
         return name
     return "kaolin" if device.type == "cuda" and "kaolin" in available_backends() else "numba"
@@ -204,7 +209,7 @@ def _check_indices(name: str, indices: Tensor, limit: int) -> None:
         raise ValueError(f"{name}: expected shape (F, 3), got {tuple(indices.shape)}.")
     if indices.dtype != torch.int64:
         raise ValueError(f"{name}: expected int64, got {indices.dtype}.")
-    if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < limit):
+    if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < limit):
         raise ValueError(f"{name}: expected indices in [0, {limit}), got others.")
 
 
@@ -217,7 +222,7 @@ def _check_targets(vertices: Tensor, targets: Tensor, target_index: Tensor) -> N
             f"{target_index.dtype} of shape {tuple(target_index.shape)}."
         )
     if len(vertices) and not (
-        0 <= int(target_index.min()) and int(target_index.max()) < len(targets)
+        int(target_index.min()) >= 0 and int(target_index.max()) < len(targets)
     ):
         raise ValueError(f"target_index: expected indices in [0, {len(targets)}), got others.")
 

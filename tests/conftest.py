@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -16,6 +17,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent; TMG_SHARED names the folder of shared test data")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    """Tests are too small to gain from threads, and often share a machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from rendering.backends import Options
-from rendering.backends import numba_kernels as kernels
-from rendering.backends.numba_scratch import Array, Scratch, make_scratch
+from rendering.backends import Options, numba_coverage, numba_interpolation, numba_soft
+from rendering.backends.numba_jit import Array
+from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch, make_scratch
 
 DEVICE = "cpu"
 _CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
@@ -48,7 +50,7 @@ def rasterize(
     values: Tensor | None,
     corners: Tensor | None,
     options: Options,
-) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Renders as `rendering.rasterizer.rasterize`; arguments are checked and on the CPU.
 
     Args:
@@ -62,8 +64,15 @@ def rasterize(
         attributes, coverage, alpha, face_index: the members of a `Raster`.
     """
     vertices = vertices.float()
-    alpha, coverage = _SoftSilhouette.apply(vertices, faces, options)
-    return None, coverage, alpha, None
+    alpha = coverage = face_index = attributes = None
+    if options.soft:
+        alpha, coverage = _SoftSilhouette.apply(vertices, faces, options)
+    if values is not None or not options.soft:
+        face_index = _visible_faces(vertices, faces, options)
+        coverage = (face_index >= 0).unsqueeze(1).float()
+    if values is not None and corners is not None:
+        attributes = _Interpolation.apply(vertices, values.float(), faces, corners, face_index)
+    return attributes, coverage, alpha, face_index
 
 
 def silhouette_loss(
@@ -99,9 +108,26 @@ def _scratch(num_vertices: int, num_faces: int, size: int, larger: bool = False)
     key = (num_vertices, num_faces, size)
     known = getattr(local, "key", None) == key
     if not known or larger:
-        capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 4096
+        capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 4096 * LANES
         local.key, local.scratch = key, make_scratch(*key, capacity)
     return local.scratch
+
+
+def _visible_faces(vertices: Tensor, faces: Tensor, options: Options) -> Tensor:
+    """Returns the index (B, h, w) of the visible face, -1 for none."""
+    size = options.size
+    face_index = torch.zeros((len(vertices), size, size), dtype=torch.int64)
+    meshes, triangles, result = _array(vertices), _indices(faces), face_index.flatten(1).numpy()
+
+    def find(begin: int, end: int) -> None:
+        scratch = _scratch(vertices.shape[1], len(faces), size)
+        for b in range(begin, end):
+            numba_coverage.visible_faces(
+                meshes[b], triangles, size, options.cull, scratch.points, scratch.depth, result[b]
+            )
+
+    _map(find, len(vertices))
+    return face_index
 
 
 class _SilhouetteLoss(torch.autograd.Function):
@@ -126,7 +152,7 @@ class _SilhouetteLoss(torch.autograd.Function):
         def compare(begin: int, end: int) -> None:
             scratch = _scratch(*key)
             while begin < end:
-                begin = kernels.silhouette_losses(
+                begin = numba_soft.silhouette_losses(
                     *sources, begin, end, *settings, scratch, *results
                 )
                 if begin < end:
@@ -138,6 +164,7 @@ class _SilhouetteLoss(torch.autograd.Function):
         return loss, iou
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradients[0][:, None, None] * gradient, None, None, None, None
@@ -153,7 +180,7 @@ class _SoftSilhouette(torch.autograd.Function):
         shape = (len(vertices), 1, options.size, options.size)
         alpha, coverage = vertices.new_zeros(shape), vertices.new_zeros(shape)
         meshes, triangles = _array(vertices), _indices(faces)
-        results = (alpha.numpy()[:, 0], coverage.numpy()[:, 0])
+        results = tuple(image.flatten(1).numpy() for image in (alpha, coverage))
         keep = ctx.needs_input_grad[0]
         fragments: list[Any] = [None] * len(vertices)
         key = (vertices.shape[1], len(faces), options.size)
@@ -164,10 +191,11 @@ class _SoftSilhouette(torch.autograd.Function):
                 images = [image[b] for image in results]
                 mesh = (meshes[b], triangles, options.size, options.sharpness, options.cull)
                 limits = (options.box_length, options.max_faces)
-                while (n := kernels.soft_silhouette(*mesh, *limits, scratch, *images)) < 0:
+                while (n := numba_soft.soft_silhouette(*mesh, *limits, scratch, *images)) < 0:
                     scratch = _scratch(*key, larger=True)
                 if keep:
-                    used = (scratch.pixel[:n], scratch.fragments[:, :n], scratch.starts)
+                    end = n * LANES
+                    used = (scratch.pixel[:end], scratch.blocks[: end * BLOCK_ROWS], scratch.starts)
                     fragments[b] = tuple(array.copy() for array in used)
 
         _map(render, len(vertices))
@@ -177,14 +205,65 @@ class _SoftSilhouette(torch.autograd.Function):
         return alpha, coverage
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weights = _array(gradients[0]).reshape(ctx.shape[0], -1)
+        weights = _array(functional.pad(gradients[0].flatten(1), (0, 1)))
         gradient = torch.zeros(ctx.shape)
         result = gradient.numpy()
 
         def scatter(begin: int, end: int) -> None:
             for b in range(begin, end):
-                kernels.scatter(ctx.faces, *ctx.fragments[b], weights[b], ctx.scale, result[b])
+                numba_soft.scatter(ctx.faces, *ctx.fragments[b], weights[b], ctx.scale, result[b])
 
         _map(scatter, ctx.shape[0])
         return gradient, None, None
+
+
+class _Interpolation(torch.autograd.Function):
+    """Values interpolated over the visible faces; keeps the arguments."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vertices: Tensor,
+        values: Tensor,
+        faces: Tensor,
+        corners: Tensor,
+        face_index: Tensor,
+    ) -> Tensor:
+        batch, size = face_index.shape[:2]
+        image = vertices.new_zeros((batch, values.shape[2], size, size))
+        inputs = [_array(vertices), _indices(faces), _array(values), _indices(corners)]
+        ctx.save_for_backward(vertices, values, faces, corners, face_index)
+        index, result = face_index.numpy(), image.flatten(2).numpy()
+
+        def interpolate(begin: int, end: int) -> None:
+            for b in range(begin, end):
+                mesh = _of_image(inputs, b)
+                numba_interpolation.interpolate(*mesh, index[b], result[b])
+
+        _map(interpolate, batch)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        vertices, values, faces, corners, face_index = ctx.saved_tensors
+        inputs = [_array(vertices), _indices(faces), _array(values), _indices(corners)]
+        results = [torch.zeros(tensor.shape, dtype=torch.float64) for tensor in (vertices, values)]
+        arrays, index = [result.numpy() for result in results], face_index.numpy()
+        image = _array(gradients[0]).reshape(len(vertices), values.shape[2], -1)
+
+        def scatter(begin: int, end: int) -> None:
+            for b in range(begin, end):
+                gradient = [array[b] for array in arrays]
+                mesh = _of_image(inputs, b)
+                numba_interpolation.interpolation_gradient(*mesh, index[b], image[b], *gradient)
+
+        _map(scatter, len(vertices))
+        return results[0].float(), results[1].float(), None, None, None
+
+
+def _of_image(inputs: list[Array], b: int) -> tuple[Array, Array, Array, Array]:
+    vertices, faces, values, corners = inputs
+    return vertices[b], faces, values[b], corners

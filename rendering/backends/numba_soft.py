@@ -1,0 +1,398 @@
+"""Compiled soft silhouette of one image, its gradient, and the fused comparison with a mask.
+
+Conventions as in `numba_coverage`. In the soft pass a pixel stays open while it is not covered and
+has met fewer than `max_faces` faces.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from rendering.backends.numba_coverage import (
+    ALL_BITS,
+    columns_between,
+    corners_of,
+    cover,
+    rows_between,
+    to_pixels,
+    word_mask,
+)
+from rendering.backends.numba_jit import Array, compiled, compiled_sums
+from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch
+
+_TINY = 1e-12  # squared pixels; edges shorter than this are points
+_LANES = np.uint64(LANES)
+_Y, _W1, _W2, _Q, _BLOCK = (np.uint64(row * LANES) for row in (1, 2, 3, 4, BLOCK_ROWS))
+
+
+@intrinsic
+def _lowest_bit(typingctx: Any, bits: Any) -> Any:
+    """Index of the lowest set bit of a non-zero uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def _float_from_bits(typingctx: Any, bits: Any) -> Any:
+    """Reinterprets an int32 as a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@compiled
+def _exp_negative(x: float) -> float:
+    """Returns exp(-x) for x >= 0 in single precision, 3e-7 relative; 0 above about 87."""
+    z = np.float32(1.44269504) * min(x, np.float32(87.0))
+    n = np.int32(z + np.float32(0.5))
+    r = (np.float32(n) - z) * np.float32(0.69314718)
+    series = np.float32(1 / 720)
+    series = series * r + np.float32(1 / 120)
+    series = series * r + np.float32(1 / 24)
+    series = series * r + np.float32(1 / 6)
+    series = series * r + np.float32(0.5)
+    series = series * r + np.float32(1.0)
+    series = series * r + np.float32(1.0)
+    return series * _float_from_bits(np.int32((np.int32(127) - n) << np.int32(23)))
+
+
+@compiled
+def _mark_open(open_pixels: Array, size: int, keep: Array) -> None:
+    """Sets keep to 1 at open pixels and to 0 at covered ones, 8 columns at a time."""
+    one, zero = np.float32(1), np.float32(0)
+    for j in range(size):
+        for byte in range((size + 7) >> 3):
+            bits = open_pixels[j, byte >> 3] >> np.uint64(8 * (byte & 7))
+            begin = np.uint64(j * size + 8 * byte)  # may run into the next row, which comes later
+            for lane in range(8):
+                is_open = bits & np.uint64(1 << lane) != np.uint64(0)
+                keep[begin + np.uint64(lane)] = one if is_open else zero
+
+
+@compiled
+def _summarize(open_pixels: Array, size: int, bands: Array) -> None:
+    """Unites the open pixels of 8 rows in one: a quick test for faces that have none."""
+    for band in range((size + 7) >> 3):
+        for word in range(open_pixels.shape[1]):
+            bits = np.uint64(0)
+            for j in range(8 * band, 8 * band + 8):
+                bits |= open_pixels[j, word]
+            bands[band, word] = bits
+
+
+@compiled
+def _any_open(bands: Array, top: int, bottom: int, first: int, last: int) -> bool:
+    """Whether the bands that a box touches have open pixels in its columns."""
+    bits = np.uint64(0)
+    for word in range(first >> 6, (last >> 6) + 1):
+        mask = word_mask(word, first, last)
+        for band in range(top >> 3, (bottom >> 3) + 1):
+            bits |= bands[band, word] & mask
+    return bits != np.uint64(0)
+
+
+@compiled
+def _tile(open_pixels: Array, top: int, bottom: int, first: int, last: int) -> Any:
+    """Open pixels of at most 8 x 8 pixels from (top, first) on; bit 8 * row + column."""
+    word, shift = first >> 6, np.uint64(first & 63)
+    columns = np.uint64(0xFF) >> np.uint64(max(7 + first - last, 0))
+    bits = np.uint64(0)
+    for row in range(8):
+        line = open_pixels[top + row, word] >> shift
+        line |= open_pixels[top + row, word + 1] << (np.uint64(63) - shift) << np.uint64(1)
+        bits |= (line & columns) << np.uint64(8 * row)
+    return bits & (ALL_BITS >> np.uint64(8 * max(7 + top - bottom, 0)))
+
+
+@compiled_sums
+def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) -> None:
+    """Turns pixel positions in blocks [begin, end) into fragments of a face.
+
+    With c the nearest point of the outline and p = exp(-sharpness * |pixel - c|^2), a lane gets
+    (pixel - c) * p / (1 - p), the weights of corners 1 and 2 in c, and 1 - p.
+    """
+    ax, ay, bx, by, cx, cy = corners
+    one, zero, tiny = np.float32(1), np.float32(0), np.float32(_TINY)
+    ux, uy, vx, vy, wx, wy = bx - ax, by - ay, cx - bx, cy - by, ax - cx, ay - cy
+    iu = one / max(ux * ux + uy * uy, tiny)
+    iv = one / max(vx * vx + vy * vy, tiny)
+    iw = one / max(wx * wx + wy * wy, tiny)
+    for block in range(begin, end):
+        base = np.uint64(block) * _BLOCK
+        for lane in range(LANES):
+            k = base + np.uint64(lane)
+            x, y = blocks[k], blocks[k + _Y]
+            px, py, qx, qy, rx, ry = x - ax, y - ay, x - bx, y - by, x - cx, y - cy
+            t = min(max((px * ux + py * uy) * iu, zero), one)
+            px, py = px - t * ux, py - t * uy
+            d = px * px + py * py
+            w1, w2 = t, zero
+            t = min(max((qx * vx + qy * vy) * iv, zero), one)
+            qx, qy = qx - t * vx, qy - t * vy
+            e = qx * qx + qy * qy
+            nearer = e < d
+            d = e if nearer else d
+            px = qx if nearer else px
+            py = qy if nearer else py
+            w1 = one - t if nearer else w1
+            w2 = t if nearer else w2
+            t = min(max((rx * wx + ry * wy) * iw, zero), one)
+            rx, ry = rx - t * wx, ry - t * wy
+            e = rx * rx + ry * ry
+            nearer = e < d
+            d = e if nearer else d
+            px = rx if nearer else px
+            py = ry if nearer else py
+            w1 = zero if nearer else w1
+            w2 = one - t if nearer else w2
+            p = _exp_negative(sharpness * d)
+            q = one - p
+            ratio = p / (q + np.float32(1e-7))
+            blocks[k] = px * ratio
+            blocks[k + _Y] = py * ratio
+            blocks[k + _W1] = w1
+            blocks[k + _W2] = w2
+            blocks[k + _Q] = q
+
+
+@compiled
+def _soften(
+    faces: Array, size: int, sharpness: float, box_length: float, max_faces: int, s: Scratch
+) -> int:
+    """Multiplies (1 - p) of all faces near each open pixel into `keep`, storing fragments.
+
+    Returns the number of blocks of fragments, or -1 when the capacity was too small.
+    """
+    half = 0.5 * (size - 1)
+    center = np.float32(half)
+    margin = box_length * 0.5 * size
+    scaled = np.float32(sharpness * 4.0 / (size * size))
+    points, open_pixels, count, keep = s.points, s.open, s.count, s.keep
+    pixel, blocks, starts = s.pixel, s.blocks, s.starts
+    one, lane_mask = np.uint64(1), _LANES - np.uint64(1)
+    nowhere = np.uint32(size * size)
+    count[:] = 0
+    _summarize(open_pixels, size, s.bands)
+    n = np.uint64(0)  # next block
+    for f in range(faces.shape[0]):
+        starts[f] = n
+        corners = corners_of(points, faces, f)
+        ax, ay, bx, by, cx, cy = corners
+        top, bottom = rows_between(min(ay, by, cy) - margin, max(ay, by, cy) + margin, half, size)
+        first, last = columns_between(
+            min(ax, bx, cx) - margin, max(ax, bx, cx) + margin, half, size
+        )
+        if top > bottom or first > last:
+            continue
+        if not _any_open(s.bands, top, bottom, first, last):
+            continue
+        if (np.int64(n) + 1) * LANES + (bottom - top + 1) * (last - first + 1) > len(pixel):
+            return -1
+        m = n * _LANES
+        for tile_top in range(top, bottom + 1, 8):
+            for tile_first in range(first, last + 1, 8):
+                bits = _tile(open_pixels, tile_top, bottom, tile_first, last)
+                while bits != np.uint64(0):
+                    bit = np.int64(_lowest_bit(bits))
+                    bits &= bits - one
+                    i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
+                    p = np.uint64(j * size + i)
+                    count[p] += np.uint8(1)
+                    if count[p] == max_faces:
+                        open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
+                    pixel[m] = p
+                    k = m // _LANES * _BLOCK + (m & lane_mask)
+                    blocks[k] = np.float32(i) - center
+                    blocks[k + _Y] = np.float32(j) - center
+                    m += one
+        if m == n * _LANES:
+            continue
+        used = m
+        while m & lane_mask != np.uint64(0):
+            pixel[m] = nowhere
+            m += one
+        end = m // _LANES
+        _shade(corners, n, end, scaled, blocks)
+        for m in range(n * _LANES, used):
+            keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & lane_mask)]
+        n = end
+    starts[faces.shape[0]] = n
+    return np.int64(n)
+
+
+@compiled_sums
+def _face_gradient(begin: int, end: int, pixel: Array, blocks: Array, weight: Array) -> Any:
+    """Sums weight * offset over the fragments of one face, with the shares of each corner."""
+    x0 = y0 = x1 = y1 = x2 = y2 = np.float32(0)
+    for block in range(begin, end):
+        base = np.uint64(block) * _BLOCK
+        for lane in range(LANES):
+            k = base + np.uint64(lane)
+            g = weight[pixel[np.uint64(block) * _LANES + np.uint64(lane)]]
+            x, y = g * blocks[k], g * blocks[k + _Y]
+            x0 += x
+            y0 += y
+            x1 += blocks[k + _W1] * x
+            y1 += blocks[k + _W1] * y
+            x2 += blocks[k + _W2] * x
+            y2 += blocks[k + _W2] * y
+    return x0 - x1 - x2, y0 - y1 - y2, x1, y1, x2, y2
+
+
+@compiled
+def scatter(
+    faces: Array,
+    pixel: Array,
+    blocks: Array,
+    starts: Array,
+    weight: Array,
+    scale: float,
+    gradient: Array,
+) -> None:
+    """Adds the gradient of the soft silhouette to vertices.
+
+    Args:
+        faces: (F, 3) vertex indices.
+        pixel: flat pixel index of each fragment.
+        blocks: fragments as left by the forward pass.
+        starts: (F + 1,) first block of each face.
+        weight: (size * size + 1,) factor of each pixel; the last, for unused lanes, is 0.
+        scale: common factor.
+        gradient: (V, 3), changed in place.
+    """
+    scale = np.float32(scale)
+    for f in range(faces.shape[0]):
+        begin, end = starts[f], starts[f + 1]
+        if begin == end:
+            continue
+        x0, y0, x1, y1, x2, y2 = _face_gradient(begin, end, pixel, blocks, weight)
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        gradient[a, 0] += scale * x0
+        gradient[a, 1] -= scale * y0
+        gradient[b, 0] += scale * x1
+        gradient[b, 1] -= scale * y1
+        gradient[c, 0] += scale * x2
+        gradient[c, 1] -= scale * y2
+
+
+@compiled
+def soft_silhouette(
+    vertices: Array,
+    faces: Array,
+    size: int,
+    sharpness: float,
+    cull: bool,
+    box_length: float,
+    max_faces: int,
+    s: Scratch,
+    alpha: Array,
+    coverage: Array,
+) -> int:
+    """Renders alpha and coverage (size * size) of one mesh; fragments stay in the scratch.
+
+    Returns the number of blocks of fragments, or -1 when the scratch has too little capacity.
+    """
+    one = np.float32(1)
+    to_pixels(vertices, size, s.points)
+    cover(s.points, faces, size, cull, s.open)
+    _mark_open(s.open, size, s.keep)
+    for p in range(size * size):
+        coverage[p] = one - s.keep[p]
+    n = _soften(faces, size, sharpness, box_length, max_faces, s)
+    for p in range(size * size):
+        alpha[p] = one - s.keep[p]
+    for block in range(n):
+        base = np.uint64(block) * _BLOCK
+        for lane in range(LANES):
+            keep = s.keep[s.pixel[np.uint64(block) * _LANES + np.uint64(lane)]]
+            s.blocks[base + np.uint64(lane)] *= keep
+            s.blocks[base + np.uint64(lane) + _Y] *= keep
+    return n
+
+
+@compiled_sums
+def _compare(target: Array, keep: Array) -> Any:
+    """Squared error and IoU (both at 0.5) of alpha = 1 - keep; `keep` becomes error * keep."""
+    size = target.shape[0]
+    half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
+    total = both = either = 0.0
+    for j in range(size):
+        row_error = row_both = row_either = zero
+        for i in range(size):
+            p = np.uint64(j * size + i)
+            k = keep[p]
+            error = one - k - target[j, i]
+            keep[p] = error * k
+            row_error += error * error
+            inside = one if k < half else zero
+            expected = one if target[j, i] > half else zero
+            row_both += inside * expected
+            row_either += max(inside, expected)
+        total += row_error
+        both += row_both
+        either += row_either
+    keep[size * size] = zero
+    return total, both / (either + 1e-6)
+
+
+@compiled
+def silhouette_losses(
+    vertices: Array,
+    faces: Array,
+    targets: Array,
+    target_index: Array,
+    begin: int,
+    end: int,
+    sharpness: float,
+    cull: bool,
+    box_length: float,
+    max_faces: int,
+    s: Scratch,
+    loss: Array,
+    iou: Array,
+    gradient: Array,
+) -> int:
+    """Mean squared error, IoU and gradient of the meshes [begin, end) against their targets.
+
+    Args:
+        vertices: (B, V, 3) screen space.
+        faces: (F, 3) unsigned indices.
+        targets: (N, size, size) in [0, 1].
+        target_index: (B,) which target belongs to each mesh.
+        begin: first mesh.
+        end: one past the last mesh.
+        sharpness: inverse softness of the edge.
+        cull: whether back faces cover nothing.
+        box_length: reach of a face beyond its bounding box, screen units.
+        max_faces: number of faces that a pixel takes into account.
+        s: buffers of the calling thread.
+        loss: (B,), written.
+        iou: (B,), written.
+        gradient: (B, V, 3) of the loss with respect to vertices, zero at first, written.
+
+    Returns:
+        `end`, or the mesh for which the scratch had too little capacity.
+    """
+    size = targets.shape[1]
+    pixels = size * size
+    for b in range(begin, end):
+        target = targets[target_index[b]]
+        to_pixels(vertices[b], size, s.points)
+        cover(s.points, faces, size, cull, s.open)
+        _mark_open(s.open, size, s.keep)
+        n = _soften(faces, size, sharpness, box_length, max_faces, s)
+        if n < 0:
+            return b
+        error, iou[b] = _compare(target, s.keep)
+        loss[b] = error / pixels
+        scale = 4.0 * sharpness / size * 2.0 / pixels
+        scatter(faces, s.pixel, s.blocks, s.starts, s.keep, scale, gradient[b])
+    return end
