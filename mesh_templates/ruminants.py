@@ -176,7 +176,8 @@ def sheep1() -> Shape:
 def giraffe1() -> Shape:
     """Giraffe: sloping back, long neck with a short mane, horn knobs, tufted tail."""
     trunk = profile(
-        [(-0.27, 0.96, 0.2), (-0.1, 0.94, 0.215), (0.1, 0.91, 0.2), (0.28, 0.89, 0.155)], width=0.85
+        [(-0.27, 0.96, 0.2), (-0.1, 0.94, 0.215), (0.1, 0.91, 0.21), (0.27, 0.89, 0.175)],
+        width=0.92,
     )
     neck = profile(
         [(-0.24, 1.02, 0.19), (-0.36, 1.25, 0.12), (-0.47, 1.55, 0.085), (-0.54, 1.83, 0.07)],
