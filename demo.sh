@@ -11,7 +11,7 @@ reconstruction_steps=600
 gan_steps=900
 texture=128
 width=0.25
-num_exported=16
+num_exported=16                     # The GAN is evaluated once, at the end: --evaluate_freq is out of reach
 
 dataset=synthetic_$category
 run=demo_${category}_singletpl
@@ -44,7 +44,7 @@ stage "reconstruction, evaluated" run_reconstruction.py --name "$run" --dataset 
 stage pseudo-ground-truth run_reconstruction.py --name "$run" --dataset "$dataset" --generate_pseudogt \
     --pseudogt_resolution "$texture" --width "$width"
 stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_steps" \
-    --texture_resolution "$texture" --width "$width" --batch_size 16
+    --texture_resolution "$texture" --width "$width" --batch_size 16 --proxy_distance --evaluate_freq 100000
 stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance \
     --texture_resolution "$texture" --width "$width" --batch_size 16
 stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --export_sample \

@@ -1,0 +1,95 @@
+"""demo.sh and scripts/setup_environment.sh, run in a copy whose Python only writes down its arguments."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.test_documentation import parse
+
+RECORDER = """#!/usr/bin/env bash
+[ "$2" = pip ] || printf '%q ' python "$@" >>commands.txt
+[ "$2" = pip ] || echo >>commands.txt
+"""
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """Returns a folder with the shell scripts and an environment that counts as installed."""
+    for name in ("demo.sh", "requirements.txt", "scripts/setup_environment.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(RECORDER)
+    python.chmod(0o755)
+    shutil.copy(REPOSITORY / "requirements.txt", tmp_path / ".venv" / "installed_requirements.txt")
+    return tmp_path
+
+
+def run(folder: Path, script: str, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", script]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_demo_calls_every_stage_with_options_that_exist(copy):
+    exported = copy / "output" / "demo_bird_singletpl"
+    exported.mkdir(parents=True)
+    exported.with_suffix(".png").touch()
+    for _ in range(2):
+        process = run(copy, "demo.sh")
+        assert process.returncode == 0, process.stderr
+    commands = (copy / "commands.txt").read_text().splitlines()
+    for command in commands:
+        parse(command)
+    programs = [next(word for word in shlex.split(c)[1:] if word != "-m") for c in commands]
+    assert programs[: len(programs) // 2] == [
+        "data.synthetic",
+        "data.prepare",
+        "pose_optimization_step1.py",
+        "pose_optimization_step2.py",
+        *["run_reconstruction.py"] * 3,
+        *["run_generation.py"] * 3,
+        "pipeline.demo_report",
+    ]
+    durations = (copy / "output" / "demo" / "durations.tsv").read_text().splitlines()
+    assert len(durations) == 2 * 11  # ten stages and the environment, twice
+    assert (copy / "output" / "demo" / "generated.png").exists()
+
+
+def test_the_demo_stops_at_a_stage_that_fails(copy):
+    (copy / ".venv" / "bin" / "python").write_text('#!/bin/sh\n[ "$2" = pip ]\n')
+    process = run(copy, "demo.sh")
+    assert process.returncode == 1
+    assert process.stdout.count("== ") == 2  # environment, photographs
+
+
+def test_an_environment_that_is_complete_is_left_alone(copy):
+    process = run(copy, "scripts/setup_environment.sh")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def test_changed_requirements_are_installed(copy):
+    (copy / "requirements.txt").write_text("numpy\n")
+    assert "Installing" in run(copy, "scripts/setup_environment.sh").stdout
+    installed = copy / ".venv" / "installed_requirements.txt"
+    assert installed.read_text() == "numpy\n"
+
+
+def test_an_unusable_interpreter_is_refused_with_one_line(copy):
+    shutil.rmtree(copy / ".venv")
+    process = run(copy, "scripts/setup_environment.sh", PYTHON="/bin/false")
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: /bin/false is not Python 3.10 or newer.")
+    assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["demo.sh", "test.sh", ".ci/run", "scripts/setup_environment.sh"])
+def test_shell_scripts_are_executable(name):
+    assert os.access(REPOSITORY / name, os.X_OK)
+    subprocess.run(["bash", "-n", REPOSITORY / name], check=True)
