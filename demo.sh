@@ -33,7 +33,9 @@ bash scripts/setup_environment.sh
 mkdir -p "$output"
 printf 'environment\t%s\n' "$SECONDS" >>"$output/durations.tsv"
 
-stage photographs -m data.synthetic --dataset "$dataset" --category "$category" --num_images "$num_images"
+if [ ! -d "datasets/$dataset" ]; then
+    stage photographs -m data.synthetic --dataset "$dataset" --category "$category" --num_images "$num_images"
+fi
 stage preparation -m data.prepare --dataset "$dataset"
 stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode singletpl
 stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl

@@ -118,7 +118,7 @@ def test_commands_of_the_predecessor_say_what_is_missing(
     shared, tmp_path, monkeypatch, number, devices
 ):
     name, arguments = split_command(predecessor_commands(shared)[number])
-    remedy = r"python |datasets/|--mode (singletpl|multitpl)|--gpu_ids cpu"
+    remedy = r"python |datasets/|Put one there|--mode (singletpl|multitpl)|--gpu_ids cpu"
     if devices == "cpu":
         arguments += ["--gpu_ids", "cpu"]
         remedy = remedy.removesuffix("|--gpu_ids cpu")
