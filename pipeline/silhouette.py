@@ -1,0 +1,325 @@
+"""Stage 1: pose hypotheses of every image from its silhouette alone.
+
+Reads the detections and the remeshed templates, writes camera_hypotheses_silhouette_<mode>.bin.
+Section 3.1 of https://arxiv.org/abs/2103.15627.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from data import artifacts
+from data.artifacts import Hypotheses
+from data.detections import Detections, load_detections
+from data.images import ObjectImages
+from pipeline import pose_report
+from pipeline.partial_results import PartialResults
+from pipeline.pose_report import agreement
+from rendering import quaternion, rasterizer
+from rendering.camera import Pose, project
+from rendering.mesh_template import MeshTemplate
+from rendering.rasterizer import silhouette_loss
+from utils import distributed
+from utils.cli import UserError
+from utils.optimizers import FullMatrixAdam
+from utils.progress import progress
+from utils.run_directory import configure_logging
+
+LEARNING_RATE = 0.1
+INITIAL_Z0 = 2.0
+LARGEST_Z0 = 4.0
+INITIAL_EXTENT = 0.9  # leaves the margin of 5 % that the crops have
+SHARPNESS = 7000.0
+IMAGES_PER_BATCH = 4  # per device: small enough to lose little when interrupted
+
+
+@dataclass(frozen=True)
+class SilhouetteConfig:
+    """Options of pose_optimization_step1.py, described there."""
+
+    dataset: str
+    mode: str
+    mesh_path: str
+    batch_size: int
+    image_resolution: int
+    symmetric: bool
+    num_workers: int
+    prune: bool | None
+    camera_optim_steps: int
+    camera_lr_decay_after: int
+    v_agr_threshold: float
+    gpu_ids: tuple[int | str, ...] | None
+    seed: int
+    rasterizer: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What changes while the poses of an image are fitted.
+
+    Attributes:
+        steps: number of steps.
+        decay_after: the learning rate is divided by 10 after this step.
+        prune: keep the better half of the hypotheses at each of the two milestones.
+        final_softness: width of the soft edge in the last step, relative to the first.
+    """
+
+    steps: int
+    decay_after: int
+    prune: bool
+    final_softness: float = 0.1
+
+    @property
+    def milestones(self) -> tuple[int, int]:
+        """Steps after which the resolution grows and hypotheses are pruned."""
+        return 3 * self.steps // 10, 6 * self.steps // 10
+
+    def sharpness(self, step: int) -> float:
+        """Sharpness of the soft edge, growing exponentially."""
+        return SHARPNESS * self.final_softness ** (-step / max(self.steps - 1, 1))
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return LEARNING_RATE * (0.1 if step > self.decay_after else 1.0)
+
+
+def resolution_ladder(resolution: int) -> tuple[int, int, int]:
+    """Returns the three image sizes of the fit: 128, 192 and 256 for a resolution of 256."""
+    return resolution // 2, 3 * resolution // 4, resolution
+
+
+def unpack(parameters: Tensor) -> Pose:
+    """Splits parameter vectors (N, 8) into poses; rotations are normalized."""
+    rotation, scale, translation, z0 = parameters.split((4, 1, 2, 1), dim=1)
+    return Pose(scale, translation, functional.normalize(rotation, dim=1), z0)
+
+
+def pack(pose: Pose) -> Tensor:
+    """Joins N poses into parameter vectors (N, 8): rotation, scale, translation, z0."""
+    return torch.cat([pose.rotation, pose.scale, pose.translation, pose.z0], dim=1)
+
+
+def constrain(parameters: Tensor) -> Tensor:
+    """Returns parameters with unit rotation, positive scale and z0 within its bounds."""
+    pose = unpack(parameters)
+    return pack(pose._replace(scale=pose.scale.abs(), z0=pose.z0.clamp(-LARGEST_Z0, LARGEST_Z0)))
+
+
+def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
+    """Places every template in each of the 40 initial views, view by view.
+
+    Args:
+        templates: (T, V, 3) object space.
+
+    Returns:
+        Parameters (40 T, 8) whose projection reaches 0.9 of the image, and template indices (40 T,).
+    """
+    views = quaternion.initial_views().to(templates)
+    choice = torch.arange(len(templates), device=templates.device).repeat(len(views))
+    count = len(choice)
+    pose = Pose(
+        templates.new_ones(count, 1),
+        templates.new_zeros(count, 2),
+        views.repeat_interleave(len(templates), dim=0),
+        templates.new_full((count, 1), INITIAL_Z0),
+    )
+    extent = project(templates[choice], pose)[..., :2].abs().amax(dim=(1, 2))
+    return pack(pose._replace(scale=INITIAL_EXTENT / extent[:, None])), choice
+
+
+def silhouette_gradient(
+    parameters: Tensor, vertices: Tensor, faces: Tensor, targets: Tensor, sharpness: float
+) -> tuple[Tensor, Tensor]:
+    """Gradient of each hypothesis' error: squared silhouette difference plus the wall term.
+
+    The wall pushes vertices back that leave the image. Both terms are averaged over the hypotheses
+    of an image; the epsilon of the optimizer is relative to that scale.
+
+    Args:
+        parameters: (N H, 8) poses, image by image.
+        vertices: (N H, V, 3) object space.
+        faces: (F, 3).
+        targets: (N, h, w) masks.
+        sharpness: of the soft edge.
+
+    Returns:
+        Gradient (N H, 8) and hard intersection over union (N H,).
+    """
+    per_image = len(parameters) // len(targets)
+    image = torch.arange(len(targets), device=parameters.device).repeat_interleave(per_image)
+    parameters = parameters.detach().requires_grad_()
+    screen = project(vertices, unpack(parameters))
+    error, iou = silhouette_loss(screen, faces, targets, image, sharpness=sharpness)
+    planar = screen[..., :2]
+    wall = (planar - planar.detach().clamp(-1, 1)).square().mean(dim=(1, 2))
+    (gradient,) = torch.autograd.grad((error + wall).sum() / per_image, parameters)
+    return gradient, iou.detach()
+
+
+@torch.no_grad()
+def silhouette_iou(
+    parameters: Tensor, vertices: Tensor, faces: Tensor, targets: Tensor, sharpness: float
+) -> Tensor:
+    """Intersection over union (N H,) of each hypothesis with the mask of its image (N, h, w)."""
+    image = torch.arange(len(targets), device=parameters.device)
+    image = image.repeat_interleave(len(parameters) // len(targets))
+    screen = project(vertices, unpack(parameters))
+    return silhouette_loss(screen, faces, targets, image, sharpness=sharpness)[1]
+
+
+def better_half(iou: Tensor, num_images: int) -> Tensor:
+    """Rows of the better half of each image's hypotheses, in their order; iou is (N H,)."""
+    table = iou.reshape(num_images, -1)
+    order = table.argsort(dim=1, descending=True, stable=True)
+    kept = order[:, : table.shape[1] // 2].sort(dim=1).values
+    first = torch.arange(num_images, device=iou.device)[:, None] * table.shape[1]
+    return (first + kept).flatten()
+
+
+def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Schedule) -> Hypotheses:
+    """Fits all hypotheses of N images to their masks.
+
+    Every hypothesis is optimized on its own; only pruning compares those of one image.
+
+    Args:
+        targets: (N, h, w) masks in [0, 1] at full resolution.
+        templates: (T, V, 3) object space.
+        faces: (F, 3).
+        schedule: steps and what changes with them.
+
+    Returns:
+        H hypotheses per image, 40 T before pruning.
+    """
+    num_images, num_templates = len(targets), len(templates)
+    start, choice = initial_hypotheses(templates)
+    parameters, choice = start.repeat(num_images, 1), choice.repeat(num_images)
+    vertices = templates[choice]
+    optimizer = FullMatrixAdam(parameters, lr=LEARNING_RATE)
+    masks = [_resize(targets, size) for size in resolution_ladder(targets.shape[-1])]
+    rung = 0
+    for step in range(schedule.steps):
+        optimizer.lr = schedule.learning_rate(step)
+        gradient, iou = silhouette_gradient(
+            parameters, vertices, faces, masks[rung], schedule.sharpness(step)
+        )
+        parameters = constrain(optimizer.step(parameters, gradient))
+        for _ in range(schedule.milestones.count(step)):
+            rung += 1
+            if schedule.prune and len(choice) > num_images:
+                kept = better_half(iou, num_images)
+                optimizer.select(kept)
+                iou, parameters, choice, vertices = (
+                    x[kept] for x in (iou, parameters, choice, vertices)
+                )
+    iou = silhouette_iou(
+        parameters, vertices, faces, targets, schedule.sharpness(schedule.steps - 1)
+    )
+    pose = Pose(*(x.reshape(num_images, -1, x.shape[1]) for x in unpack(parameters)))
+    weights = functional.one_hot(choice, num_templates).to(templates)
+    return Hypotheses(
+        pose, weights.reshape(num_images, -1, num_templates), iou.reshape(num_images, -1)
+    )
+
+
+def _resize(masks: Tensor, size: int) -> Tensor:
+    """Resizes masks (N, h, w) bilinearly, without antialiasing."""
+    if masks.shape[-1] == size:
+        return masks
+    return functional.interpolate(masks[:, None], size=(size, size), mode="bilinear")[:, 0]
+
+
+def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
+    """Fits the poses of all images of a dataset and writes them; continues an interrupted run.
+
+    Args:
+        device: where this process computes.
+        config: options of the stage.
+    """
+    configure_logging()
+    rasterizer.set_backend(config.rasterizer)
+    check_mesh_path(config.mesh_path)
+    detections = load_detections(config.dataset)
+    templates = artifacts.load_templates(detections.category, config.mode)
+    partial = _open_partial_results(config, detections, templates)
+    rows = [row for row in distributed.shard(len(detections)) if row not in partial.rows]
+    faces = MeshTemplate().faces.to(device)
+    schedule = make_schedule(config)
+    with progress(
+        total=len(partial.rows) + len(rows), description="images", initial=len(partial.rows)
+    ) as bar:
+        for images in _batches(config, detections, rows):
+            masks = images.image[:, 3].to(device)
+            found = fit_poses(masks, templates.to(device), faces, schedule)
+            partial.add([rows[i] for i in images.index], _to_tensors(found))
+            bar.update(len(masks))
+    found = _from_tensors(partial.gather())
+    if distributed.is_main():
+        artifacts.save_hypotheses(config.dataset, config.mode, found, detections.fingerprint)
+        partial.remove()
+        report_hypotheses(config, detections, found)
+
+
+def check_mesh_path(mesh_path: str) -> None:
+    """Refuses any sphere but the one that remeshed templates are made of."""
+    if mesh_path != "autodetect" and "31rings" not in mesh_path:
+        raise UserError(
+            f"--mesh_path {mesh_path}: remeshed templates are spheres of 31 rings. Use autodetect."
+        )
+
+
+def make_schedule(config: SilhouetteConfig) -> Schedule:
+    """Returns the schedule that the options ask for."""
+    prune = config.mode == "multitpl" if config.prune is None else config.prune
+    return Schedule(config.camera_optim_steps, config.camera_lr_decay_after, prune)
+
+
+def report_hypotheses(
+    config: SilhouetteConfig, detections: Detections, hypotheses: Hypotheses
+) -> None:
+    """Logs how well the hypotheses fit, and the rotation error of the best of each image."""
+    rotation = hypotheses.pose.rotation
+    best = hypotheses.iou.argmax(dim=1)
+    confident = agreement(hypotheses.iou, rotation) < config.v_agr_threshold
+    figures = {
+        "mean_iou": hypotheses.iou.mean().item(),
+        "mean_best_iou": hypotheses.iou.amax(dim=1).mean().item(),
+    }
+    chosen = rotation[torch.arange(len(best)), best]
+    pose_report.report(detections, "step1", config.mode, figures, chosen, confident.nonzero()[:, 0])
+
+
+def _open_partial_results(
+    config: SilhouetteConfig, detections: Detections, templates: Tensor
+) -> PartialResults:
+    """Finished rows of this process from an interrupted run of the same command."""
+    settings = {
+        "detections": detections.fingerprint,
+        "templates": hashlib.sha256(templates.numpy().tobytes()).hexdigest(),
+        "resolution": config.image_resolution,
+        "schedule": asdict(make_schedule(config)),
+    }
+    folder = artifacts.cache_folder(config.dataset) / f".step1_{config.mode}"
+    return PartialResults(folder, settings, distributed.shard(len(detections)))
+
+
+def _batches(config: SilhouetteConfig, detections: Detections, rows: list[int]) -> DataLoader:
+    """Images of the given rows in batches of this process's share of --batch_size."""
+    dataset = ObjectImages(detections, config.image_resolution, rows=rows, cache=False)
+    size = IMAGES_PER_BATCH
+    if config.batch_size > 0:
+        size = max(1, config.batch_size // distributed.world_size())
+    return DataLoader(dataset, batch_size=size, num_workers=min(config.num_workers, len(rows)))
+
+
+def _to_tensors(hypotheses: Hypotheses) -> dict[str, Tensor]:
+    flat = {"template_weights": hypotheses.template_weights, "iou": hypotheses.iou}
+    return flat | hypotheses.pose._asdict()
+
+
+def _from_tensors(tensors: dict[str, Tensor]) -> Hypotheses:
+    pose = Pose(*(tensors[name] for name in Pose._fields))
+    return Hypotheses(pose, tensors["template_weights"], tensors["iou"])
