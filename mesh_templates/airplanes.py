@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mesh_templates.outlines import Outline, bounds, facing, grown, hull, sideways
+from mesh_templates.outlines import Outline, facing, grown, hull, sideways
 from mesh_templates.primitives import (
     Distance,
     Points,
@@ -39,7 +39,12 @@ def airplane1() -> Shape:
     winglets = mirrored(prism([(4.9, 0.6), (6.2, 2.2), (7.0, 2.2), (6.6, 0.6)], 16.75, 17.2))
     tail = union(
         _panel([(0, 12.6), (6.6, 16.8), (6.7, 18.2), (0, 17.4)], 0.9, 0.8, 0.45, 0.12),
-        prism([(9.6, 1.5), (12.8, 2.3), (16.6, 7.9), (18.8, 7.9), (18.0, 1.3)], -0.3, 0.3),
+        prism(
+            [(9.6, 1.5), (12.8, 2.3), (16.6, 7.9), (18.8, 7.9), (18.0, 1.3)],
+            -0.3,
+            0.3,
+            rounding=0.28,
+        ),
     )
     nacelle = subtract(
         capsule((5.8, -4.4, -2.1), (5.8, -0.6, -1.9), 1.2, 0.7),
@@ -54,7 +59,7 @@ def airplane1() -> Shape:
     panes: Outline = [(-14, 0.35), (-14, 0.8), (11, 0.8), (11, 0.35)]
     return Shape(
         solid,
-        bounds(solid, 0.6),
+        ((-17.9, -19.5, -3.9), (17.9, 19.45, 8.45)),
         {
             "wing": intersect(grown(union(wings, winglets), 0.1), _beyond(1.9)),
             "engine": grown(engines, 0.1),
@@ -104,7 +109,12 @@ def airplane2() -> Shape:
     )
     tail = union(
         _panel([(0, 3.5), (1.75, 3.75), (1.85, 4.5), (0, 4.7)], 0.5, 0.16, 0.16, 0),
-        prism([(2.4, 0.5), (3.5, 0.95), (4.1, 2.15), (4.75, 2.15), (4.75, 0.4)], -0.09, 0.09),
+        prism(
+            [(2.4, 0.5), (3.5, 0.95), (4.1, 2.15), (4.75, 2.15), (4.75, 0.4)],
+            -0.1,
+            0.1,
+            rounding=0.09,
+        ),
     )
     struts = mirrored(capsule((0.5, -0.35, -0.2), (2.7, -0.25, 1.2), 0.075))
     propeller = union(
@@ -124,9 +134,9 @@ def airplane2() -> Shape:
     solid = union(union(body, cabin, blend=0.15), wings, tail, struts, propeller, gear, blend=0.06)
     return Shape(
         solid,
-        bounds(solid, 0.2),
+        ((-5.75, -4.35, -1.55), (5.75, 4.95, 2.35)),
         {
-            "wing": grown(wings, 0.03),
+            "wing": intersect(grown(wings, 0.03), _beyond(0.65)),
             "engine": box((0, -3.0, 0), (1, 0.75, 0.75)),
             "nose": box((0, -4.0, 0), (1, 0.4, 1.2)),
             "tail": grown(tail, 0.04),
@@ -144,13 +154,14 @@ def airplane2() -> Shape:
 def _panel(half: Outline, z: float, root: float, tip: float, dihedral: float) -> Distance:
     """A wing by its outline from above, its thickness at root and tip, and its rise per length."""
     span = max(x for x, _ in half)
-    flat = prism([*half, *[(-x, y) for x, y in reversed(half) if x > 0]], -0.5, 0.5, axis=2)
+    outline = [*half, *[(-x, y) for x, y in reversed(half) if x > 0]]
+    flat = prism(outline, -99, 99, axis=2)
 
     def distance(points: Points) -> np.ndarray:
         x = np.abs(points[:, 0])
-        thickness = root + (tip - root) * np.minimum(x / span, 1)
-        level = (points[:, 2] - z - dihedral * x) / thickness
-        return flat(np.column_stack([points[:, :2], level])) * np.minimum(thickness, 1)
+        radius = (root + (tip - root) * np.minimum(x / span, 1)) / 2
+        beyond = np.maximum(flat(points) + radius, 0)
+        return np.hypot(beyond, points[:, 2] - z - dihedral * x) - radius
 
     return distance
 

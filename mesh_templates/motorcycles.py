@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mesh_templates.outlines import bounds, grown, hull
+from mesh_templates.outlines import grown, hull
 from mesh_templates.primitives import (
     Distance,
     Shape,
@@ -55,7 +55,7 @@ def motorcycle1() -> Shape:
     )  # fmt: skip
     return Shape(
         solid,
-        bounds(solid, 0.05),
+        ((-0.45, -1.1, -0.05), (0.45, 1.05, 1.25)),
         {
             "wheel": union(_tire_region(front, 0.3), _tire_region(rear, 0.31)),
             "fender": grown(fenders, 0.01),
@@ -116,7 +116,7 @@ def motorcycle2() -> Shape:
     )  # fmt: skip
     return Shape(
         solid,
-        bounds(solid, 0.05),
+        ((-0.55, -1.35, -0.05), (0.55, 1.3, 1.5)),
         {
             "wheel": union(_tire_region(front, 0.33), _tire_region(rear, 0.32)),
             "fender": grown(fenders, 0.01),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mesh_templates.primitives import Distance, Points, intersect, mirrored, prism, union
+from mesh_templates.primitives import Distance, intersect, mirrored, prism, union
 
 Outline = Sequence[tuple[float, float]]
 
@@ -42,15 +42,3 @@ def ends(start: float, top: float) -> Distance:
 
 def grown(distance: Distance, by: float = 0.03) -> Distance:
     return lambda points: distance(points) - by
-
-
-def bounds(solid: Distance, margin: float = 0.1) -> tuple[list[float], list[float]]:
-    """Box around the solid: found on a coarse grid of 40 m, then on a fine one within."""
-    low, high = np.full(3, -20.0), np.full(3, 20.0)
-    for _ in range(3):
-        steps = (high - low) / 60
-        axes = [np.arange(a - s, b + 2 * s, s) for a, b, s in zip(low, high, steps, strict=True)]
-        grid: Points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-        inside = grid[solid(grid) < np.linalg.norm(steps)]
-        low, high = inside.min(axis=0), inside.max(axis=0)
-    return (low - margin).tolist(), (high + margin).tolist()

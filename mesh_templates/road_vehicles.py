@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from mesh_templates.outlines import bounds, ends, facing, grown, hull, sideways
+from mesh_templates.outlines import ends, facing, grown, hull, sideways
 from mesh_templates.primitives import (
     Distance,
     Shape,
+    Vector,
     box,
     capsule,
     cylinder,
@@ -40,6 +41,7 @@ def car1() -> Shape:
         body=union(lower, cabin, blend=0.08),
         wheels=wheels,
         extras=[mirrors],
+        bounds=((-1.1, -2.35, -0.1), (1.1, 2.35, 1.55)),
         parts={
             "window": union(side_windows, facing([(0.58, 1.04), (0.48, 1.34)], 1.0, 1.8)),
             "windshield": facing([(0.68, 0.98), (0.52, 1.36)], -1.2, -0.2),
@@ -78,6 +80,7 @@ def car2() -> Shape:
         body=union(lower, cabin, blend=0.06),
         wheels=[_Wheel(y, 0.95, 0.38, 0.26) for y in (-1.38, 1.38)],
         extras=[rails, mirrors],
+        bounds=((-1.2, -2.35, -0.1), (1.2, 2.35, 1.9)),
         parts={
             "window": union(side_windows, facing([(0.66, 1.2), (0.56, 1.62)], 1.5, 2.5)),
             "windshield": facing([(0.76, 1.14), (0.62, 1.64)], -1.3, -0.2),
@@ -115,6 +118,7 @@ def truck1() -> Shape:
         body=union(subtract(lower, bed), cabin, blend=0.04),
         wheels=[_Wheel(y, 1.0, 0.4, 0.24) for y in (-1.72, 1.62)],
         extras=[bumpers, mirrors],
+        bounds=((-1.25, -2.95, -0.1), (1.25, 2.95, 1.95)),
         parts={
             "window": union(
                 sideways(
@@ -162,6 +166,7 @@ def truck2() -> Shape:
         body=union(cab, cargo, frame),
         wheels=[_Wheel(-2.4, 1.08, 0.48, 0.32), _Wheel(2.0, 1.12, 0.48, 0.5)],
         extras=[spoiler, bumpers, skirts, mirrors],
+        bounds=((-1.5, -3.65, -0.15), (1.5, 3.75, 3.45)),
         parts={
             "window": sideways([(-2.42, 1.5), (-2.08, 2.2), (-1.35, 2.22), (-1.35, 1.5)]),
             "windshield": facing([(0.9, 1.48), (0.8, 2.25)], -2.7, -2.0),
@@ -204,6 +209,7 @@ def bus1() -> Shape:
         body=union(body, unit),
         wheels=[_Wheel(y, 1.26, 0.52, 0.34) for y in (-3.0, 2.9)],
         extras=[mirrors, bumpers],
+        bounds=((-1.6, -6.05, -0.2), (1.6, 5.85, 3.5)),
         parts={
             "window": union(
                 sideways(*[[(a, 1.5), (a, 2.6), (b, 2.6), (b, 1.5)] for a, b in panes]),
@@ -249,14 +255,16 @@ class _Wheel:
         )
 
     def region(self) -> Distance:
-        return mirrored(cylinder(self.center, self.radius * 1.06, self.width / 2 + 0.1))
+        return mirrored(cylinder(self.center, self.radius * 1.06, self.width / 2 + 0.25))
 
 
 def _road_vehicle(
-    body: Distance, wheels: Sequence[_Wheel], extras: Sequence[Distance], parts: dict[str, Distance]
+    body: Distance,
+    wheels: Sequence[_Wheel],
+    extras: Sequence[Distance],
+    bounds: tuple[Vector, Vector],
+    parts: dict[str, Distance],
 ) -> Shape:
     carved = subtract(body, union(*[wheel.arch() for wheel in wheels]))
     solid = union(carved, *[wheel.solid() for wheel in wheels], *extras)
-    return Shape(
-        solid, bounds(solid), parts | {"wheel": union(*[wheel.region() for wheel in wheels])}
-    )
+    return Shape(solid, bounds, parts | {"wheel": union(*[wheel.region() for wheel in wheels])})

@@ -1,0 +1,223 @@
+"""Individuals of a category: its templates with named parts and keypoints, and smooth deformations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from data.definitions import PART_NAMES
+from mesh_templates.build import FOLDER, SHAPES
+from mesh_templates.primitives import Distance
+
+Points = NDArray[np.float64]
+
+_ASIDE = 0.035  # lateral position above which a part counts as one of a pair
+_SPANNING = 0.2  # relative distance from the middle within which a pair has nothing
+_GAP = 0.25  # lengthwise gap that separates front from rear wheels, legs, ...
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template, centered, with its largest coordinate 1, in triangles small enough to be painted.
+
+    Attributes:
+        name: file name, such as "bird1".
+        vertices: (V, 3) object space.
+        normals: (V, 3) outward unit normals.
+        faces: (F, 3) int64.
+        coarse_faces: (G, 3) int64, the triangles of the file, on the first vertices only.
+        num_coarse: number of those first vertices.
+        parts: distance (V,) of every vertex to every part, negative inside, by part name.
+        keypoints: vertex of every keypoint.
+    """
+
+    name: str
+    vertices: Points
+    normals: Points
+    faces: NDArray[np.int64]
+    coarse_faces: NDArray[np.int64]
+    num_coarse: int
+    parts: dict[str, NDArray]
+    keypoints: dict[str, int]
+
+
+def load_templates(category: str, edge_length: float) -> list[Template]:
+    """Loads all templates of a category; no edge is longer than `edge_length` afterwards."""
+    names = [name for name in SHAPES if name.rstrip("0123456789") == category]
+    assert names, f"no templates of category {category}"
+    return [_load_template(name, edge_length) for name in sorted(names)]
+
+
+def _load_template(name: str, edge_length: float) -> Template:
+    shape = SHAPES[name]()
+    file = trimesh.load(Path(FOLDER) / "classes" / f"{name}.obj", force="mesh", process=False)
+    center = file.bounds.mean(axis=0) * [0, 1, 1]
+    unit = np.abs(file.vertices - center).max()
+    coarse_faces = np.asarray(file.faces, np.int64)
+    points, faces = split_edges(np.asarray(file.vertices), coarse_faces, edge_length * unit)
+    vertices = (points - center) / unit
+    parts = {p: shape.parts[p](points) / unit for p in PART_NAMES if p in shape.parts}
+    return Template(
+        name=name,
+        vertices=vertices,
+        normals=_gradient(shape.distance, points, 1e-3 * unit),
+        faces=faces,
+        coarse_faces=coarse_faces,
+        num_coarse=len(file.vertices),
+        parts=parts,
+        keypoints=_find_keypoints(vertices, parts),
+    )
+
+
+def split_edges(
+    vertices: Points, faces: NDArray[np.int64], length: float
+) -> tuple[Points, NDArray[np.int64]]:
+    """Halves the edges longer than `length` until there are none; the surface stays closed.
+
+    Returns:
+        The old vertices followed by the new ones (V, 3), and the faces (F, 3).
+    """
+    while True:
+        edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        unique, inverse = np.unique(edges, axis=0, return_inverse=True)
+        ends = vertices[unique]
+        long = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) > length
+        if not long.any():
+            return vertices, faces
+        middle = np.full(len(unique), -1)
+        middle[long] = len(vertices) + np.arange(long.sum())
+        vertices = np.concatenate([vertices, ends[long].mean(axis=1)])
+        faces = _split_faces(faces, middle[inverse.reshape(-1, 3)])
+
+
+def _split_faces(faces: NDArray[np.int64], middle: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cuts faces (F, 3) at the middles (F, 3) of their edges 01, 12, 20 (-1 = not split)."""
+    pieces = []
+    split = middle >= 0
+    for pattern in range(8):
+        flags = [bool(pattern >> k & 1) for k in range(3)]
+        chosen = (split == flags).all(axis=1)
+        # Turned so that unsplit edges come last (one split edge: 01; two: 01 and 12)
+        turn = next((k for k in range(3) if flags[k] and not flags[k - 1]), 0)
+        a, b, c = np.roll(faces[chosen], -turn, axis=1).T
+        ab, bc, ca = np.roll(middle[chosen], -turn, axis=1).T
+        triangles = {
+            0: [(a, b, c)],
+            1: [(a, ab, c), (ab, b, c)],
+            2: [(ab, b, bc), (a, ab, bc), (a, bc, c)],
+            3: [(a, ab, ca), (ab, b, bc), (bc, c, ca), (ab, bc, ca)],
+        }[sum(flags)]
+        pieces += [np.stack(triangle, axis=1) for triangle in triangles]
+    return np.concatenate(pieces)
+
+
+def _gradient(distance: Distance, points: Points, step: float) -> Points:
+    """Unit gradients (V, 3) of a distance, from the corners of a tetrahedron around every point."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
+    gradient = sum(distance(points + step * corner)[:, None] * corner for corner in corners)
+    return gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
+
+
+def _find_keypoints(vertices: Points, parts: dict[str, NDArray]) -> dict[str, int]:
+    """Names the middles of all parts: left and right (+x is left), front and rear where there are two."""
+    tree = cKDTree(vertices)
+    keypoints = {}
+    for name, distance in parts.items():
+        for place, group in _front_and_rear(vertices[distance < 0]):
+            middle = np.abs(group).mean(axis=0) * [1, 0, 0] + group.mean(axis=0) * [0, 1, 1]
+            for side, sign in (("left_", 1), ("right_", -1)) if _is_pair(group) else (("", 0),):
+                keypoints[f"{side}{place}{name}"] = int(tree.query(middle * [sign, 1, 1])[1])
+    return keypoints
+
+
+def _is_pair(points: Points) -> bool:
+    """Whether a part consists of a left and a right one with nothing in between."""
+    inner, middle = np.quantile(np.abs(points[:, 0]), [0.05, 0.5])
+    return middle > _ASIDE and inner > _SPANNING * middle
+
+
+def _front_and_rear(points: Points) -> list[tuple[str, Points]]:
+    """Divides points at their largest lengthwise gap, if there is a wide one."""
+    y = np.sort(points[:, 1])
+    gaps = np.diff(y)
+    if not len(gaps) or gaps.max() < _GAP:
+        return [("", points)] if len(points) else []
+    front = points[:, 1] <= y[gaps.argmax()]
+    return [("front_", points[front]), ("rear_", points[~front])]
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Smooth map of object space that makes an individual out of a template.
+
+    Attributes:
+        scale: (3,) factors of the axes.
+        shift: how far the middle moves forwards relative to the ends.
+        girth: amplitude, frequency and phase of the relative width along the body.
+        bend: sideways and vertical bend of the front (2,), of the rear (2,).
+        waves: amplitude (N, 3), frequency (N, 3) and phase (N,) of displacements, even in x.
+    """
+
+    scale: NDArray
+    shift: float
+    girth: tuple[float, float, float]
+    bend: NDArray
+    waves: tuple[NDArray, NDArray, NDArray]
+
+    def __call__(self, points: Points) -> Points:
+        """Moves points (P, 3)."""
+        x, y, z = points.T
+        amplitude, frequency, phase = self.waves
+        even = np.stack([np.abs(x), y, z], axis=1)
+        wave = np.sin(even @ frequency.T + phase) @ amplitude
+        strength, cycles, start = self.girth
+        girth = 1 + strength * np.sin(np.pi * cycles * y + start)
+        front, rear = np.minimum(y, 0) ** 2, np.maximum(y, 0) ** 2
+        side, lift = front[:, None] * self.bend[0] + rear[:, None] * self.bend[1], wave[:, 1:]
+        moved = np.stack(
+            [
+                x * girth * (1 + wave[:, 0]),
+                y - self.shift * np.cos(np.pi / 2 * np.clip(y, -1, 1)) + lift[:, 0],
+                z * girth + lift[:, 1],
+            ],
+            axis=1,
+        )
+        moved[:, [0, 2]] += side
+        return moved * self.scale
+
+    def normals(self, points: Points, moved: Points, normals: Points) -> Points:
+        """Returns the unit normals (P, 3) of the surface whose points and normals were moved."""
+        helper = np.where(np.abs(normals[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]])
+        first = np.cross(helper, normals)
+        first /= np.linalg.norm(first, axis=1, keepdims=True)
+        second, step = np.cross(normals, first), 1e-4
+        turned = np.cross(self(points + step * first) - moved, self(points + step * second) - moved)
+        return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-20)
+
+
+def random_deformation(rng: np.random.Generator, softness: float) -> Deformation:
+    """Draws an individual.
+
+    Args:
+        rng: source of all numbers.
+        softness: 0 = only proportions vary (machines), 1 = bodies also bend and bulge (animals).
+    """
+    count = 6
+    return Deformation(
+        scale=np.exp(rng.normal(0, 0.04 + 0.04 * softness, 3)),
+        shift=float(rng.normal(0, 0.03)),
+        girth=(
+            float(rng.normal(0, 0.02 + 0.06 * softness)),
+            float(rng.uniform(0.5, 1.2)),
+            float(rng.uniform(0, 2 * np.pi)),
+        ),
+        bend=softness * rng.normal(0, [[0.05, 0.06], [0.04, 0.05]]),
+        waves=(
+            rng.normal(0, 0.002 + 0.008 * softness, (count, 3)),
+            rng.normal(0, 2.0, (count, 3)),
+            rng.uniform(0, 2 * np.pi, count),
+        ),
+    )
