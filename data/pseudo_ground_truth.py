@@ -21,16 +21,16 @@ class UVSample(NamedTuple):
         alpha: (1, R, R) in [0, 1], 1 = seen.
         mesh: (3, 32, 32) displacement map.
         seg: (K + 1, h, w) part probabilities; (0, 1, 1) if not asked for.
-        category: position in the category list of the run.
-        index: row of the pose metadata.
+        category: () int64, position in the category list of the run.
+        row: () int64, row of the pose metadata.
     """
 
     texture: Tensor
     alpha: Tensor
     mesh: Tensor
     seg: Tensor
-    category: int
-    index: int  # type: ignore[assignment] - hides tuple.index, which nobody needs
+    category: Tensor
+    row: Tensor
 
 
 class PseudoGroundTruth(Dataset[UVSample]):
@@ -59,13 +59,15 @@ class PseudoGroundTruth(Dataset[UVSample]):
     def __getitem__(self, index: int) -> UVSample:
         names = ["texture", "texture_alpha", "mesh", "category"] + ["seg"] * self.segmentation
         arrays = artifacts.load_pseudo_arrays(*self._where, index, names)
-        category = int(arrays.pop("category"))
+        category = torch.tensor(int(arrays.pop("category")))
         maps = {k: torch.from_numpy(v.astype(np.float32)) for k, v in arrays.items()}
         if self.segmentation:
             seg = torch.softmax(_SEG_SHARPNESS * maps["seg"], dim=0)
         else:
             seg = torch.zeros(0, 1, 1)
-        return UVSample(maps["texture"], maps["texture_alpha"], maps["mesh"], seg, category, index)
+        return UVSample(
+            maps["texture"], maps["texture_alpha"], maps["mesh"], seg, category, torch.tensor(index)
+        )
 
 
 def mirror_samples(batch: UVSample, chosen: Tensor) -> UVSample:

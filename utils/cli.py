@@ -121,6 +121,13 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def checkpoint_choice(text: str) -> str:
+    """Option type: the number of a checkpoint, "latest" or "best"."""
+    if text not in ("latest", "best") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number, latest or best; got {text!r}")
+    return text
+
+
 def run_name(text: str) -> str:
     """Option type: the name of a run or dataset, which becomes the name of one folder."""
     unsafe = any(c in "/\\:" or not c.isprintable() for c in text)

@@ -29,7 +29,7 @@ def test_items_are_float_tensors(dataset):
     assert np.array_equal(sample.texture, stored.texture.astype(np.float32))
     assert np.array_equal(sample.alpha, stored.texture_alpha.astype(np.float32))
     assert np.array_equal(sample.mesh, stored.mesh)
-    assert (sample.category, sample.index) == (1, 1)
+    assert (sample.category, sample.row) == (1, 1)
     expected = torch.softmax(100 * torch.from_numpy(stored.seg), dim=0)
     assert torch.equal(sample.seg, expected)
 
@@ -44,7 +44,7 @@ def test_mirroring_flips_width_and_rolls_by_half(dataset):
         assert torch.equal(after[0], before[0][..., columns])
         assert torch.equal(after[1], before[1])
         assert not torch.equal(after[2], before[2])
-    assert torch.equal(torch.as_tensor(mirrored.index), torch.as_tensor(batch.index))
+    assert torch.equal(mirrored.row, batch.row)
 
 
 def test_symmetric_maps_are_unchanged_by_mirroring(dataset):
@@ -59,7 +59,7 @@ def test_a_step_sampler_drives_the_loader(dataset):
     plain = PseudoGroundTruth("toy", 8, MODE)
     sampler = StepSampler(len(plain), 2, seed=5)
     for step, batch in zip(range(4), DataLoader(plain, batch_sampler=sampler), strict=False):
-        assert batch.index.tolist() == sampler.batch(step)
+        assert batch.row.tolist() == sampler.batch(step)
         mirrored = mirror_samples(batch, sampler.coins(step))
         assert mirrored.seg.shape == (2, 0, 1, 1)
 

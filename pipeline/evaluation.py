@@ -1,0 +1,217 @@
+"""Evaluation of the GAN: Frechet distances between features of generated renderings and photographs.
+
+FID as the reference computes it: torchvision's ImageNet Inception v3, 299 x 299 renderings without
+perspective on grey, against the stored statistics of the photographs; not comparable with scores of
+the TensorFlow port. Without those weights --proxy_distance measures in the features of an untrained
+network, under that name.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data import artifacts
+from data.definitions import default_dataset
+from data.pseudo_ground_truth import PseudoGroundTruth
+from models.generator import Generator
+from pipeline import sampling
+from pipeline.generation_config import GenerationConfig
+from rendering import rasterizer
+from rendering.mesh_template import MeshTemplate
+from utils import checkpoint, cli, distributed
+from utils.fid import InceptionFeatures, Moments, ProxyFeatures, frechet_distance
+from utils.progress import progress
+from utils.run_directory import RunDirectory, configure_logging
+
+logger = logging.getLogger(__name__)
+
+MAX_SAMPLES = 50_000
+KINDS = ("combined", "texture_only", "mesh_only")
+
+
+class Measure(NamedTuple):
+    """What distances are measured with.
+
+    Attributes:
+        title: its name for people.
+        key: its name in metrics.jsonl and of its statistics file.
+        features: network from (B, 3, 299, 299) in [0, 1] to (B, D).
+        real: statistics of the photographs.
+    """
+
+    title: str
+    key: artifacts.Features
+    features: nn.Module
+    real: artifacts.FeatureStatistics
+
+
+def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
+    """Returns FID, or the proxy distance with --proxy_distance.
+
+    Raises:
+        UserError: if the weights or the statistics of the photographs are missing.
+    """
+    dataset = config.dataset
+    if config.filter_class is not None:
+        dataset = default_dataset(config.filter_class)
+    if config.proxy_distance:
+        real = artifacts.load_statistics(dataset, "proxy")
+        return Measure("proxy distance (not FID)", "proxy", ProxyFeatures().to(device), real)
+    real = artifacts.load_statistics(dataset, "fid")
+    features = InceptionFeatures(config.inception_weights).to(device)
+    return Measure("FID", "fid", features, real)
+
+
+def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> Measure | None:
+    """Returns the measure for a training run; None, and a line that says why, without weights."""
+    try:
+        return make_measure(config, device)
+    except cli.UserError as error:
+        logger.info("training without evaluation: %s", error)
+        return None
+
+
+def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
+    """Prints and records the distances of the chosen checkpoint; returns them by kind."""
+    rasterizer.set_backend(config.rasterizer)
+    metadata = artifacts.load_metadata(config.dataset, config.mode)
+    measure = make_measure(config, device)
+    path = choose_checkpoint(config, device)
+    run = RunDirectory(config.folder)
+    configure_logging(config.folder / "log.txt")
+    dataset = sampling.optional_dataset(config)
+    logger.info("evaluating %s", path)
+    generator = _load(config, path, metadata, dataset, device)
+    scores = compute_scores(generator, measure, metadata, dataset, config, device)
+    report(scores, measure, run, None, _step_of(path))
+    return scores
+
+
+def choose_checkpoint(config: GenerationConfig, device: torch.device) -> Path:
+    """Returns the file that --which_epoch names; "best" has the lowest combined distance.
+
+    Distances recorded in metrics.jsonl are trusted; numbered checkpoints without one are measured.
+    """
+    remedy = (
+        f"Train it with: python run_generation.py --name {config.name} --dataset {config.dataset}"
+    )
+    if config.which_epoch != "best":
+        return checkpoint.resolve(config.folder, config.which_epoch, remedy)
+    checkpoint.resolve(config.folder, "latest", remedy)
+    run = RunDirectory(config.folder)
+    candidates = dict(checkpoint.numbered(config.folder))
+    measure = make_measure(config, device)
+    name = _record_name(measure, "combined", config.filter_class)
+    scores = {r["step"]: r[name] for r in run.records() if name in r and r["step"] in candidates}
+    metadata = artifacts.load_metadata(config.dataset, config.mode)
+    dataset = sampling.optional_dataset(config)
+    for step, path in candidates.items():
+        if step not in scores:
+            generator = _load(config, path, metadata, dataset, device)
+            only = compute_scores(
+                generator, measure, metadata, dataset, config, device, kinds=("combined",)
+            )
+            scores[step] = only["combined"]
+            run.record(step=step, **{name: scores[step]})
+    best = min(sorted(scores), key=lambda step: scores[step])
+    return candidates[best]
+
+
+def compute_scores(
+    generator: Generator,
+    measure: Measure,
+    metadata: artifacts.PoseMetadata,
+    dataset: PseudoGroundTruth | None,
+    config: GenerationConfig,
+    device: torch.device,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, float]:
+    """Returns the distance of generated renderings to the photographs, by kind.
+
+    Each of the photographs' poses is used once per pass, as many passes as it takes to reach the
+    number of photographs behind the statistics. With pseudo-ground-truth at hand, also of generated
+    textures on its meshes and of its textures on generated meshes. The same for every batch size
+    and number of processes.
+    """
+    template = MeshTemplate(sampling.rings_of(config.mesh_path)).to(device)
+    kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
+    rows = sampling.eligible_rows(config, metadata)
+    count = min(measure.real.num_images, MAX_SAMPLES)
+    moments = {kind: Moments(len(measure.real.mean), device) for kind in kinds}
+    mine = list(distributed.shard(count))
+    with progress(total=len(mine), description="evaluating") as bar:
+        for start in range(0, len(mine), config.batch_size):
+            numbers = mine[start : start + config.batch_size]
+            chosen = [rows[i % len(rows)] for i in numbers]
+            sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
+            for kind in kinds:
+                shown = _substitute(sample, kind, dataset, chosen)
+                moments[kind].update(_features(measure, template, shown))
+            bar.update(len(numbers))
+    scores = {}
+    real = [torch.from_numpy(measure.real.mean), torch.from_numpy(measure.real.covariance)]
+    for kind, total in moments.items():
+        total.reduce()
+        scores[kind] = frechet_distance(*total.result(), *real)
+    return scores
+
+
+def report(
+    scores: dict[str, float], measure: Measure, run: RunDirectory, writer: Any, step: int
+) -> None:
+    """Logs the distances and records them for a step."""
+    for kind, score in scores.items():
+        prefix = "" if kind == "combined" else f"{kind.replace('_', '-')} "
+        logger.info("%s%s: %.2f", prefix, measure.title, score)
+        if writer is not None:
+            writer.add_scalar(f"{measure.key}/{kind}", score, step)
+    names = {_record_name(measure, kind, None): score for kind, score in scores.items()}
+    run.record(step=step, **names)
+
+
+def _record_name(measure: Measure, kind: str, category: str | None) -> str:
+    name = measure.key if kind == "combined" else f"{measure.key}_{kind}"
+    return name if category is None else f"{name}_{category}"
+
+
+def _features(measure: Measure, template: MeshTemplate, sample: sampling.Generated) -> Tensor:
+    colors, _ = sampling.render(template, sample, artifacts.IMAGE_RESOLUTION)
+    with torch.no_grad():
+        return measure.features(colors / 2 + 0.5)
+
+
+def _substitute(
+    sample: sampling.Generated, kind: str, dataset: PseudoGroundTruth | None, rows: Sequence[int]
+) -> sampling.Generated:
+    """Replaces one half of the sample by pseudo-ground-truth."""
+    if kind == "combined" or dataset is None:
+        return sample
+    items = [dataset[row] for row in rows]
+    device = sample.texture.device
+    if kind == "texture_only":
+        return sample._replace(displacement=torch.stack([x.mesh for x in items]).to(device))
+    return sample._replace(texture=torch.stack([x.texture for x in items]).to(device))
+
+
+def _load(
+    config: GenerationConfig,
+    path: Path,
+    metadata: artifacts.PoseMetadata,
+    dataset: PseudoGroundTruth | None,
+    device: torch.device,
+) -> Generator:
+    classes = sampling.num_classes(config, metadata)
+    return sampling.load_generator(
+        config, path, classes, sampling.num_parts(config, dataset), device
+    )
+
+
+def _step_of(path: Path) -> int:
+    digits = path.stem.rpartition("_")[2]
+    if digits.isdecimal():
+        return int(digits)
+    return int(checkpoint.load(path).get("iteration", 0))

@@ -1,0 +1,83 @@
+"""Exports generated meshes: .obj, .mtl and .png for each, and one picture of them all."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data import artifacts
+from pipeline import sampling
+from pipeline.evaluation import choose_checkpoint
+from pipeline.generation_config import GenerationConfig
+from rendering import rasterizer
+from rendering.mesh_template import MeshTemplate
+from rendering.obj import save_textured_mesh
+from utils import distributed, images
+from utils.progress import progress
+
+logger = logging.getLogger(__name__)
+
+GRID_SIZE = 256  # pixels of one rendering in the picture
+GRID_SUPERSAMPLING = 4
+
+
+def export_sample(device: torch.device, config: GenerationConfig) -> None:
+    """Writes `how_many` meshes to output/<run>/ and a picture of them to output/<run>.png."""
+    rasterizer.set_backend(config.rasterizer)
+    metadata = artifacts.load_metadata(config.dataset, config.mode)
+    dataset = sampling.optional_dataset(config)
+    path = choose_checkpoint(config, device)
+    generator = sampling.load_generator(
+        config,
+        path,
+        sampling.num_classes(config, metadata),
+        sampling.num_parts(config, dataset),
+        device,
+    )
+    template = MeshTemplate(sampling.rings_of(config.mesh_path)).to(device)
+    how_many = config.how_many or config.batch_size
+    rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
+    folder = Path("output") / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    mine = list(distributed.shard(how_many))
+    with progress(total=len(mine), description="exporting") as bar:
+        for start in range(0, len(mine), config.batch_size):
+            numbers = mine[start : start + config.batch_size]
+            chosen = [rows[i] for i in numbers]
+            sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
+            _write_meshes(folder, template, sample, numbers)
+            pictures.append(_picture(template, sample).cpu())
+            bar.update(len(numbers))
+    gathered = distributed.gather(torch.cat(pictures) if pictures else torch.zeros(0, 4, 1, 1))
+    if distributed.is_main():
+        grid = images.make_grid(
+            torch.cat([p for p in gathered if len(p)]), sampling.GRID_COLUMNS, padding=0, value=-1.0
+        )
+        images.save_image(folder.with_suffix(".png"), images.to_uint8(grid))
+        logger.info("wrote %d meshes to %s/ and %s.png", how_many, folder, folder)
+
+
+def _write_meshes(
+    folder: Path, template: MeshTemplate, sample: sampling.Generated, numbers: Sequence[int]
+) -> None:
+    vertices = template.deform(sample.displacement)
+    for i, number in enumerate(numbers):
+        save_textured_mesh(
+            folder / f"mesh_{number}.obj",
+            vertices[i],
+            template.faces,
+            template.uvs,
+            template.face_uvs,
+            sample.texture[i],
+        )
+
+
+def _picture(template: MeshTemplate, sample: sampling.Generated) -> Tensor:
+    """Antialiased renderings on white, (B, 4, size, size) in [-1, 1]; the last channel is coverage."""
+    colors, coverage = sampling.render(template, sample, GRID_SIZE * GRID_SUPERSAMPLING)
+    layers = torch.cat([colors + (1 - coverage), 2 * coverage - 1], dim=1)
+    return F.avg_pool2d(layers, GRID_SUPERSAMPLING)

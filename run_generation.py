@@ -1,0 +1,116 @@
+"""Stage 4: trains, evaluates and samples the GAN that generates textured meshes in UV space.
+
+Examples:
+  # Train; the same command resumes an interrupted run
+  python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 32 --num_discriminators 3 --epochs 800
+
+  # Train a narrow network on a laptop
+  python run_generation.py --name birds_singletpl --dataset photobirds --texture_resolution 128 --width 0.25 --batch_size 16 --iters 3000
+
+  # Frechet inception distance of the best checkpoint
+  python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 64 --evaluate --which_epoch best
+
+  # Forty meshes as .obj, .mtl and .png, and a picture of all of them
+  python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 10 --export_sample --how_many 40
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from data.definitions import CATEGORIES
+from models.losses import GAN_LOSSES
+from pipeline import evaluation, export, generation
+from pipeline.generation_config import make_config
+from utils import cli, distributed
+
+
+# fmt: off
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser; its defaults are the only ones."""
+    parser = cli.Parser(description=__doc__)
+    group = parser.add_argument_group("required")
+    group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_gan/")
+    group.add_argument("--dataset", required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, or `all`")
+
+    group = parser.add_argument_group("what to do (default: train)")
+    group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")
+    group.add_argument("--export_sample", action="store_true", help="write generated meshes and a picture of them to output/")
+    group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
+    group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
+    group.add_argument("--filter_class", choices=CATEGORIES, metavar="CATEGORY", help="evaluate or sample one category of a class-conditional model")
+    group.add_argument("--truncation_sigma", type=cli.positive_float, default=1.0, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: %(default)s)")
+    group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
+    group.add_argument("--proxy_distance", action="store_true", help="distance in features of an untrained network instead of FID; not comparable with any FID")
+
+    group = parser.add_argument_group("model")
+    group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the pseudo-ground-truth (default: read off the name)")
+    group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_{16,31}rings.obj (default: 31 rings)")
+    group.add_argument("--texture_resolution", type=int, choices=[128, 256, 512, 1024], default=512, help="texture size in texels (default: %(default)s)")
+    group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
+    group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
+    group.add_argument("--latent_dim", type=cli.positive_int, default=64, metavar="N", help="size of the latent code (default: %(default)s)")
+    group.add_argument("--num_discriminators", type=int, choices=[2, 3], help="scales of the discriminator (default: 3 from 512 texels on, else 2)")
+    group.add_argument("--symmetric_g", action=argparse.BooleanOptionalAction, default=True, help="generate half of each map and mirror it (the only mode)")
+    group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization of the generator (default: %(default)s)")
+    group.add_argument("--norm_d", choices=["instance", "none"], default="none", help="normalization of the discriminator (default: %(default)s)")
+    group.add_argument("--conditional_class", action="store_true", help="condition on the category")
+    group.add_argument("--conditional_semantics", action="store_true", help="condition on the part segmentation in UV space")
+    group.add_argument("--texture_only", action="store_true", help="generate textures for the meshes of the pseudo-ground-truth")
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 600)")
+    group.add_argument("--iters", type=cli.positive_int, metavar="N", help="steps of either network, instead of --epochs")
+    group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="samples per step over all devices (default: %(default)s)")
+    group.add_argument("--loss", choices=GAN_LOSSES, default="hinge", help="adversarial loss (default: %(default)s)")
+    group.add_argument("--mask_output", action=argparse.BooleanOptionalAction, default=True, help="score only where the real texture was observed")
+    group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.0001, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
+    group.add_argument("--lr_g", type=cli.positive_float, default=0.0001, metavar="RATE", help="learning rate of the generator (default: %(default)s)")
+    group.add_argument("--lr_d", type=cli.positive_float, default=0.0004, metavar="RATE", help="learning rate of the discriminator (default: %(default)s)")
+    group.add_argument("--lr_decay_after", type=cli.positive_int, default=100000, metavar="EPOCH", help="from this epoch on the rates fall linearly to 0 (default: %(default)s)")
+    group.add_argument("--d_steps_per_g", type=cli.positive_int, default=2, metavar="N", help="discriminator steps per generator step (default: %(default)s)")
+    group.add_argument("--g_running_average_alpha", type=cli.fraction, default=0.999, metavar="DECAY", help="decay of the averaged generator (default: %(default)s)")
+    group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
+    group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load data (default: %(default)s)")
+
+    group = parser.add_argument_group("output, intervals in epochs")
+    group.add_argument("--checkpoint_freq", type=cli.positive_int, metavar="N", help="between numbered checkpoints (default: 20; with --iters 30 in all)")
+    group.add_argument("--save_freq", type=cli.positive_int, default=5, metavar="N", help="between saves of the latest state (default: %(default)s)")
+    group.add_argument("--evaluate_freq", type=cli.positive_int, metavar="N", help="between evaluations (default: 20; with --iters 30 in all)")
+    group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_gan/")
+    cli.add_common_options(parser)
+    return parser
+# fmt: on
+
+
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses combinations that have no meaning."""
+    if args.epochs and args.iters:
+        parser.error("--epochs and --iters exclude each other")
+    if not args.symmetric_g:
+        parser.error("--no-symmetric_g: only mirror-symmetric generation is supported")
+    if args.filter_class and not (args.conditional_class and (args.evaluate or args.export_sample)):
+        parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
+    if args.num_discriminators == 3 and args.texture_resolution < 512:
+        parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
+    if args.which_epoch == "best" and not (args.evaluate or args.export_sample):
+        parser.error("--which_epoch best needs --evaluate or --export_sample")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and runs one of the three tasks."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_options(parser, args)
+    devices = distributed.resolve_devices(args.gpu_ids)
+    config = make_config(vars(args))
+    if args.export_sample:
+        task = export.export_sample
+    elif args.evaluate:
+        task = evaluation.evaluate
+    else:
+        task = generation.train
+    distributed.launch(task, devices, config)
+
+
+if __name__ == "__main__":
+    cli.run(main)

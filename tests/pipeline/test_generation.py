@@ -1,0 +1,246 @@
+"""Training, evaluation and export of the GAN on a handful of made textures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from scipy import stats
+
+import run_generation
+from data import artifacts
+from pipeline import evaluation, generation, sampling
+from pipeline.generation_config import make_config
+from utils import checkpoint
+from utils.cli import UserError
+
+COUNT = 5
+OPTIONS = ["--name", "toy_singletpl", "--dataset", "toy", "--texture_resolution", "128"]
+OPTIONS += ["--width", "0.05", "--batch_size", "3", "--num_workers", "0", "--gpu_ids", "cpu"]
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pseudo-ground-truth of five colored spheres."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(COUNT):
+        alpha = np.ones((1, 128, 128))
+        texture = np.broadcast_to(rng.uniform(-0.8, 0.8, (3, 1, 1)), (3, 128, 128))
+        item = artifacts.PseudoItem(
+            mesh=rng.normal(0, 0.02, (3, 32, 32)),
+            seg=np.full((2, 128, 128), 0.5),
+            texture=texture,
+            texture_alpha=alpha,
+            image=rng.uniform(-1, 1, (4, 299, 299)),
+            category=0,
+        )
+        artifacts.save_pseudo_item("toy", 128, "singletpl", i, item)
+    rotation = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(COUNT, 4))))
+    metadata = artifacts.PoseMetadata(
+        scale=torch.full((COUNT, 1), 0.6),
+        translation=torch.zeros(COUNT, 3),
+        rotation=rotation.float(),
+        z0=torch.full((COUNT, 1), 2.0),
+        category=torch.zeros(COUNT, dtype=torch.int64),
+        paths=[f"{i}.jpg" for i in range(COUNT)],
+    )
+    artifacts.save_metadata("toy", "singletpl", metadata)
+    return tmp_path
+
+
+def run(*options: str) -> None:
+    run_generation.main([*OPTIONS, *options])
+
+
+def weights(folder: str = "checkpoints_gan/toy_singletpl") -> dict:
+    return checkpoint.load(checkpoint.resolve(folder, "latest"))
+
+
+def save_statistics(seed: int = 0) -> None:
+    features = torch.rand(
+        40, evaluation.ProxyFeatures().dimension, generator=torch.manual_seed(seed)
+    )
+    values = features.double().numpy()
+    # As many samples as there were images are generated
+    statistics = artifacts.FeatureStatistics(values.mean(0), np.cov(values.T), 4)
+    artifacts.save_statistics("toy", statistics, "proxy")
+
+
+def assert_equal(first: object, second: object) -> None:
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        assert isinstance(second, torch.Tensor)
+        assert torch.equal(first, second)
+    elif isinstance(first, list):
+        assert isinstance(second, list)
+        for a, b in zip(first, second, strict=True):
+            assert_equal(a, b)
+    else:
+        assert first == second
+
+
+def test_resumed_training_equals_uninterrupted_bitwise(toy: Path) -> None:
+    run("--iters", "8")
+    uninterrupted = weights()
+    (toy / "checkpoints_gan").rename(toy / "first")
+    run("--iters", "5")
+    run("--iters", "8")
+    resumed = weights()
+    for state in (uninterrupted, resumed):
+        del state["args"]
+    assert_equal(uninterrupted, resumed)
+
+
+def test_a_finished_run_is_not_trained_again(toy: Path) -> None:
+    run("--iters", "3")
+    before = weights()
+    run("--iters", "3")
+    assert_equal(before, weights())
+
+
+def test_another_width_is_refused_in_one_line(toy: Path) -> None:
+    run("--iters", "1")
+    with pytest.raises(UserError, match=r"width=0.05.*0.1"):
+        run("--iters", "1", "--width", "0.1")
+    with pytest.raises(UserError, match=r"width=0.05.*0.1"):
+        run("--export_sample", "--width", "0.1")
+
+
+def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
+    run("--iters", "1")
+    first = weights()
+    run("--iters", "3")
+    last = weights()
+    assert not torch.equal(
+        first["discriminator"]["d1.conv1.weight_orig"],
+        last["discriminator"]["d1.conv1.weight_orig"],
+    )
+    start = make_config(vars(run_generation.build_parser().parse_args(OPTIONS)))
+    untrained = generation.Gan(start, 0, 0, torch.device("cpu")).state_dict()
+    name = "conv_final.weight"
+    assert not torch.equal(untrained["generator"][name], first["generator"][name])
+    expected = 0.1 * untrained["generator"][name] + 0.9 * first["generator"][name]
+    torch.testing.assert_close(first["generator_running_avg"][name], expected)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--conditional_class", "--conditional_semantics", "--texture_only"]
+)
+def test_conditional_models_train_and_export(toy: Path, flag: str) -> None:
+    run("--iters", "2", flag)
+    run("--export_sample", "--how_many", "1", flag)
+    assert (toy / "output/toy_singletpl/mesh_0.obj").exists()
+
+
+def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "7")
+    folder = toy / "output/toy_singletpl"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(first) == sorted(
+        f"mesh_{i}.{suffix}" for i in range(7) for suffix in ("obj", "mtl", "png")
+    )
+    with Image.open(toy / "output/toy_singletpl.png") as picture:
+        assert picture.size == (7 * 256, 256)
+    run("--export_sample", "--how_many", "7", "--batch_size", "2")
+    for path in folder.iterdir():
+        if path.suffix == ".obj":
+            a = np.array(
+                [
+                    line.split()[1:]
+                    for line in first[path.name].decode().splitlines()
+                    if line[:2] == "v "
+                ],
+                float,
+            )
+            b = np.array(
+                [line.split()[1:] for line in path.read_text().splitlines() if line[:2] == "v "],
+                float,
+            )
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_exported_meshes_are_closed_and_outward(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "1")
+    mesh = trimesh.load_mesh(toy / "output/toy_singletpl/mesh_0.obj", process=False)
+    positions = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
+    assert positions.is_watertight
+    assert positions.volume > 0
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(toy: Path) -> None:
+    run("--iters", "1")
+    save_statistics()
+    scores = []
+    for batch_size in ("2", "3"):
+        run("--evaluate", "--proxy_distance", "--batch_size", batch_size)
+        lines = (toy / "checkpoints_gan/toy_singletpl/metrics.jsonl").read_text().splitlines()
+        scores.append([json.loads(line) for line in lines if "proxy" in line][-1])
+    for key in ("proxy", "proxy_texture_only", "proxy_mesh_only"):
+        assert scores[0][key] == pytest.approx(scores[1][key], rel=1e-4)
+
+
+def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
+    run("--iters", "4", "--checkpoint_freq", "1")
+    save_statistics()
+    folder = toy / "checkpoints_gan/toy_singletpl"
+    with open(folder / "metrics.jsonl", "a") as file:
+        for step, value in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0)):
+            file.write(json.dumps({"step": step, "proxy": value}) + "\n")
+    args = [*OPTIONS, "--evaluate", "--proxy_distance", "--which_epoch", "best"]
+    config = make_config(vars(run_generation.build_parser().parse_args(args)))
+    chosen = evaluation.choose_checkpoint(config, torch.device("cpu"))
+    assert chosen == checkpoint.path_of("checkpoints_gan/toy_singletpl", 2)
+
+
+def test_evaluation_without_statistics_says_how_to_make_them(toy: Path) -> None:
+    run("--iters", "1")
+    with pytest.raises(UserError, match=r"run_reconstruction.py .*--generate_pseudogt"):
+        run("--evaluate")
+
+
+def test_latent_codes_follow_the_truncated_normal_and_their_number() -> None:
+    codes = sampling.latent_codes(range(400), 16, sigma=1.0, seed=0)
+    assert codes.abs().max() <= 1
+    assert stats.kstest(codes.flatten(), stats.truncnorm(-1, 1).cdf).pvalue > 0.01
+    torch.testing.assert_close(sampling.latent_codes([7, 9], 16, 1.0, 0), codes[[7, 9]])
+
+
+def test_rows_are_drawn_without_replacement_before_they_repeat() -> None:
+    rows = sampling.sample_rows(range(10, 15), 12, seed=1)
+    assert len(rows) == 12
+    assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(10, 15))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 1.0), (9.9, 1.0), (10, 1.0), (15, 0.5), (20, 0.0)]
+)
+def test_learning_rate_falls_linearly_to_zero(epoch: float, factor: float) -> None:
+    assert generation.learning_rate_factor(epoch, 10, 20) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "3", "--iters", "3"],
+        ["--filter_class", "car"],
+        ["--num_discriminators", "3"],
+        ["--no-symmetric_g"],
+        ["--which_epoch", "best"],
+        ["--how_many", "0"],
+        ["--texture_resolution", "100"],
+    ],
+)
+def test_meaningless_options_are_usage_errors(toy: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        run(*options)
+    assert error.value.code == 2
