@@ -14,7 +14,7 @@ import importlib
 import os
 from importlib.util import find_spec
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,14 +93,8 @@ def rasterize(
     options = _options(size, sharpness, soft, cull, box_length, max_faces)
     module = _load(_choose(backend, vertices.device))
     device = _device(module, vertices)
-    images = module.rasterize(
-        vertices.to(device),
-        faces.to(device),
-        None if values is None else values.to(device),
-        None if corners is None else corners.to(device),
-        options,
-    )
-    return Raster(*(None if image is None else image.to(vertices.device) for image in images))
+    inputs = (_to(tensor, device) for tensor in (vertices, faces, values, corners))
+    return Raster(*[_to(image, vertices.device) for image in module.rasterize(*inputs, options)])
 
 
 def silhouette_loss(
@@ -183,6 +177,10 @@ def _device(module: ModuleType, vertices: Tensor) -> torch.device:
     """Where a backend works: on the device of the vertices if it can, else on the one it names."""
     only = getattr(module, "DEVICE", None)
     return vertices.device if only is None or only == vertices.device.type else torch.device(only)
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Any:
+    return None if tensor is None else tensor.to(device)
 
 
 def _options(

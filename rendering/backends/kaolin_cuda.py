@@ -1,8 +1,7 @@
 """Rasterizer of NVIDIA Kaolin (0.11 or later), which needs CUDA; loaded only where both exist."""
 
 import torch
-from kaolin.render.mesh import dibr_rasterization
-from kaolin.render.mesh import rasterize as hard_rasterization
+from kaolin.render import mesh as kaolin_mesh  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from rendering.backends import Options, composed
@@ -28,7 +27,7 @@ def rasterize(
     towards = normal if options.cull else torch.ones_like(normal)
     alpha = None
     if options.soft:
-        image, alpha, face_index = dibr_rasterization(
+        image, alpha, face_index = kaolin_mesh.dibr_rasterization(
             options.size,
             options.size,
             z,
@@ -41,7 +40,7 @@ def rasterize(
         )
         alpha = alpha.unsqueeze(1)
     else:
-        image, face_index = hard_rasterization(
+        image, face_index = kaolin_mesh.rasterize(
             options.size, options.size, z, xy, shown, valid_faces=towards >= 0
         )
     attributes = None if values is None else image.permute(0, 3, 1, 2)

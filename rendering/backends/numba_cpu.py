@@ -165,7 +165,7 @@ class _SilhouetteLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
         return gradients[0][:, None, None] * gradient, None, None, None, None
 
@@ -206,7 +206,7 @@ class _SoftSilhouette(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         weights = _array(functional.pad(gradients[0].flatten(1), (0, 1)))
         gradient = torch.zeros(ctx.shape)
         result = gradient.numpy()
@@ -235,7 +235,7 @@ class _Interpolation(torch.autograd.Function):
         image = vertices.new_zeros((batch, values.shape[2], size, size))
         inputs = [_array(vertices), _indices(faces), _array(values), _indices(corners)]
         ctx.save_for_backward(vertices, values, faces, corners, face_index)
-        index, result = face_index.numpy(), image.flatten(2).numpy()
+        index, result = face_index.numpy(), image.numpy()
 
         def interpolate(begin: int, end: int) -> None:
             for b in range(begin, end):
@@ -247,21 +247,22 @@ class _Interpolation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         vertices, values, faces, corners, face_index = ctx.saved_tensors
         inputs = [_array(vertices), _indices(faces), _array(values), _indices(corners)]
         results = [torch.zeros(tensor.shape, dtype=torch.float64) for tensor in (vertices, values)]
         arrays, index = [result.numpy() for result in results], face_index.numpy()
-        image = _array(gradients[0]).reshape(len(vertices), values.shape[2], -1)
+        image, need_values = _array(gradients[0]), ctx.needs_input_grad[1]
 
         def scatter(begin: int, end: int) -> None:
             for b in range(begin, end):
-                gradient = [array[b] for array in arrays]
-                mesh = _of_image(inputs, b)
-                numba_interpolation.interpolation_gradient(*mesh, index[b], image[b], *gradient)
+                mesh, targets = _of_image(inputs, b), [array[b] for array in arrays]
+                numba_interpolation.interpolation_gradient(
+                    *mesh, index[b], image[b], *targets, need_values
+                )
 
         _map(scatter, len(vertices))
-        return results[0].float(), results[1].float(), None, None, None
+        return results[0].float(), results[1].float() if need_values else None, None, None, None
 
 
 def _of_image(inputs: list[Array], b: int) -> tuple[Array, Array, Array, Array]:

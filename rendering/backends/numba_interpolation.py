@@ -23,12 +23,6 @@ def _plane(vertices: Array, faces: Array, f: int) -> Any:
 
 
 @compiled
-def _center(p: int, size: int) -> Any:
-    """Screen position of a pixel center."""
-    return (2.0 * (p % size) + 1.0 - size) / size, (size - 2.0 * (p // size) - 1.0) / size
-
-
-@compiled
 def interpolate(
     vertices: Array, faces: Array, values: Array, corners: Array, face_index: Array, image: Array
 ) -> None:
@@ -40,25 +34,28 @@ def interpolate(
         values: (N, C).
         corners: (F, 3) unsigned indices of the values at the corners of faces.
         face_index: (size, size) visible face, -1 for none.
-        image: (C, size * size), zero at first.
+        image: (C, size, size), zero at first.
     """
     size = face_index.shape[0]
     previous = np.int64(-1)
     ax = ay = w1x = w1y = w2x = w2y = 0.0
-    for p in range(size * size):
-        f = face_index[p // size, p % size]
-        if f < 0:
-            continue
-        if f != previous:
-            ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
-            previous = f
-        x, y = _center(p, size)
-        w1 = (x - ax) * w1x + (y - ay) * w1y
-        w2 = (x - ax) * w2x + (y - ay) * w2y
-        a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
-        for k in range(values.shape[1]):
-            value = values[a, k]
-            image[k, p] = value + w1 * (values[b, k] - value) + w2 * (values[c, k] - value)
+    for j in range(size):
+        y = (size - 1 - 2 * j) / size
+        for i in range(size):
+            f = face_index[j, i]
+            if f < 0:
+                continue
+            if f != previous:
+                ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
+                previous = f
+            x = (2 * i + 1 - size) / size - ax
+            w1 = x * w1x + (y - ay) * w1y
+            w2 = x * w2x + (y - ay) * w2y
+            a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
+            for k in range(values.shape[1]):
+                value = values[a, k]
+                mixed = value + w1 * (values[b, k] - value) + w2 * (values[c, k] - value)
+                image[k, j, i] = mixed
 
 
 @compiled
@@ -71,6 +68,7 @@ def interpolation_gradient(
     gradient: Array,
     vertex_gradient: Array,
     value_gradient: Array,
+    need_values: bool,
 ) -> None:
     """Adds the gradients of vertices (x and y) and values.
 
@@ -83,38 +81,42 @@ def interpolation_gradient(
         values: (N, C).
         corners: (F, 3) unsigned indices of the values at the corners of faces.
         face_index: (size, size) visible face, -1 for none.
-        gradient: (C, size * size) gradient of the image.
+        gradient: (C, size, size) gradient of the image.
         vertex_gradient: (V, 3) float64, changed in place.
-        value_gradient: (N, C) float64, changed in place.
+        value_gradient: (N, C) float64, changed in place if `need_values`.
+        need_values: whether anyone asks for the gradient of the values.
     """
     size = face_index.shape[0]
     previous = np.int64(-1)
     ax = ay = w1x = w1y = w2x = w2y = 0.0
-    for p in range(size * size):
-        f = face_index[p // size, p % size]
-        if f < 0:
-            continue
-        if f != previous:
-            ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
-            previous = f
-        x, y = _center(p, size)
-        w1 = (x - ax) * w1x + (y - ay) * w1y
-        w2 = (x - ax) * w2x + (y - ay) * w2y
-        w0 = 1.0 - w1 - w2
-        a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
-        along1 = along2 = 0.0
-        for k in range(values.shape[1]):
-            g = np.float64(gradient[k, p])
-            along1 += g * (values[b, k] - values[a, k])
-            along2 += g * (values[c, k] - values[a, k])
-            value_gradient[a, k] += w0 * g
-            value_gradient[b, k] += w1 * g
-            value_gradient[c, k] += w2 * g
-        slope_x, slope_y = along1 * w1x + along2 * w2x, along1 * w1y + along2 * w2y
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        vertex_gradient[a, 0] -= w0 * slope_x
-        vertex_gradient[a, 1] -= w0 * slope_y
-        vertex_gradient[b, 0] -= w1 * slope_x
-        vertex_gradient[b, 1] -= w1 * slope_y
-        vertex_gradient[c, 0] -= w2 * slope_x
-        vertex_gradient[c, 1] -= w2 * slope_y
+    for j in range(size):
+        y = (size - 1 - 2 * j) / size
+        for i in range(size):
+            f = face_index[j, i]
+            if f < 0:
+                continue
+            if f != previous:
+                ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
+                previous = f
+            x = (2 * i + 1 - size) / size - ax
+            w1 = x * w1x + (y - ay) * w1y
+            w2 = x * w2x + (y - ay) * w2y
+            w0 = 1.0 - w1 - w2
+            a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
+            along1 = along2 = 0.0
+            for k in range(values.shape[1]):
+                g = np.float64(gradient[k, j, i])
+                along1 += g * (values[b, k] - values[a, k])
+                along2 += g * (values[c, k] - values[a, k])
+                if need_values:
+                    value_gradient[a, k] += w0 * g
+                    value_gradient[b, k] += w1 * g
+                    value_gradient[c, k] += w2 * g
+            slope_x, slope_y = along1 * w1x + along2 * w2x, along1 * w1y + along2 * w2y
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            vertex_gradient[a, 0] -= w0 * slope_x
+            vertex_gradient[a, 1] -= w0 * slope_y
+            vertex_gradient[b, 0] -= w1 * slope_x
+            vertex_gradient[b, 1] -= w1 * slope_y
+            vertex_gradient[c, 0] -= w2 * slope_x
+            vertex_gradient[c, 1] -= w2 * slope_y

@@ -9,14 +9,16 @@ kernel files.
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 from numba import njit
+from numba.core import config
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _is_writable(folder: Path) -> bool:
@@ -29,29 +31,32 @@ def _is_writable(folder: Path) -> bool:
 
 
 def cache_folder(source: Path) -> Path:
-    """Chooses the first writable of: NUMBA_CACHE_DIR, beside the source, user cache, temporary.
+    """Chooses the first writable of: NUMBA_CACHE_DIR, beside the source, user cache.
+
+    Where none is, every process compiles anew, in a temporary folder.
 
     Args:
         source: folder of the kernels, `numba_*.py`.
     """
     contents = b"".join(path.read_bytes() for path in sorted(source.glob("numba_*.py")))
     user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    temporary = Path(tempfile.gettempdir()) / f"textured_mesh_gan_{os.getuid()}"
-    places = [source / "__pycache__", user / "textured_mesh_gan", temporary]
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    for place in [Path(chosen), *places] if chosen else places:
+    places = [Path(chosen)] if chosen else []
+    for place in [*places, source / "__pycache__", user / "textured_mesh_gan"]:
         folder = place / f"kernels_{hashlib.sha256(contents).hexdigest()[:12]}"
         if _is_writable(folder):
             return folder
-    raise OSError(f"no writable folder for compiled code; tried {', '.join(map(str, places))}")
+    return Path(tempfile.mkdtemp())
 
 
-numba.config.CACHE_DIR = str(cache_folder(Path(__file__).parent))  # decorators read it
+config.CACHE_DIR = str(cache_folder(Path(__file__).parent))  # pyright: ignore[reportAttributeAccessIssue] - decorators read it
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
-compiled_sums = njit(  # loops that may be summed in another order, so that they vectorize
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"},
+compiled: Decorator = njit(nogil=True, cache=True, error_model="numpy")
+compiled_sums: Decorator = (
+    njit(  # loops that may be summed in another order, so that they vectorize
+        nogil=True,
+        cache=True,
+        error_model="numpy",
+        fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"},
+    )
 )

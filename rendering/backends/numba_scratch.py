@@ -22,7 +22,7 @@ class Scratch(NamedTuple):
     points: Array  # (V, 2) float32, vertices in pixels
     open: Array  # (size + 8, words + 1) uint64, bit masks; rows and words past the image are 0
     bands: Array  # (size / 8, words + 1) uint64, union of 8 rows of `open`
-    count: Array  # (size * size) uint8, faces met by each pixel
+    met: Array  # (size * size) uint8, faces met by each pixel
     keep: Array  # (size * size + LANES) float32, product of (1 - p)
     pixel: Array  # (capacity) uint32, flat pixel index of each fragment
     blocks: Array  # (capacity * BLOCK_ROWS) float32
@@ -44,7 +44,7 @@ def make_scratch(num_vertices: int, num_faces: int, size: int, capacity: int) ->
         points=np.zeros((num_vertices, 2), np.float32),
         open=np.zeros((size + 8, words), np.uint64),
         bands=np.zeros(((size + 7) // 8, words), np.uint64),
-        count=np.zeros(pixels, np.uint8),
+        met=np.zeros(pixels, np.uint8),
         keep=np.zeros(pixels + LANES, np.float32),
         pixel=np.zeros(capacity, np.uint32),
         blocks=np.zeros(capacity * BLOCK_ROWS, np.float32),

@@ -4,7 +4,7 @@ Conventions as in `numba_coverage`. In the soft pass a pixel stays open while it
 has met fewer than `max_faces` faces.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -20,15 +20,16 @@ from rendering.backends.numba_coverage import (
     to_pixels,
     word_mask,
 )
-from rendering.backends.numba_jit import Array, compiled, compiled_sums
+from rendering.backends.numba_jit import Array, Decorator, compiled, compiled_sums
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch
 
+_intrinsic = cast(Decorator, intrinsic)
 _TINY = 1e-12  # squared pixels; edges shorter than this are points
 _LANES = np.uint64(LANES)
 _Y, _W1, _W2, _Q, _BLOCK = (np.uint64(row * LANES) for row in (1, 2, 3, 4, BLOCK_ROWS))
 
 
-@intrinsic
+@_intrinsic
 def _lowest_bit(typingctx: Any, bits: Any) -> Any:
     """Index of the lowest set bit of a non-zero uint64."""
 
@@ -38,7 +39,7 @@ def _lowest_bit(typingctx: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
-@intrinsic
+@_intrinsic
 def _float_from_bits(typingctx: Any, bits: Any) -> Any:
     """Reinterprets an int32 as a float32."""
 
@@ -166,7 +167,7 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
 @compiled
 def _soften(
     faces: Array, size: int, sharpness: float, box_length: float, max_faces: int, s: Scratch
-) -> int:
+) -> Any:
     """Multiplies (1 - p) of all faces near each open pixel into `keep`, storing fragments.
 
     Returns the number of blocks of fragments, or -1 when the capacity was too small.
@@ -175,11 +176,11 @@ def _soften(
     center = np.float32(half)
     margin = box_length * 0.5 * size
     scaled = np.float32(sharpness * 4.0 / (size * size))
-    points, open_pixels, count, keep = s.points, s.open, s.count, s.keep
+    points, open_pixels, met, keep = s.points, s.open, s.met, s.keep
     pixel, blocks, starts = s.pixel, s.blocks, s.starts
     one, lane_mask = np.uint64(1), _LANES - np.uint64(1)
     nowhere = np.uint32(size * size)
-    count[:] = 0
+    met[:] = 0
     _summarize(open_pixels, size, s.bands)
     n = np.uint64(0)  # next block
     for f in range(faces.shape[0]):
@@ -205,8 +206,8 @@ def _soften(
                     bits &= bits - one
                     i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
                     p = np.uint64(j * size + i)
-                    count[p] += np.uint8(1)
-                    if count[p] == max_faces:
+                    met[p] += np.uint8(1)
+                    if met[p] == max_faces:
                         open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
                     pixel[m] = p
                     k = m // _LANES * _BLOCK + (m & lane_mask)
@@ -268,19 +269,19 @@ def scatter(
         scale: common factor.
         gradient: (V, 3), changed in place.
     """
-    scale = np.float32(scale)
+    factor = np.float32(scale)
     for f in range(faces.shape[0]):
         begin, end = starts[f], starts[f + 1]
         if begin == end:
             continue
         x0, y0, x1, y1, x2, y2 = _face_gradient(begin, end, pixel, blocks, weight)
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        gradient[a, 0] += scale * x0
-        gradient[a, 1] -= scale * y0
-        gradient[b, 0] += scale * x1
-        gradient[b, 1] -= scale * y1
-        gradient[c, 0] += scale * x2
-        gradient[c, 1] -= scale * y2
+        gradient[a, 0] += factor * x0
+        gradient[a, 1] -= factor * y0
+        gradient[b, 0] += factor * x1
+        gradient[b, 1] -= factor * y1
+        gradient[c, 0] += factor * x2
+        gradient[c, 1] -= factor * y2
 
 
 @compiled

@@ -1,17 +1,30 @@
 """The CPU rasterizer against the naive one, stored renderings, and its promises."""
 
+import importlib
+import multiprocessing
+import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from rendering.rasterizer import Raster, available_backends, rasterize, set_backend, silhouette_loss
+from rendering.backends import Options
+from rendering.backends.numba_jit import cache_folder
+from rendering.rasterizer import available_backends, rasterize, set_backend, silhouette_loss
 from utils.cli import UserError
 
 SIZE = 24
 SEEDS = range(4)
+
+
+def render(*arguments: Any, **options: Any) -> Any:
+    """Rasterizes; the type hides that members may be None, which the tests would stumble over."""
+    return rasterize(*arguments, **options)
 
 
 def random_mesh(seed: int, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -51,7 +64,7 @@ def small_sphere(batch: int = 4) -> tuple[Tensor, Tensor]:
     return scale * sphere + 0.1 * noise + 0.1 * sphere.roll(1, 1) ** 2, torch.tensor(faces)
 
 
-def gradients(raster: Raster, inputs: list[Tensor]) -> list[Tensor]:
+def gradients(raster: Any, inputs: list[Tensor]) -> list[Tensor]:
     """Gradients of a fixed random functional of the images."""
     generator = torch.Generator().manual_seed(5)
     total = torch.zeros((), dtype=torch.float64)
@@ -72,8 +85,8 @@ def test_alpha_and_its_gradient_equal_those_of_the_naive_rasterizer(seed: int, c
     vertices, faces = random_mesh(seed)
     vertices.requires_grad_()
     options = {"cull": cull, "box_length": 0.1, "sharpness": 300.0, "max_faces": 6}
-    fast = rasterize(vertices, faces, SIZE, backend="numba", **options)
-    naive = rasterize(vertices, faces, SIZE, backend="dense", **options)
+    fast = render(vertices, faces, SIZE, backend="numba", **options)
+    naive = render(vertices, faces, SIZE, backend="dense", **options)
     assert torch.equal(fast.coverage.double(), naive.coverage)
     torch.testing.assert_close(fast.alpha.double(), naive.alpha, rtol=0, atol=5e-5)
     (actual,), (expected,) = gradients(fast, [vertices]), gradients(naive, [vertices])
@@ -86,7 +99,7 @@ def test_attributes_and_their_gradients_equal_those_of_the_naive_rasterizer(seed
     attributes = torch.randn((2, 18, 3), generator=torch.Generator().manual_seed(seed))
     inputs = [vertices.requires_grad_(), attributes.requires_grad_()]
     fast, naive = (
-        rasterize(vertices, faces, SIZE, attributes=attributes, soft=False, backend=backend)
+        render(vertices, faces, SIZE, attributes=attributes, soft=False, backend=backend)
         for backend in ("numba", "dense")
     )
     assert torch.equal(fast.face_index, naive.face_index)
@@ -103,7 +116,7 @@ def test_uv_images_and_their_gradients_equal_those_of_the_naive_rasterizer(batch
     face_uvs = torch.arange(faces.numel()).reshape(faces.shape) % 30
     inputs = [vertices.requires_grad_(), uvs.requires_grad_()]
     fast, naive = (
-        rasterize(vertices, faces, SIZE, uvs=uvs, face_uvs=face_uvs, backend=backend)
+        render(vertices, faces, SIZE, uvs=uvs, face_uvs=face_uvs, backend=backend)
         for backend in ("numba", "dense")
     )
     assert fast.attributes.shape == (2, 2, SIZE, SIZE)
@@ -121,7 +134,7 @@ def test_naive_gradients_equal_finite_differences() -> None:
     faces = torch.tensor([[0, 1, 2]])
 
     def images(vertices: Tensor, attributes: Tensor) -> Tensor:
-        raster = rasterize(
+        raster = render(
             vertices,
             faces,
             6,
@@ -139,7 +152,7 @@ def test_naive_gradients_equal_finite_differences() -> None:
 def test_only_the_first_faces_count_outside_the_silhouette() -> None:
     vertices, faces = random_mesh(0, 1)
     few, all_faces = (
-        rasterize(vertices, faces, SIZE, sharpness=50.0, box_length=0.5, max_faces=n).alpha
+        render(vertices, faces, SIZE, sharpness=50.0, box_length=0.5, max_faces=n).alpha
         for n in (1, 255)
     )
     assert (few <= all_faces + 1e-6).all()
@@ -152,19 +165,19 @@ def test_stored_renderings_are_reproduced(shared: Path) -> None:
     vertices = torch.from_numpy(golden["camera_vertices"])
     faces = torch.from_numpy(sphere["faces"]).long()
     colors = torch.from_numpy(np.sin(0.19 * np.arange(2 * 962 * 4)).reshape(2, 962, 4)).float()
-    raster = rasterize(vertices, faces, 64, attributes=colors)
+    raster = render(vertices, faces, 64, attributes=colors)
     hard = torch.from_numpy(golden["hard"])
     torch.testing.assert_close(raster.coverage, hard, rtol=0, atol=1e-5)
     torch.testing.assert_close(raster.alpha, torch.from_numpy(golden["soft"]), rtol=0, atol=1e-4)
     torch.testing.assert_close(raster.attributes, torch.from_numpy(golden["vc"]), rtol=0, atol=1e-4)
-    sharp = rasterize(vertices, faces, 64, sharpness=70000.0).alpha
+    sharp = render(vertices, faces, 64, sharpness=70000.0).alpha
     torch.testing.assert_close(sharp, torch.from_numpy(golden["soft_sigma0.1"]), rtol=0, atol=1e-4)
 
 
 def everything(vertices: Tensor, faces: Tensor) -> list[Tensor]:
     """All images, losses and gradients of a batch."""
     vertices = vertices.clone().requires_grad_()
-    raster = rasterize(vertices, faces, SIZE, attributes=vertices.detach())
+    raster = render(vertices, faces, SIZE, attributes=vertices.detach())
     targets = torch.ones((1, SIZE, SIZE)).tril()
     index = torch.zeros(len(vertices), dtype=torch.int64)
     loss, iou = silhouette_loss(vertices, faces, targets, index)
@@ -196,7 +209,7 @@ def test_the_silhouette_loss_equals_its_definition(backend: str) -> None:
     ).float()
     index = torch.tensor([1, 0, 1])
     loss, iou = silhouette_loss(vertices, faces, targets, index, sharpness=700.0, backend=backend)
-    alpha = rasterize(vertices, faces, SIZE, sharpness=700.0).alpha[:, 0]
+    alpha = render(vertices, faces, SIZE, sharpness=700.0).alpha[:, 0]
     expected = (alpha - targets[index]).square().mean((1, 2))
     torch.testing.assert_close(loss, expected)
     inside, wanted = alpha > 0.5, targets[index] > 0.5
@@ -211,8 +224,8 @@ def test_the_silhouette_loss_equals_its_definition(backend: str) -> None:
 def test_a_mirrored_mesh_renders_the_mirrored_image() -> None:
     vertices, faces = small_sphere(2)
     mirrored = vertices * torch.tensor([-1.0, 1.0, 1.0])
-    original = rasterize(vertices, faces, SIZE, attributes=vertices[..., 2:])
-    reflection = rasterize(mirrored, faces.flip(1), SIZE, attributes=vertices[..., 2:])
+    original = render(vertices, faces, SIZE, attributes=vertices[..., 2:])
+    reflection = render(mirrored, faces.flip(1), SIZE, attributes=vertices[..., 2:])
     assert torch.equal(original.coverage, reflection.coverage.flip(3))
     torch.testing.assert_close(original.alpha, reflection.alpha.flip(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(original.attributes, reflection.attributes.flip(3))
@@ -222,7 +235,7 @@ def test_the_image_has_y_up_and_z_towards_the_viewer() -> None:
     triangle = torch.tensor([[0.5, 0.9], [0.2, 0.4], [0.8, 0.4]])  # upper right
     near, far = (torch.nn.functional.pad(triangle, (0, 1), value=z) for z in (0.5, -0.5))
     faces = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    raster = rasterize(torch.cat((far, near))[None], faces, 32, soft=False)
+    raster = render(torch.cat((far, near))[None], faces, 32, soft=False)
     rows, columns = raster.coverage[0, 0].nonzero().T
     assert rows.max() < 16 <= columns.min()
     assert raster.face_index[0][rows, columns].unique().tolist() == [1]
@@ -231,9 +244,9 @@ def test_the_image_has_y_up_and_z_towards_the_viewer() -> None:
 def test_faces_turned_away_are_invisible_unless_asked_for() -> None:
     vertices = torch.tensor([[[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]]])
     away = torch.tensor([[0, 2, 1]])
-    assert rasterize(vertices, away, SIZE).coverage.sum() == 0
-    double_sided = rasterize(vertices, away, SIZE, cull=False, attributes=vertices)
-    towards = rasterize(vertices, away.flip(1), SIZE, attributes=vertices)
+    assert render(vertices, away, SIZE).coverage.sum() == 0
+    double_sided = render(vertices, away, SIZE, cull=False, attributes=vertices)
+    towards = render(vertices, away.flip(1), SIZE, attributes=vertices)
     assert torch.equal(double_sided.coverage, towards.coverage)
     torch.testing.assert_close(double_sided.attributes, towards.attributes)
 
@@ -241,7 +254,7 @@ def test_faces_turned_away_are_invisible_unless_asked_for() -> None:
 @pytest.mark.parametrize("size", [1, 7, 63, 64, 65, 130])
 def test_every_size_shows_a_face_that_fills_the_image(size: int) -> None:
     vertices = torch.tensor([[[-9.0, -9.0, 0.0], [9.0, -9.0, 0.0], [0.0, 20.0, 0.0]]])
-    raster = rasterize(vertices, torch.tensor([[0, 1, 2]]), size)
+    raster = render(vertices, torch.tensor([[0, 1, 2]]), size)
     assert raster.coverage.min() == raster.alpha.min() == 1
 
 
@@ -251,7 +264,7 @@ def test_many_huge_faces_need_more_room_than_is_set_aside() -> None:
     faces = torch.arange(120).reshape(40, 3)  # all turned away: no coverage, 30 faces a pixel
     targets, index = torch.zeros((1, 100, 100)), torch.tensor([0])
     loss, _ = silhouette_loss(vertices, faces, targets, index, sharpness=0.01)
-    expected = rasterize(vertices, faces, 100, sharpness=0.01).alpha.square().mean()
+    expected = render(vertices, faces, 100, sharpness=0.01).alpha.square().mean()
     torch.testing.assert_close(loss[0], expected)
     (gradient,) = torch.autograd.grad(loss.sum(), vertices)
     assert gradient[0, :90].abs().sum() > 0
@@ -262,7 +275,7 @@ def test_many_huge_faces_need_more_room_than_is_set_aside() -> None:
 def test_an_empty_batch_gives_empty_images(backend: str) -> None:
     vertices, faces = small_sphere(1)
     none = vertices[:0].requires_grad_()
-    raster = rasterize(none, faces, SIZE, attributes=none, backend=backend)
+    raster = render(none, faces, SIZE, attributes=none, backend=backend)
     assert raster.attributes.shape == (0, 3, SIZE, SIZE)
     assert raster.coverage.shape == raster.alpha.shape == (0, 1, SIZE, SIZE)
     assert raster.face_index.shape == (0, SIZE, SIZE)
@@ -273,7 +286,7 @@ def test_an_empty_batch_gives_empty_images(backend: str) -> None:
 
 def test_a_mesh_without_faces_is_invisible() -> None:
     vertices, faces = small_sphere(1)
-    raster = rasterize(vertices, faces[:0], SIZE, attributes=vertices)
+    raster = render(vertices, faces[:0], SIZE, attributes=vertices)
     assert raster.coverage.sum() == raster.alpha.sum() == raster.attributes.abs().sum() == 0
 
 
@@ -282,24 +295,24 @@ def test_vertices_that_are_not_finite_are_refused(value: float) -> None:
     vertices, faces = small_sphere(1)
     vertices[0, 3, 1] = value
     with pytest.raises(ValueError, match="finite"):
-        rasterize(vertices, faces, SIZE)
+        render(vertices, faces, SIZE)
 
 
 def test_wrong_arguments_are_refused() -> None:
     vertices, faces = small_sphere(1)
     mask, index = torch.zeros((1, SIZE, SIZE)), torch.tensor([0])
     with pytest.raises(ValueError, match=r"vertices: expected shape \(B, V, 3\), got \(66, 3\)"):
-        rasterize(vertices[0], faces, SIZE)
+        render(vertices[0], faces, SIZE)
     with pytest.raises(ValueError, match="faces: expected indices"):
-        rasterize(vertices[:, :10], faces, SIZE)
+        render(vertices[:, :10], faces, SIZE)
     with pytest.raises(ValueError, match="faces: expected int64"):
-        rasterize(vertices, faces.int(), SIZE)
+        render(vertices, faces.int(), SIZE)
     with pytest.raises(ValueError, match="attributes"):
-        rasterize(vertices, faces, SIZE, attributes=vertices[:, 1:])
+        render(vertices, faces, SIZE, attributes=vertices[:, 1:])
     with pytest.raises(ValueError, match="face_uvs"):
-        rasterize(vertices, faces, SIZE, uvs=vertices[..., :2])
+        render(vertices, faces, SIZE, uvs=vertices[..., :2])
     with pytest.raises(ValueError, match="max_faces"):
-        rasterize(vertices, faces, SIZE, max_faces=0)
+        render(vertices, faces, SIZE, max_faces=0)
     with pytest.raises(ValueError, match="target_index"):
         silhouette_loss(vertices, faces, mask, index + 1)
     with pytest.raises(ValueError, match="targets"):
@@ -311,14 +324,86 @@ def test_backends_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     vertices, faces = small_sphere(1)
     assert {"numba", "dense"} <= set(available_backends())
     set_backend("dense")
-    assert rasterize(vertices, faces, SIZE).alpha.dtype == torch.float64
+    assert render(vertices, faces, SIZE).alpha.dtype == torch.float64
     set_backend("auto")
-    assert rasterize(vertices, faces, SIZE).alpha.dtype == torch.float32
+    assert render(vertices, faces, SIZE).alpha.dtype == torch.float32
     with pytest.raises(UserError, match="not known"):
         set_backend("opengl")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_processes_render(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMG_THREADS", "2")
+    vertices, faces = small_sphere(2)
+    expected = render(vertices, faces, SIZE).alpha.sum().item()  # starts the pool of the parent
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.apply_async(alpha_sum, (vertices.numpy(), faces.numpy()))
+        assert result.get(timeout=60) == expected
+
+
+def alpha_sum(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Renders in another process."""
+    raster = render(torch.from_numpy(vertices), torch.from_numpy(faces), SIZE)
+    return raster.alpha.sum().item()
+
+
+def test_machine_code_is_kept_where_one_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "numba_loops.py").write_text("first")
+    beside = cache_folder(source)
+    assert beside.parent == source / "__pycache__"
+    (source / "numba_loops.py").write_text("second")
+    assert cache_folder(source) != beside
+    shutil.rmtree(source / "__pycache__")
+    (source / "__pycache__").write_text("a file in the way, as in a folder that is read-only")
+    assert cache_folder(source).is_relative_to(tmp_path / "user")
+
+
+def test_the_kaolin_wrapper_speaks_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    vertices, faces = small_sphere(2)
+    seen = {}
+
+    def dibr(
+        height: int, width: int, z: Tensor, xy: Tensor, shown: Tensor, normal: Tensor, **more: Any
+    ) -> Any:
+        seen.update(more, shapes=[t.shape for t in (z, xy, shown, normal)])
+        raster = render(vertices, faces, height, attributes=vertices)
+        return raster.attributes.permute(0, 2, 3, 1), raster.alpha[:, 0], raster.face_index
+
+    mesh = SimpleNamespace(dibr_rasterization=dibr)
+    monkeypatch.setitem(sys.modules, "kaolin", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "kaolin.render", SimpleNamespace(mesh=mesh))
+    kaolin = importlib.import_module("rendering.backends.kaolin_cuda")
+    monkeypatch.delitem(sys.modules, "rendering.backends.kaolin_cuda")
+    expected = render(vertices, faces, SIZE, attributes=vertices)
+    actual = kaolin.rasterize(vertices, faces, vertices, faces, Options(SIZE))
+    for image, wanted in zip(actual, expected, strict=True):
+        assert torch.equal(image, wanted)
+    assert seen == {
+        "sigmainv": 7000.0,
+        "boxlen": 0.02,
+        "knum": 30,
+        "shapes": [(2, 128, 3), (2, 128, 3, 2), (2, 128, 3, 3), (2, 128)],
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_meshes_are_rendered_on_the_cpu_without_kaolin() -> None:
+    vertices, faces = small_sphere(2)
+    on_gpu = vertices.cuda().requires_grad_()
+    raster = render(on_gpu, faces.cuda(), SIZE, attributes=on_gpu, backend="numba")
+    assert raster.alpha.is_cuda
+    assert torch.equal(raster.alpha.cpu(), render(vertices, faces, SIZE).alpha)
+    assert torch.autograd.grad(raster.alpha.sum(), on_gpu)[0].is_cuda
 
 
 @pytest.mark.skipif("kaolin" in available_backends(), reason="Kaolin is installed")
 def test_a_missing_kaolin_is_told_in_one_line() -> None:
     with pytest.raises(UserError, match="needs a CUDA device and the package kaolin"):
-        rasterize(*small_sphere(1), SIZE, backend="kaolin")
+        render(*small_sphere(1), SIZE, backend="kaolin")
