@@ -1,7 +1,7 @@
 """Coats and plumages: procedural textures of the animal categories."""
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from data.synthetic.canvas import Canvas, step
 
@@ -15,7 +15,7 @@ BLACK, DARK, WHITE, CREAM = (
 
 def bird(canvas: Canvas) -> None:
     """Two-toned: back against belly; wings with bars, cap, banded tail, perhaps a spotted breast."""
-    back = canvas.hue((0.1, 0.85), (0.25, 0.85))
+    back = canvas.hue((0.15, 0.9), (0.35, 0.95))
     belly = canvas.pick(
         [WHITE, CREAM, (0.95, 0.8, 0.2), (0.9, 0.5, 0.2), (0.75, 0.2, 0.15), 1.25 * back]
     )
@@ -172,7 +172,7 @@ def giraffe(canvas: Canvas) -> None:
     seeds[:, 0] = np.abs(seeds[:, 0])
     warped = canvas.position + 0.008 * canvas.noise(25)[:, None]
     warped[:, 0] = np.abs(warped[:, 0])
-    distance, nearest = cKDTree(seeds).query(warped, k=2)
+    distance, nearest = map(np.asarray, KDTree(seeds).query(warped, k=2))
     shades = np.clip(1 + 0.16 * canvas.rng.normal(size=len(seeds)), 0.6, 1.4)[nearest[:, 0], None]
     patches = step(distance[:, 1] - distance[:, 0], canvas.rng.uniform(0.008, 0.018), 0.004)
     face = canvas.part("head", 0.02) + canvas.part("ear") + canvas.part("hoof")

@@ -1,16 +1,15 @@
 """Individuals of a category: its templates with named parts and keypoints, and smooth deformations."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from data.definitions import PART_NAMES
 from mesh_templates.build import FOLDER, SHAPES
 from mesh_templates.primitives import Distance
+from rendering.obj import load_mesh
 
 Points = NDArray[np.float64]
 
@@ -53,11 +52,10 @@ def load_templates(category: str, edge_length: float) -> list[Template]:
 
 def _load_template(name: str, edge_length: float) -> Template:
     shape = SHAPES[name]()
-    file = trimesh.load(Path(FOLDER) / "classes" / f"{name}.obj", force="mesh", process=False)
-    center = file.bounds.mean(axis=0) * [0, 1, 1]
+    file = load_mesh(FOLDER / "classes" / f"{name}.obj")
+    center = (file.vertices.min(axis=0) + file.vertices.max(axis=0)) / 2 * [0, 1, 1]
     unit = np.abs(file.vertices - center).max()
-    coarse_faces = np.asarray(file.faces, np.int64)
-    points, faces = split_edges(np.asarray(file.vertices), coarse_faces, edge_length * unit)
+    points, faces = split_edges(file.vertices, file.faces, edge_length * unit)
     vertices = (points - center) / unit
     parts = {p: shape.parts[p](points) / unit for p in PART_NAMES if p in shape.parts}
     return Template(
@@ -65,7 +63,7 @@ def _load_template(name: str, edge_length: float) -> Template:
         vertices=vertices,
         normals=_gradient(shape.distance, points, 1e-3 * unit),
         faces=faces,
-        coarse_faces=coarse_faces,
+        coarse_faces=file.faces,
         num_coarse=len(file.vertices),
         parts=parts,
         keypoints=_find_keypoints(vertices, parts),
@@ -123,7 +121,7 @@ def _gradient(distance: Distance, points: Points, step: float) -> Points:
 
 def _find_keypoints(vertices: Points, parts: dict[str, NDArray]) -> dict[str, int]:
     """Names the middles of all parts: left and right (+x is left), front and rear where there are two."""
-    tree = cKDTree(vertices)
+    tree = KDTree(vertices)
     keypoints = {}
     for name, distance in parts.items():
         for place, group in _front_and_rear(vertices[distance < 0]):
@@ -190,10 +188,11 @@ class Deformation:
 
     def normals(self, points: Points, moved: Points, normals: Points) -> Points:
         """Returns the unit normals (P, 3) of the surface whose points and normals were moved."""
-        helper = np.where(np.abs(normals[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]])
+        level = np.abs(normals[:, 2:]) < 0.9
+        helper = level * np.array([0.0, 0.0, 1.0]) + ~level * np.array([0.0, 1.0, 0.0])
         first = np.cross(helper, normals)
         first /= np.linalg.norm(first, axis=1, keepdims=True)
-        second, step = np.cross(normals, first), 1e-4
+        second, step = np.cross(normals, first).astype(float), 1e-4
         turned = np.cross(self(points + step * first) - moved, self(points + step * second) - moved)
         return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-20)
 

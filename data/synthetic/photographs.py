@@ -93,7 +93,10 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
     template = studio.templates[number]
     deformation = random_deformation(rng, 0.0 if studio.category in scenes.VEHICLES else 1.0)
     vertices = deformation(template.vertices)
-    view = scenes.random_view(vertices, studio.category, studio.size, rng)
+    # A songbird is modeled level and perches tilted; birds with long legs are modeled as they stand
+    pitch = 25.0 if studio.category == "bird" and "foot" not in template.parts else 3.0
+    rotation = scenes.random_rotation(studio.category, pitch, rng)
+    view = scenes.random_view(vertices, rotation, studio.category, studio.size, rng)
     surface = _render(template, deformation, vertices, view, studio.size)
     color = _paint(studio, template, surface, view, rng)
     image, coverage, depth = _develop(studio, surface, color, view, rng)
@@ -172,7 +175,7 @@ def _develop(
     if studio.category not in ("bird", "airplane"):
         back = scenes.cast_shadow(back, mask_box(coverage[:, :, 0] > 0), rng)
     image = front + (1 - coverage) * back
-    exposure = rng.uniform(0.85, 1.15) * (1 + rng.normal(0, 0.025, 3))
+    exposure = rng.uniform(0.9, 1.2) * (1 + rng.normal(0, 0.025, 3))
     image = image * exposure + rng.uniform(0.0, 0.025) * rng.standard_normal(
         image.shape, np.float32
     )
@@ -213,12 +216,13 @@ def _spoil(labels: NDArray, rng: np.random.Generator) -> NDArray | None:
     reach = max(labels.shape) / 256
     spoiled = np.zeros_like(labels)
     for label in np.unique(labels[labels > 0]):
-        region = labels == label
+        region: NDArray = labels == label
         change = int(np.round(rng.normal(0.3, 1.5) * reach))
         if change > 0:
-            region = ndimage.binary_dilation(region, iterations=change) & (labels > 0)
+            region = np.asarray(ndimage.binary_dilation(region, iterations=change), bool)
+            region &= labels > 0
         elif change < 0:
-            region = ndimage.binary_erosion(region, iterations=-change)
+            region = np.asarray(ndimage.binary_erosion(region, iterations=-change))
         if rng.random() < 0.1 and region.any():
             rows, columns = np.nonzero(region)
             angle = rng.uniform(0, 2 * np.pi)

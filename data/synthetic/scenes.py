@@ -53,25 +53,29 @@ class View(NamedTuple):
     height: int
 
 
-def random_rotation(category: str, rng: np.random.Generator) -> Tensor:
-    """Draws a view as photographers choose it: level, often from the side; birds tilt most."""
+def random_rotation(category: str, pitch: float, rng: np.random.Generator) -> Tensor:
+    """Draws a view as photographers choose it: level, often from the side.
+
+    What flies is tilted, by `pitch` degrees (head up) in the mean.
+    """
     side = rng.choice([0.0, 180.0]) + rng.normal(0, 22)
     azimuth = side if rng.random() < 0.55 else rng.uniform(0, 360)
     flying = category in ("bird", "airplane")
     elevation = np.clip(rng.normal(8, 12 if flying else 7), -25 if flying else -3, 35)
     roll = rng.normal(0, {"bird": 10, "airplane": 6}.get(category, 2))
-    pitch = {"bird": rng.normal(25, 18), "airplane": rng.normal(3, 5)}.get(category, 0.0)
+    tilt = rng.normal(pitch, 18 if category == "bird" else 5) if flying else 0.0
     view = quaternion.from_view(*torch.tensor([azimuth, elevation, roll], dtype=torch.float64))
     head_up = quaternion.from_axis_angle(
         torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64),
-        torch.tensor(pitch, dtype=torch.float64),
+        torch.tensor(tilt, dtype=torch.float64),
     )
     return quaternion.normalize(quaternion.multiply(view, head_up))
 
 
-def random_view(vertices: NDArray, category: str, size: int, rng: np.random.Generator) -> View:
+def random_view(
+    vertices: NDArray, rotation: Tensor, category: str, size: int, rng: np.random.Generator
+) -> View:
     """Draws a view in which the object fits into a photograph of at most `size` x `size` pixels."""
-    rotation = random_rotation(category, rng)
     distance = math.inf
     if category in VEHICLES:
         distance = float(rng.uniform(3.0, 7.0)) * float(np.abs(vertices).max())
@@ -226,6 +230,6 @@ def _landscape(ground: str, height: int, width: int, rng: np.random.Generator) -
     speckle = clouds(height, width, 8, rng)[:, :, None]
     image += (tint * (1 + 0.2 * speckle) - image) * trees * 0.9
     floor = _gradient(far, near, max(height - horizon, 1), width)
-    floor *= 1 + rng.uniform(0.04, 0.14) * clouds(*floor.shape[:2], 10, rng)[:, :, None]
+    floor *= 1 + rng.uniform(0.04, 0.14) * clouds(len(floor), width, 10, rng)[:, :, None]
     image[horizon:] = floor[: height - horizon]
     return image
