@@ -21,6 +21,7 @@ from torch.nn import functional
 from rendering.backends import Options, numba_coverage, numba_interpolation, numba_soft
 from rendering.backends.numba_jit import Array
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch, make_scratch
+from utils.cli import UserError
 
 DEVICE = "cpu"
 _CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
@@ -28,7 +29,10 @@ _CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
 
 def num_threads() -> int:
     """Number of threads that render."""
-    return int(os.environ.get("TMG_THREADS", 0)) or os.cpu_count() or 1
+    wanted = os.environ.get("TMG_THREADS") or str(os.cpu_count() or 1)
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f"TMG_THREADS: expected a positive number of threads, got {wanted!r}.")
+    return int(wanted)
 
 
 @cache

@@ -331,6 +331,13 @@ def test_backends_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         set_backend("opengl")
 
 
+@pytest.mark.parametrize("threads", ["0", "-1", "many"])
+def test_a_wrong_number_of_threads_is_told(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMG_THREADS", threads)
+    with pytest.raises(UserError, match="TMG_THREADS: expected a positive number"):
+        render(*small_sphere(2), SIZE)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forked_processes_render(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMG_THREADS", "2")
