@@ -154,6 +154,7 @@ def test_training_lowers_the_loss() -> None:
     assert records[-1]["reconstruction"] < 0.8 * records[0]["reconstruction"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_two_processes_train_like_one() -> None:
     options = ("--iters", "2", "--batch_size", "4")
