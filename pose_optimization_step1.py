@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=0.3, metavar="SCORE", help="agreement score below which a pose counts as confident in the report (default: %(default)s)")
 
     group = parser.add_argument_group("speed; the results do not depend on it")
-    group.add_argument("--batch_size", type=int, default=-1, metavar="N", help="images at a time over all devices; -1 chooses (default: %(default)s)")
+    group.add_argument("--batch_size", type=cli.automatic_int, default=-1, metavar="N", help="images at a time over all devices; -1 chooses (default: %(default)s)")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load images (default: %(default)s)")
     cli.add_common_options(parser)
     return parser
@@ -44,10 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and estimates the hypotheses."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.batch_size != -1 and args.batch_size < 1:
-        parser.error(f"--batch_size {args.batch_size}: expected a whole number above 0, or -1")
+    args = build_parser().parse_args(argv)
     devices = distributed.resolve_devices(args.gpu_ids)
     distributed.launch(
         silhouette.estimate_hypotheses, devices, silhouette.SilhouetteConfig(**vars(args))

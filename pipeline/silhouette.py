@@ -5,6 +5,7 @@ Section 3.1 of https://arxiv.org/abs/2103.15627.
 """
 
 import hashlib
+import os
 from dataclasses import asdict, dataclass
 
 import torch
@@ -246,12 +247,13 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
     templates = artifacts.load_templates(detections.category, config.mode)
     partial = _open_partial_results(config, detections, templates)
     rows = [row for row in distributed.shard(len(detections)) if row not in partial.rows]
+    dataset = ObjectImages(detections, config.image_resolution, rows=rows, cache=False)
     faces = MeshTemplate().faces.to(device)
     schedule = make_schedule(config)
     with progress(
         total=len(partial.rows) + len(rows), description="images", initial=len(partial.rows)
     ) as bar:
-        for images in _batches(config, detections, rows):
+        for images in load_batches(dataset, config.batch_size, config.num_workers):
             masks = images.image[:, 3].to(device)
             found = fit_poses(masks, templates.to(device), faces, schedule)
             partial.add([rows[i] for i in images.index], _to_tensors(found))
@@ -306,13 +308,13 @@ def _open_partial_results(
     return PartialResults(folder, settings, distributed.shard(len(detections)))
 
 
-def _batches(config: SilhouetteConfig, detections: Detections, rows: list[int]) -> DataLoader:
-    """Images of the given rows in batches of this process's share of --batch_size."""
-    dataset = ObjectImages(detections, config.image_resolution, rows=rows, cache=False)
+def load_batches(dataset: ObjectImages, batch_size: int, num_workers: int) -> DataLoader:
+    """Loads images in order, this process's share of the batch size at a time (-1: a few)."""
     size = IMAGES_PER_BATCH
-    if config.batch_size > 0:
-        size = max(1, config.batch_size // distributed.world_size())
-    return DataLoader(dataset, batch_size=size, num_workers=min(config.num_workers, len(rows)))
+    if batch_size > 0:
+        size = max(1, batch_size // distributed.world_size())
+    workers = min(num_workers, len(dataset), os.cpu_count() or 1)
+    return DataLoader(dataset, batch_size=size, num_workers=workers)
 
 
 def _to_tensors(hypotheses: Hypotheses) -> dict[str, Tensor]:

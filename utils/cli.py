@@ -106,6 +106,13 @@ def non_negative_int(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number, 0 or above")
 
 
+def automatic_int(text: str) -> int:
+    """Option type: 1, 2, ..., or -1 to let the program choose."""
+    return _number(
+        text, int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1"
+    )
+
+
 def positive_float(text: str) -> float:
     """Option type: a finite number above 0."""
     return _number(text, float, lambda value: value > 0, "a number above 0")

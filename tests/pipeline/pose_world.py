@@ -38,8 +38,10 @@ def poses(azimuth: list[float], elevation: list[float]) -> Pose:
     )
     pose = Pose(torch.ones(count, 1), torch.zeros(count, 2), rotation, torch.full((count, 1), 4.0))
     planar = project(body().expand(count, -1, -1), pose)[..., :2]
-    extent = (planar.amax(dim=1) - planar.amin(dim=1)).amax(dim=1, keepdim=True)
-    return pose._replace(scale=1.8 / extent)
+    low, high = planar.amin(dim=1), planar.amax(dim=1)
+    scale = 1.8 / (high - low).amax(dim=1, keepdim=True)
+    center = scale * (low + high) / 2
+    return pose._replace(scale=scale, translation=center * torch.tensor([-1.0, 1.0]))
 
 
 def draw(pose: Pose, size: int = SIZE) -> tuple[Tensor, Tensor]:
