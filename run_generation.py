@@ -18,10 +18,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import CATEGORIES
-from models.losses import GAN_LOSSES
-from pipeline import evaluation, export, generation
-from pipeline.generation_config import make_config
-from utils import cli, distributed
+from utils import cli
 
 
 # fmt: off
@@ -61,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 600)")
     group.add_argument("--iters", type=cli.positive_int, metavar="N", help="steps of either network, instead of --epochs")
     group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="samples per step over all devices (default: %(default)s)")
-    group.add_argument("--loss", choices=GAN_LOSSES, default="hinge", help="adversarial loss (default: %(default)s)")
+    group.add_argument("--loss", choices=["hinge", "ls", "original"], default="hinge", help="adversarial loss (default: %(default)s)")
     group.add_argument("--mask_output", action=argparse.BooleanOptionalAction, default=True, help="score only where the real texture was observed")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.0001, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
     group.add_argument("--lr_g", type=cli.positive_float, default=0.0001, metavar="RATE", help="learning rate of the generator (default: %(default)s)")
@@ -101,6 +98,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
+    # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
+    from pipeline import evaluation, export, generation
+    from pipeline.generation_config import make_config
+    from utils import distributed
+
     devices = distributed.resolve_devices(args.gpu_ids)
     config = make_config(vars(args))
     if args.export_sample:

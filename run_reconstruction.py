@@ -17,11 +17,7 @@ Examples:
 import argparse
 from collections.abc import Sequence
 
-from models.layers import NORMS
-from models.reconstruction import PREDICTION_TYPES, TEXTURE_RESOLUTIONS
-from pipeline import pseudo_ground_truth, reconstruction, reconstruction_evaluation
-from pipeline.reconstruction_config import make_config
-from utils import cli, distributed
+from utils import cli
 
 
 # fmt: off
@@ -44,11 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_31rings.obj")
     group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="H", help="size of the crops, a multiple of 32 (default: %(default)s)")
-    group.add_argument("--texture_resolution", type=int, choices=TEXTURE_RESOLUTIONS, default=128, help="size of the predicted texture (default: %(default)s)")
+    group.add_argument("--texture_resolution", type=int, choices=[64, 128, 256], default=128, help="size of the predicted texture (default: %(default)s)")
     group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
-    group.add_argument("--prediction_type", choices=PREDICTION_TYPES, default="both", help="what is predicted besides the mesh (default: %(default)s)")
+    group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
-    group.add_argument("--norm_g", choices=NORMS, default="syncbatch", help="normalization (default: %(default)s)")
+    group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
 
     group = parser.add_argument_group("training")
@@ -97,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
+    # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
+    from pipeline import pseudo_ground_truth, reconstruction, reconstruction_evaluation
+    from pipeline.reconstruction_config import make_config
+    from utils import distributed
+
     devices = distributed.resolve_devices(args.gpu_ids)
     options = {key: value for key, value in vars(args).items() if key != "pseudogt_path"}
     config = make_config(options)
