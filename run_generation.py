@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
     group.add_argument("--proxy_distance", action="store_true", help="distance in features of an untrained network instead of FID; not comparable with any FID")
 
-    group = parser.add_argument_group("model")
+    group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the pseudo-ground-truth (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_{16,31}rings.obj (default: 31 rings)")
     group.add_argument("--texture_resolution", type=int, choices=[128, 256, 512, 1024], default=512, help="texture size in texels (default: %(default)s)")

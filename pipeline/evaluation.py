@@ -83,6 +83,7 @@ def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]
     path = choose_checkpoint(config, device)
     run = RunDirectory(config.folder)
     configure_logging(config.folder / "log.txt")
+    config = sampling.with_architecture_of(path, config)
     dataset = sampling.optional_dataset(config)
     logger.info("evaluating %s", path)
     generator = _load(config, path, metadata, dataset, device)
@@ -101,7 +102,8 @@ def choose_checkpoint(config: GenerationConfig, device: torch.device) -> Path:
     )
     if config.which_epoch != "best":
         return checkpoint.resolve(config.folder, config.which_epoch, remedy)
-    checkpoint.resolve(config.folder, "latest", remedy)
+    latest = checkpoint.resolve(config.folder, "latest", remedy)
+    config = sampling.with_architecture_of(latest, config)
     run = RunDirectory(config.folder)
     candidates = dict(checkpoint.numbered(config.folder))
     measure = make_measure(config, device)

@@ -28,8 +28,9 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     """Writes `how_many` meshes to output/<run>/ and a picture of them to output/<run>.png."""
     rasterizer.set_backend(config.rasterizer)
     metadata = artifacts.load_metadata(config.dataset, config.mode)
-    dataset = sampling.optional_dataset(config)
     path = choose_checkpoint(config, device)
+    config = sampling.with_architecture_of(path, config)
+    dataset = sampling.optional_dataset(config)
     generator = sampling.load_generator(
         config,
         path,

@@ -24,7 +24,7 @@ from data.samplers import StepSampler, balanced_weights
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import Target, flatness, gan_loss, scale_weights
 from pipeline import evaluation, sampling
-from pipeline.generation_config import GenerationConfig
+from pipeline.generation_config import GENERATOR_OPTIONS, GenerationConfig
 from rendering import rasterizer
 from rendering.mesh_template import MeshTemplate
 from utils import checkpoint, distributed, seeding
@@ -36,16 +36,7 @@ logger = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10  # steps between records of the losses
 SAVES_WITH_ITERS = 30  # numbered checkpoints of a run whose length is given by --iters
-GENERATOR_OPTIONS = (
-    "texture_resolution",
-    "width",
-    "latent_dim",
-    "norm_g",
-    "conditional_class",
-    "conditional_semantics",
-    "mesh_path",
-)
-DISCRIMINATOR_OPTIONS = ("num_discriminators", "norm_d", "texture_only")
+DISCRIMINATOR_OPTIONS = ("num_discriminators", "norm_d")
 
 
 class Schedule(NamedTuple):

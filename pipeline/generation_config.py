@@ -7,6 +7,18 @@ from typing import Any
 
 from utils import cli
 
+# What the networks of a run depend on; a checkpoint that is applied brings its own values
+GENERATOR_OPTIONS = (
+    "texture_resolution",
+    "width",
+    "latent_dim",
+    "norm_g",
+    "conditional_class",
+    "conditional_semantics",
+    "mesh_path",
+    "texture_only",
+)
+
 
 @dataclass(frozen=True)
 class GenerationConfig:

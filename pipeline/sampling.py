@@ -6,6 +6,7 @@ A sample is a function of the seed and its own number, never of the batch that i
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from data import artifacts
 from data.definitions import CATEGORIES
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from models.generator import Generator
-from pipeline.generation_config import GenerationConfig
+from pipeline.generation_config import GENERATOR_OPTIONS, GenerationConfig
 from rendering import camera
 from rendering.camera import Pose
 from rendering.mesh_template import MeshTemplate
@@ -90,13 +91,6 @@ def load_generator(
     state = checkpoint.load(path, device)
     if "generator_running_avg" not in state:
         raise cli.UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
-    options = state.get("args", {})
-    for key in ("texture_resolution", "width", "latent_dim", "conditional_class"):
-        if key in options and options[key] != getattr(config, key):
-            raise cli.UserError(
-                f"{path} was trained with {key}={options[key]}; this command asks for "
-                f"{getattr(config, key)}. Add --{key} with the value of the training."
-            )
     generator = make_generator(config, num_classes, num_parts).to(device)
     try:
         generator.load_state_dict(state["generator_running_avg"])
@@ -104,6 +98,20 @@ def load_generator(
         reason = " ".join(str(error).split())[:200]
         raise cli.UserError(f"{path} holds a generator of another architecture: {reason}") from None
     return generator.eval().requires_grad_(False)
+
+
+def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
+    """Returns the options with those of the networks as they were when the checkpoint was trained."""
+    stored = checkpoint.load(path).get("args", {})
+    other = {
+        k: stored[k]
+        for k in GENERATOR_OPTIONS
+        if stored.get(k, getattr(config, k)) != getattr(config, k)
+    }
+    if other:
+        text = ", ".join(f"{key} {value}" for key, value in other.items())
+        logger.info("%s brings its own options: %s", path, text)
+    return replace(config, **other)
 
 
 def conditions(generator: Generator, batch: UVSample) -> list[Tensor | None]:

@@ -110,8 +110,13 @@ def test_another_width_is_refused_in_one_line(toy: Path) -> None:
     run("--iters", "1")
     with pytest.raises(UserError, match=r"width=0.05.*0.1"):
         run("--iters", "1", "--width", "0.1")
-    with pytest.raises(UserError, match=r"width=0.05.*0.1"):
-        run("--export_sample", "--width", "0.1")
+
+
+def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "1", "--width", "0.1", "--texture_resolution", "256")
+    with Image.open(toy / "output/toy_singletpl/mesh_0.png") as texture:
+        assert texture.size == (128, 128)
 
 
 def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
