@@ -82,9 +82,10 @@ class SpectralConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves (B, in, h, w) with the normalized weight."""
-        u, v = self._singular_vectors()
-        sigma = torch.dot(u, self.weight_orig.flatten(1) @ v)
-        weight = self.weight_orig / sigma
+        # The power iteration needs single precision, whatever the convolution runs in
+        with torch.autocast(x.device.type, enabled=False):
+            u, v = self._singular_vectors()
+            weight = self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
     @torch.no_grad()

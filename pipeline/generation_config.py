@@ -52,6 +52,7 @@ class GenerationConfig:
     batch_size: int
     loss: str
     mask_output: bool
+    bfloat16: bool
     mesh_regularization: float
     lr_g: float
     lr_d: float

@@ -155,7 +155,7 @@ def train_step(
     network.train()
     own = labels.select(batch.index)
     seen = torch.where(flips[:, None, None, None], batch.image.flip(-1), batch.image)
-    prediction = predict(network, scene, seen, own)
+    prediction = predict(network, scene, seen, own, bfloat16=config.bfloat16)
     losses = compute_losses(prediction, scene, batch, own, config, step)
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()

@@ -40,6 +40,7 @@ class ReconstructionConfig:
     semi_fraction: float
     lr: float
     lr_decay_every: int | None
+    bfloat16: bool
     continue_train: bool
     num_workers: int
     no_prefetch: bool

@@ -96,7 +96,12 @@ def make_network(
 
 
 def predict(
-    network: ReconstructionNetwork, scene: Scene, image: Tensor, labels: Labels
+    network: ReconstructionNetwork,
+    scene: Scene,
+    image: Tensor,
+    labels: Labels,
+    *,
+    bfloat16: bool = False,
 ) -> Prediction:
     """Estimates meshes and places them under the poses of the labels.
 
@@ -105,10 +110,14 @@ def predict(
         scene: what the images share.
         image: (B, 4, h, h) crops.
         labels: of the B images.
+        bfloat16: runs the network, and nothing else, in mixed precision.
     """
     image = image.contiguous(memory_format=torch.channels_last)
     selection = scene.selection[labels.category]
-    texture, displacement_map, parts = network(image, labels.category, selection)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16):
+        maps = network(image, labels.category, selection)
+    texture, displacement_map, parts = (None if x is None else x.float() for x in maps)
+    assert displacement_map is not None
     vertices = scene.sphere.deform(displacement_map)
     screen = project(vertices, labels.pose)
     return Prediction(displacement_map, texture, parts, vertices, screen)

@@ -139,7 +139,7 @@ def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
 @pytest.mark.parametrize(
     "flag", ["--conditional_class", "--conditional_semantics", "--texture_only"]
 )
-def test_conditional_models_train_and_export(toy: Path, flag: str) -> None:
+def test_every_kind_of_model_trains_and_exports(toy: Path, flag: str) -> None:
     run("--iters", "2", flag)
     run("--export_sample", "--how_many", "1", flag)
     assert (toy / "output/toy_singletpl/mesh_0.obj").exists()
