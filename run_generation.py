@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--lr_decay_after", type=cli.positive_int, default=100000, metavar="EPOCH", help="from this epoch on the rates fall linearly to 0 (default: %(default)s)")
     group.add_argument("--d_steps_per_g", type=cli.positive_int, default=2, metavar="N", help="discriminator steps per generator step (default: %(default)s)")
     group.add_argument("--g_running_average_alpha", type=cli.fraction, default=0.999, metavar="DECAY", help="decay of the averaged generator (default: %(default)s)")
+    group.add_argument("--warmup_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps in which the generator is also drawn to the mean of the data, less and less; shortens small runs (default: %(default)s)")
     group.add_argument("--bfloat16", action="store_true", help="convolve in bfloat16: about twice as fast where the processor has units for it")
     group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load data (default: %(default)s)")

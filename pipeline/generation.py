@@ -36,6 +36,7 @@ from utils.run_directory import RunDirectory, configure_logging
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10  # steps between records of the losses
+WARMUP_WEIGHT = 10.0  # of the distance to the samples' mean, at the first step
 SAVES_WITH_ITERS = 30  # numbered checkpoints of a run whose length is given by --iters
 DISCRIMINATOR_OPTIONS = ("num_discriminators", "norm_d")
 
@@ -212,7 +213,8 @@ def train_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
         if step % cycle:
             return _discriminator_step(gan, batch, noise, config, factor)
-        losses = _generator_step(gan, batch, noise, template, config, factor)
+        warmth = max(0.0, 1 - step / config.warmup_steps) if config.warmup_steps else 0.0
+        losses = _generator_step(gan, batch, noise, template, config, factor, warmth)
     update_ema(
         gan.generator_ema, gan.generator, ema_decay(step // cycle, config.g_running_average_alpha)
     )
@@ -226,6 +228,7 @@ def _generator_step(
     template: MeshTemplate,
     config: GenerationConfig,
     factor: float,
+    warmth: float,
 ) -> dict[str, Tensor]:
     conditions = sampling.conditions(gan.generator, batch)
     texture, displacement = gan.generator(noise, *conditions)
@@ -235,8 +238,13 @@ def _generator_step(
     adversarial = _adversarial_loss(config, outputs, masks, "generator")
     vertices = template.deform(displacement.float())
     flat = flatness(vertices, template.faces, template.neighbors).mean()
-    weight = 0.0 if config.texture_only else config.mesh_regularization
-    _update(gan.optimizer_g, adversarial + weight * flat, config.lr_g * factor)
+    loss = adversarial + (0.0 if config.texture_only else config.mesh_regularization) * flat
+    if warmth:
+        # The samples have nothing to do with the codes, so this leads to their mean
+        color = (texture * batch.alpha - batch.texture).square().mean()
+        shape = (displacement - batch.mesh).square().mean()
+        loss = loss + warmth * WARMUP_WEIGHT * (color + shape)
+    _update(gan.optimizer_g, loss, config.lr_g * factor)
     gan.discriminator.requires_grad_(True)
     return {"loss_g": adversarial.detach(), "flat": flat.detach()}
 

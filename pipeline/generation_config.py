@@ -52,6 +52,7 @@ class GenerationConfig:
     batch_size: int
     loss: str
     mask_output: bool
+    warmup_steps: int
     bfloat16: bool
     mesh_regularization: float
     lr_g: float

@@ -31,7 +31,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         alpha = np.ones((1, 128, 128))
         texture = np.broadcast_to(rng.uniform(-0.8, 0.8, (3, 1, 1)), (3, 128, 128))
         item = artifacts.PseudoItem(
-            mesh=rng.normal(0, 0.02, (3, 32, 32)),
+            mesh=rng.normal(0.1, 0.02, (3, 32, 32)),
             seg=np.full((2, 128, 128), 0.5),
             texture=texture,
             texture_alpha=alpha,
@@ -117,6 +117,31 @@ def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
     run("--export_sample", "--how_many", "1", "--width", "0.1", "--texture_resolution", "256")
     with Image.open(toy / "output/toy_singletpl/mesh_0.png") as texture:
         assert texture.size == (128, 128)
+
+
+def test_warmup_draws_the_generator_to_the_mean_shape(toy: Path) -> None:
+    shapes = torch.stack(
+        [
+            torch.from_numpy(artifacts.load_pseudo_item("toy", 128, "singletpl", i).mesh)
+            for i in range(COUNT)
+        ]
+    )
+    distances = []
+    for warmup in ("0", "400"):
+        run(
+            "--iters",
+            "45",
+            "--warmup_steps",
+            warmup,
+            "--lr_g",
+            "0.01",
+            "--name",
+            f"w{warmup}_singletpl",
+        )
+        generator = weights(f"checkpoints_gan/w{warmup}_singletpl")["generator"]
+        bias = generator["conv_mesh.bias"]
+        distances.append((bias - shapes.mean((0, 2, 3))).abs().max())
+    assert distances[1] < distances[0]
 
 
 def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
