@@ -16,12 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.definitions import CATEGORIES, MODES
-from pipeline import remeshing
-from pipeline.sphere_fitting import SCHEDULES
-from rendering.obj import AXES, object_axes
-from rendering.rasterizer import set_backend
-from utils import cli, distributed
-from utils.run_directory import configure_logging
+from utils import cli
+
+AXES = ("x", "-x", "y", "-y", "z", "-z")
 
 
 def categories(text: str) -> tuple[str, ...]:
@@ -55,13 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("templates")
     group.add_argument("--templates", type=Path, default=Path("mesh_templates/classes"), metavar="DIR", help="folder of <category><n>.obj, .off, .ply, .stl or .glb (default: %(default)s)")
-    group.add_argument("--up", choices=list(AXES), default="z", help="axis of the files that points up; write --up=-z for negative ones (default: %(default)s)")
-    group.add_argument("--front", choices=list(AXES), default="-y", help="axis of the files towards which objects look; write --front=-x (default: %(default)s)")
+    group.add_argument("--up", choices=AXES, default="z", help="axis of the files that points up; write --up=-z for negative ones (default: %(default)s)")
+    group.add_argument("--front", choices=AXES, default="-y", help="axis of the files towards which objects look; write --front=-x (default: %(default)s)")
 
     group = parser.add_argument_group("fitting")
     group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="keep left and right alike (the only mode)")
-    group.add_argument("--schedule", choices=list(SCHEDULES), default="fast", help="fast: seconds per template; reference: the published optimization, hours on a CPU (default: %(default)s)")
+    group.add_argument("--schedule", choices=["fast", "reference"], default="fast", help="fast: seconds per template; reference: the published optimization, hours on a CPU (default: %(default)s)")
     group.add_argument("--step_factor", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on the number of steps (default: %(default)s)")
     cli.add_common_options(parser)
     return parser
@@ -74,21 +71,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.symmetric:
         parser.error("--no-symmetric: templates are always symmetric; leave the option out.")
-    object_axes(args.up, args.front)
+    if args.up[-1] == args.front[-1]:
+        parser.error(f"--up {args.up} --front {args.front}: expected two different axes.")
+    # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
+    from pipeline import remeshing
+    from rendering.rasterizer import set_backend
+    from utils import distributed
+    from utils.run_directory import configure_logging
+
     devices = distributed.resolve_devices(args.gpu_ids)
     set_backend(args.rasterizer)
     configure_logging(None)
-    config = remeshing.Config(
-        mode=args.mode,
-        classes=args.classes,
-        templates=args.templates,
-        up=args.up,
-        front=args.front,
-        image_resolution=args.image_resolution,
-        schedule=args.schedule,
-        step_factor=args.step_factor,
-        seed=args.seed,
-    )
+    names = remeshing.Config.__dataclass_fields__
+    config = remeshing.Config(**{name: getattr(args, name) for name in names})
     distributed.launch(remeshing.run, devices, config)
 
 

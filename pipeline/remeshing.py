@@ -19,7 +19,8 @@ from torch import Tensor
 
 from data.artifacts import save_templates
 from data.definitions import ALIGNED_CATEGORIES
-from pipeline import sphere_fitting
+from pipeline.published_fitting import fit_published
+from pipeline.sphere_fitting import Targets, Task, fit_fast, overlap, to_screen
 from rendering import quaternion
 from rendering.mesh_template import MeshTemplate
 from rendering.obj import Mesh, load_mesh, save_meshes
@@ -28,6 +29,7 @@ from utils import distributed
 from utils.cli import UserError
 from utils.seeding import torch_generator
 
+SCHEDULES = {"fast": fit_fast, "reference": fit_published}
 NUM_VIEWS = 64
 NUM_TEST_VIEWS = 32
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
@@ -116,21 +118,19 @@ def remesh(meshes: Sequence[Mesh], aligned: bool, config: Config, device: torch.
         silhouettes(mesh, rotations, config.image_resolution)
         for mesh, rotations in zip(meshes, views, strict=True)
     ]
-    targets = sphere_fitting.Targets(views.to(device), torch.stack(masks).to(device))
-    fit = sphere_fitting.SCHEDULES[config.schedule]
-    seen = sphere_fitting.Targets(*(member[:, :NUM_VIEWS] for member in targets))
+    targets = Targets(views.to(device), torch.stack(masks).to(device))
     extent = torch.tensor(np.array([np.abs(mesh.vertices).max(0) for mesh in meshes]))
-    vertices = fit(
+    task = Task(
         template,
-        seen,
+        Targets(*(member[:, :NUM_VIEWS] for member in targets)),
         extent.float().to(device),
-        coupled=config.mode == "multitpl",
-        aligned=aligned,
-        step_factor=config.step_factor,
-        generator=torch_generator(config.seed, 1),
+        aligned,
+        config.step_factor,
+        torch_generator(config.seed, 1),
     )
-    unseen = sphere_fitting.Targets(*(member[:, NUM_VIEWS:] for member in targets))
-    iou = sphere_fitting.overlap(template, vertices, unseen)
+    vertices = SCHEDULES[config.schedule](task)
+    unseen = Targets(*(member[:, NUM_VIEWS:] for member in targets))
+    iou = overlap(template, vertices, unseen)
     return Remeshed(_normalize_jointly(vertices).cpu(), iou.cpu())
 
 
@@ -166,9 +166,7 @@ def silhouettes(mesh: Mesh, views: Tensor, size: int) -> Tensor:
     vertices = torch.from_numpy(mesh.vertices).float()[None]
     faces = torch.from_numpy(mesh.faces)
     masks = [
-        rasterize(
-            sphere_fitting.to_screen(vertices, part), faces, size, cull=False, soft=False
-        ).coverage[:, 0]
+        rasterize(to_screen(vertices, part), faces, size, cull=False, soft=False).coverage[:, 0]
         for part in views.split(_VIEWS_AT_ONCE)
     ]
     masks = torch.cat(masks)
