@@ -141,8 +141,8 @@ def _descend(task: Task, vertices: Tensor, targets: Targets, phase: Phase) -> Te
     """Runs one phase on a mesh (V, 3) and its silhouettes (N, 4), (N, h, w)."""
     template, views = task.template, targets.views
     stiff = stiffness_matrix(template.faces, len(vertices), phase.stiffness)
-    relax = torch.linalg.inv(stiff).float()
-    state = stiff.float() @ vertices
+    relax = torch.cholesky_inverse(torch.linalg.cholesky(stiff))
+    state = stiff @ vertices
     mean, spread = torch.zeros_like(state), state.new_zeros(())
     for step in range(1, phase.steps + 1):
         chosen = torch.randperm(len(views), generator=task.generator)[:VIEWS_PER_STEP]
@@ -182,9 +182,9 @@ def volume(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def stiffness_matrix(faces: Tensor, num_vertices: int, stiffness: float) -> Tensor:
-    """Returns the identity plus `stiffness` times the graph Laplacian, (V, V) float64."""
-    adjacency = torch.zeros(num_vertices, num_vertices, dtype=torch.float64, device=faces.device)
+    """Returns the identity plus `stiffness` times the graph Laplacian, (V, V)."""
+    adjacency = torch.zeros(num_vertices, num_vertices, device=faces.device)
     for i, j in ((0, 1), (1, 2), (2, 0)):
         adjacency[faces[:, i], faces[:, j]] = 1.0
     laplacian = torch.diag(adjacency.sum(1)) - adjacency
-    return torch.eye(num_vertices, dtype=torch.float64, device=faces.device) + stiffness * laplacian
+    return torch.eye(num_vertices, device=faces.device) + stiffness * laplacian

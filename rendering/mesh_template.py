@@ -182,7 +182,7 @@ def _mirror_pairs(
     zero = np.flatnonzero(np.abs(vertices[:, 0]) <= 1e-9)
     distance, positive = KDTree(vertices).query(vertices[negative] * (-1, 1, 1))
     assert distance.max() < 1e-9, "the sphere is not symmetric"
-    return negative, positive, zero
+    return negative, np.asarray(positive, np.int64), zero
 
 
 def _topology_map(faces: NDArray[np.int64], uvs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,13 +190,13 @@ def _topology_map(faces: NDArray[np.int64], uvs: NDArray[np.float64]) -> NDArray
     corners = np.stack([np.where(uvs[..., 0] == 1, 0.0, uvs[..., 0]), uvs[..., 1]], axis=-1)
     total = np.zeros((faces.max() + 1, 2))
     np.add.at(total, faces.ravel(), corners.reshape(-1, 2))
-    mean = total / np.bincount(faces.ravel())[:, None]
+    mean: NDArray[np.float64] = total / np.bincount(faces.ravel()).astype(np.float64)[:, None]
     return (2 * mean - 1) * np.array([1.0, -1.0])
 
 
 def _tangent_frames(vertices: NDArray[np.float64], poles: NDArray[np.int64]) -> NDArray[np.float64]:
     """Orthonormal rows (normal, tangent, bitangent) of each vertex."""
-    tangent = np.cross(vertices, (0.0, 1.0, 0.0))
+    tangent: NDArray[np.float64] = np.cross(vertices, np.array([0.0, 1.0, 0.0]))
     tangent[poles] = 1.0
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     frames = np.stack([vertices, tangent, np.cross(vertices, tangent)], axis=1)

@@ -128,5 +128,6 @@ def test_unwrapping_a_rendering_restores_the_visible_texture(template):
     restored, coverage = unwrap(picture, screen, template, 64)
     seen = (visibility(template, screen, 64, 512) > 4) & (coverage > 0)
     assert seen.float().mean() > 0.3
-    assert ((restored - texture).abs() * seen).max() < 0.15
-    assert ((restored - texture).abs() * seen).sum() / (3 * seen.sum()) < 0.01
+    error = (restored - texture).abs().amax(1, keepdim=True)[seen]
+    assert error.median() < 0.02
+    assert error.mean() < 0.03  # texels at the outline are seen in part only
