@@ -6,9 +6,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 category=bird
-num_images=300
+num_images=120
+pose_resolution=128                 # pixels; the default of 256 is hardly more accurate here and takes twice as long
 reconstruction_steps=600
-gan_steps=900
+gan_steps=1000
 texture=128
 width=0.25
 num_exported=16                     # The GAN is evaluated once, at the end: --evaluate_freq is out of reach
@@ -37,20 +38,21 @@ if [ ! -d "datasets/$dataset" ]; then
     stage photographs -m data.synthetic --dataset "$dataset" --category "$category" --num_images "$num_images"
 fi
 stage preparation -m data.prepare --dataset "$dataset"
-stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode singletpl
-stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl
+stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode singletpl \
+    --image_resolution "$pose_resolution"
+stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl \
+    --image_resolution "$pose_resolution"
 stage reconstruction run_reconstruction.py --name "$run" --dataset "$dataset" --iters "$reconstruction_steps" \
-    --width "$width"
-stage "reconstruction, evaluated" run_reconstruction.py --name "$run" --dataset "$dataset" --evaluate \
-    --width "$width"
+    --width "$width" --image_resolution 128 --batch_size 10 --lr 0.001
+stage "reconstruction, evaluated" run_reconstruction.py --name "$run" --dataset "$dataset" --evaluate
 stage pseudo-ground-truth run_reconstruction.py --name "$run" --dataset "$dataset" --generate_pseudogt \
-    --pseudogt_resolution "$texture" --width "$width"
-stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_steps" \
-    --texture_resolution "$texture" --width "$width" --batch_size 16 --proxy_distance --evaluate_freq 100000
-stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance \
-    --texture_resolution "$texture" --width "$width" --batch_size 16
+    --pseudogt_resolution "$texture"
+stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_steps" --warmup_steps 200 \
+    --texture_resolution "$texture" --width "$width" --batch_size 8 --d_steps_per_g 1 --lr_g 0.0004 --lr_d 0.0008 \
+    --evaluate_freq 100000
+stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance --batch_size 16
 stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --export_sample \
-    --how_many "$num_exported" --texture_resolution "$texture" --width "$width" --batch_size 16
+    --how_many "$num_exported" --batch_size 8
 
 rm -rf "$output/meshes"
 cp -r "output/$run" "$output/meshes"
