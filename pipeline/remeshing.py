@@ -32,6 +32,7 @@ from utils.seeding import torch_generator
 SCHEDULES = {"fast": fit_fast, "reference": fit_published}
 NUM_VIEWS = 64
 NUM_TEST_VIEWS = 32
+LOW_IOU = 0.8
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 _VIEWS_AT_ONCE = 16
 _LOG = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def run(device: torch.device, config: Config) -> None:
         save_meshes(path.with_suffix(".obj"), result.vertices, MeshTemplate().faces)
         overlaps = " ".join(f"{value:.3f}" for value in result.iou.tolist())
         _LOG.info("%s: silhouette IoU from unseen views %s -> %s", category, overlaps, path)
+        if (result.iou < LOW_IOU).any():
+            _LOG.warning("%s: this is low. Look at the .obj; are --up and --front right?", category)
 
 
 def find_templates(folder: Path, category: str, mode: str) -> list[Path]:

@@ -157,6 +157,7 @@ def test_command_writes_templates_and_meshes(tmp_path, monkeypatch, caplog):
             path = f"cache/remeshed_templates/{mode}/bird_templates.obj"
             assert len(load_mesh(path, up="y", front="z").faces) == count * 1920
     assert "silhouette IoU from unseen views" in caplog.text
+    assert "are --up and --front right?" in caplog.text  # after so few steps
 
 
 def test_templates_are_numbered_without_gaps(tmp_path):
