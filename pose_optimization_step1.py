@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
-from pipeline import silhouette
-from utils import cli, distributed
+from utils import cli
 
 
 # fmt: off
@@ -45,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and estimates the hypotheses."""
     args = build_parser().parse_args(argv)
+    # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
+    from pipeline import silhouette
+    from utils import distributed
+
     devices = distributed.resolve_devices(args.gpu_ids)
     distributed.launch(
         silhouette.estimate_hypotheses, devices, silhouette.SilhouetteConfig(**vars(args))

@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
-from pipeline import semantics
-from utils import cli, distributed
+from utils import cli
 
 
 # fmt: off
@@ -44,6 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and chooses the poses."""
     args = build_parser().parse_args(argv)
+    # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
+    from pipeline import semantics
+    from utils import distributed
+
     devices = distributed.resolve_devices(args.gpu_ids)
     distributed.launch(semantics.estimate_poses, devices, semantics.SemanticsConfig(**vars(args)))
 
