@@ -73,5 +73,6 @@ def _log(title: str, figures: dict[str, Any]) -> None:
         for name, value in plain.items()
     )
     logger.info("%s: %s", title, "  ".join(words))
-    for name in figures.keys() - plain.keys():
-        _log(f"{title} {name}", figures[name])
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            _log(f"{title} {name}", value)

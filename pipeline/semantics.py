@@ -2,7 +2,7 @@
 
 Reads the detections, the templates and the hypotheses of stage 1; writes poses_estimated_<mode>.bin
 and semantic_template_<mode>.bin. Section 3.2 of https://arxiv.org/abs/2103.15627, which makes one
-round and moves no pose; here each round makes the semantic template anew from the better poses, and
+round and moves no pose. Here each round makes the semantic template anew from the better poses, and
 refines the best hypotheses against silhouette and parts.
 """
 
@@ -39,7 +39,8 @@ from utils.progress import progress
 from utils.run_directory import configure_logging
 
 LARGEST_SUPPORT = 100  # images that the semantic template of a mesh template is made of
-LEAST_SIDE_VIEW = 0.5  # complementary score above which front and back differ in the silhouette
+LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned round images in
+LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
 DISCARDED_SHARE = 0.1
 REFINED = 4  # hypotheses of an image that are refined
 
@@ -140,16 +141,18 @@ def to_candidates(hypotheses: Hypotheses, num_templates: int) -> Candidates:
 def side_views(candidates: Candidates, threshold: float) -> Tensor:
     """Rows of the images whose poses are to be trusted before the parts have been compared.
 
-    In side views front and back of the object differ in the silhouette. A small collection may have
-    no confident ones; then all images are taken.
+    An object that faces the viewer has the silhouette of one that faces away by the same angle, so
+    only poses near the exact side view are sure. Images of which the hypotheses disagree come in
+    only if there are no others.
     """
     best = candidates.best()
-    side = quaternion.complementary_score(best.parameters[:, :4]) > LEAST_SIDE_VIEW
-    rows = (side & (candidates.spread() < threshold)).nonzero()[:, 0]
-    if len(rows) == 0:
-        logger.warning("no confident side view: the semantic template is made of all images")
-        rows = torch.arange(len(best.miou))
-    return rows
+    confident = (candidates.spread() < threshold).nonzero()[:, 0]
+    if len(confident) == 0:
+        logger.warning("in no image the hypotheses agree: all images make the semantic template")
+        return torch.arange(len(best.miou))
+    score = quaternion.complementary_score(best.parameters[confident, :4])
+    order = score.argsort(descending=True, stable=True)
+    return confident[order[: max(LEAST_SUPPORT, int((score > LEAST_SIDE_VIEW).sum()))]]
 
 
 def accept(candidates: Candidates, threshold: float) -> Tensor:
