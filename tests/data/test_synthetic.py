@@ -79,7 +79,7 @@ def test_keypoints_lie_on_the_object(bird_studio):
 
 
 def _near_mask(photograph: Photograph, x: int, y: int) -> bool:
-    return photograph.mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any()
+    return bool(photograph.mask[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any())
 
 
 def test_left_side_of_an_object_that_faces_us_is_on_our_right(bird_studio):
