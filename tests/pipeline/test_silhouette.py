@@ -131,6 +131,15 @@ def test_results_do_not_depend_on_the_batch_size(
     assert equal(*results)
 
 
+@pytest.mark.slow
+def test_two_processes_find_the_same_as_one(world: None) -> None:
+    results = []
+    for devices in ("cpu", "cpu,cpu"):
+        pose_optimization_step1.main([*COMMAND, "--gpu_ids", devices])
+        results.append(read())
+    assert equal(*results)
+
+
 def test_an_interrupted_run_continues_to_the_same_result(
     world: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
