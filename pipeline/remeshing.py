@@ -28,6 +28,7 @@ from rendering.rasterizer import rasterize
 from utils import distributed
 from utils.cli import UserError
 from utils.seeding import torch_generator
+from utils.threads import one_torch_thread
 
 SCHEDULES = {"fast": fit_fast, "reference": fit_published}
 NUM_VIEWS = 64
@@ -65,6 +66,7 @@ class Remeshed(NamedTuple):
     iou: Tensor
 
 
+@one_torch_thread()
 def run(device: torch.device, config: Config) -> None:
     """Remeshes and saves this process's share of the categories."""
     files = {c: find_templates(config.templates, c, config.mode) for c in config.classes}

@@ -37,6 +37,7 @@ from utils import distributed
 from utils.cli import UserError
 from utils.progress import progress
 from utils.run_directory import configure_logging
+from utils.threads import one_torch_thread
 
 LARGEST_SUPPORT = 100  # images that the semantic template of a mesh template is made of
 LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned round images in
@@ -95,6 +96,7 @@ class Candidates(NamedTuple):
         return agreement(self.miou, self.parameters[..., :4])
 
 
+@one_torch_thread()
 def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     """Chooses the pose of every image, drops doubtful images, and writes the others.
 

@@ -29,6 +29,7 @@ from utils.cli import UserError
 from utils.optimizers import FullMatrixAdam
 from utils.progress import progress
 from utils.run_directory import configure_logging
+from utils.threads import one_torch_thread
 
 LEARNING_RATE = 0.1
 INITIAL_Z0 = 2.0
@@ -233,6 +234,7 @@ def _resize(masks: Tensor, size: int) -> Tensor:
     return functional.interpolate(masks[:, None], size=(size, size), mode="bilinear")[:, 0]
 
 
+@one_torch_thread()
 def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
     """Fits the poses of all images of a dataset and writes them; continues an interrupted run.
 
