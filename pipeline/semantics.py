@@ -29,8 +29,8 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.silhouette import check_mesh_path, load_batches, unpack
-from rendering import quaternion, rasterizer
+from pipeline.silhouette import load_batches, prepare, unpack
+from rendering import quaternion
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate
 from utils import distributed
@@ -105,8 +105,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
         config: options of the stage.
     """
     configure_logging()
-    rasterizer.set_backend(config.rasterizer)
-    check_mesh_path(config.mesh_path)
+    prepare(device, config.rasterizer, config.mesh_path)
     detections = load_detections(config.dataset)
     templates = artifacts.load_templates(detections.category, config.mode).to(device)
     hypotheses = artifacts.load_hypotheses(config.dataset, config.mode, detections.fingerprint)

@@ -25,6 +25,7 @@ from pipeline.silhouette import pack, unpack
 from rendering import quaternion
 from rendering.camera import Pose, project
 from rendering.mesh_template import MeshTemplate
+from rendering.rasterizer import rasterize
 from tests.pipeline import pose_world
 from tests.rendering.conftest import wave
 from utils.files import read_json
@@ -93,7 +94,7 @@ def test_splatting_is_the_adjoint_of_rendering(mesh: MeshTemplate) -> None:
     screen = project(pose_world.body()[None], pose_world.poses([30.0], [15.0]))
     parts = torch.rand(1, 2, 24, 24, generator=torch.Generator().manual_seed(0))
     colors = torch.rand(1, 962, 2, generator=torch.Generator().manual_seed(1))
-    raster = semantics.rasterizer.rasterize(screen, mesh.faces, 24, attributes=colors, soft=False)
+    raster = rasterize(screen, mesh.faces, 24, attributes=colors, soft=False)
     assert raster.attributes is not None
     rendered = (raster.attributes * parts).sum()
     torch.testing.assert_close((splat_parts(screen, mesh.faces, parts) * colors).sum(), rendered)
