@@ -105,7 +105,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
         config: options of the stage.
     """
     configure_logging()
-    prepare(device, config.rasterizer, config.mesh_path)
+    prepare(config.rasterizer, config.mesh_path)
     detections = load_detections(config.dataset)
     templates = artifacts.load_templates(detections.category, config.mode).to(device)
     hypotheses = artifacts.load_hypotheses(config.dataset, config.mode, detections.fingerprint)

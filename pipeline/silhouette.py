@@ -243,7 +243,7 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
         config: options of the stage.
     """
     configure_logging()
-    prepare(device, config.rasterizer, config.mesh_path)
+    prepare(config.rasterizer, config.mesh_path)
     detections = load_detections(config.dataset)
     templates = artifacts.load_templates(detections.category, config.mode)
     partial = _open_partial_results(config, detections, templates)
@@ -266,16 +266,13 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
         report_hypotheses(config, detections, found)
 
 
-def prepare(device: torch.device, backend: str, mesh_path: str) -> None:
+def prepare(backend: str, mesh_path: str) -> None:
     """Sets the process up for stage 1 or 2, and refuses spheres other than that of the templates."""
     if mesh_path != "autodetect" and "31rings" not in mesh_path:
         raise UserError(
             f"--mesh_path {mesh_path}: remeshed templates are spheres of 31 rings. Use autodetect."
         )
     rasterizer.set_backend(backend)
-    if device.type == "cpu":
-        # OpenMP's waiting threads would starve the rasterizer's, which do the work: 2 to 17 times slower
-        torch.set_num_threads(1)
 
 
 def make_schedule(config: SilhouetteConfig) -> Schedule:
