@@ -9,10 +9,12 @@ category=bird
 num_images=120
 pose_resolution=128                 # pixels; the default of 256 is hardly more accurate here and takes twice as long
 reconstruction_steps=600
-gan_steps=1000
+gan_steps=2200
 texture=128
 width=0.25
 num_exported=16                     # The GAN is evaluated once, at the end: --evaluate_freq is out of reach
+precision=()                        # bfloat16 is faster only where the processor has matrix units for it
+if grep -qs amx_bf16 /proc/cpuinfo; then precision=(--bfloat16); fi
 
 dataset=synthetic_$category
 run=demo_${category}_singletpl
@@ -43,13 +45,13 @@ stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode sin
 stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl \
     --image_resolution "$pose_resolution"
 stage reconstruction run_reconstruction.py --name "$run" --dataset "$dataset" --iters "$reconstruction_steps" \
-    --width "$width" --image_resolution 128 --batch_size 10 --lr 0.001
+    --width "$width" --image_resolution 128 --batch_size 10 --lr 0.001 ${precision[@]+"${precision[@]}"}
 stage "reconstruction, evaluated" run_reconstruction.py --name "$run" --dataset "$dataset" --evaluate
 stage pseudo-ground-truth run_reconstruction.py --name "$run" --dataset "$dataset" --generate_pseudogt \
     --pseudogt_resolution "$texture"
 stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_steps" --warmup_steps 200 \
     --texture_resolution "$texture" --width "$width" --batch_size 8 --d_steps_per_g 1 --lr_g 0.0004 --lr_d 0.0008 \
-    --evaluate_freq 100000
+    --evaluate_freq 100000 ${precision[@]+"${precision[@]}"}
 stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance --batch_size 16
 stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --export_sample \
     --how_many "$num_exported" --batch_size 8

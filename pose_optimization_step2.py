@@ -5,7 +5,7 @@ cache/DATASET/poses_estimated_MODE.bin and semantic_template_MODE.bin.
 
 Examples:
   python pose_optimization_step2.py --dataset photobirds --mode singletpl
-  # As in the paper: the semantic template is made once, poses are chosen but not moved
+  # One pass, as in the paper: the semantic template is made once, poses are chosen but not moved
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --semantic_rounds 1 --refine_steps 0
 """
 

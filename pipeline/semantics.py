@@ -111,6 +111,8 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     hypotheses = artifacts.load_hypotheses(config.dataset, config.mode, detections.fingerprint)
     candidates = to_candidates(hypotheses, len(templates))
     photographs = Photographs(config, detections, device)
+    if bare := photographs.count_without_parts():
+        logger.info("%d images show no part: their poses are chosen by the mask alone", bare)
     mesh = MeshTemplate().to(device)
     rows = side_views(candidates, config.v_agr_threshold)
     model = SemanticModel(templates, templates.new_zeros(0), mesh.faces)  # parts unknown yet
@@ -302,6 +304,13 @@ class Photographs:
         """Reads nothing yet."""
         self.part_names = part_vocabulary(detections)
         self._config, self._detections, self._device = config, detections, device
+
+    def count_without_parts(self) -> int:
+        """Returns the number of images that show none of the frequent parts."""
+        names = set(self.part_names)
+        return sum(
+            names.isdisjoint(part.name for part in item.parts) for item in self._detections.items
+        )
 
     def batches(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Targets]]:
         """Yields positions in `rows` (n,) and the targets there."""
