@@ -1,12 +1,11 @@
 """Inverse rendering: from images to texture space."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rendering import rasterizer
 from rendering.mesh_template import MeshTemplate
 from rendering.rasterizer import rasterize
-from rendering.texture import render_textured
 
 
 def unwrap(
@@ -59,11 +58,14 @@ def visibility(
         (B, 1, texture_size, texture_size) pixels (in fractions of them) that take their color from
         a texel; 0 where it is hidden.
     """
-    shape = (len(screen_vertices), 1, texture_size, texture_size)
-    with torch.enable_grad():
-        texture = screen_vertices.new_zeros(shape).requires_grad_()
-        picture = render_textured(
-            template, screen_vertices.detach(), texture, render_size, soft=False
-        )
-        (weights,) = torch.autograd.grad(picture.colors.sum(), texture)
-    return weights
+    raster = rasterize(
+        screen_vertices.detach(),
+        template.faces,
+        render_size,
+        uvs=template.uvs,
+        face_uvs=template.face_uvs,
+        soft=False,
+    )
+    assert raster.attributes is not None
+    weights = rasterizer.call("texel_weights", raster.attributes, raster.coverage, texture_size)
+    return weights[:, None]

@@ -11,7 +11,10 @@ by `box_length`, holds the pixel center (Chen et al. 2019, https://arxiv.org/abs
 """
 
 import importlib
+import logging
 import os
+import shutil
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,11 +27,18 @@ from utils.cli import UserError
 
 BACKENDS = {  # name -> module with rasterize(...) and silhouette_loss(...)
     "numba": "rendering.backends.numba_cpu",
+    "triton": "rendering.backends.triton_cuda",
     "kaolin": "rendering.backends.kaolin_cuda",
     "dense": "rendering.backends.dense",
 }
+_GPU_BACKENDS = {  # name of package and backend -> where to get it
+    "triton": "https://triton-lang.org",
+    "kaolin": "https://kaolin.readthedocs.io",
+}
 _VARIABLE = "TMG_RASTERIZER"
 _MAX_FACES_LIMIT = 255
+
+logger = logging.getLogger(__name__)
 
 
 class Raster(NamedTuple):
@@ -137,10 +147,38 @@ def silhouette_loss(
     return loss.to(vertices.device), iou.to(vertices.device)
 
 
+def call(operation: str, images: Tensor, *arguments: Any) -> Tensor:
+    """Calls an operation on images, with the backend that renders on their device.
+
+    Args:
+        operation: name of a function that every backend has.
+        images: first argument.
+        *arguments: the other ones; tensors among them are moved with the images.
+    """
+    module = _load(_choose(None, images.device))
+    device = _device(module, images)
+    moved = (x.to(device) if isinstance(x, Tensor) else x for x in arguments)
+    return getattr(module, operation)(images.to(device), *moved).to(images.device)
+
+
 def available_backends() -> list[str]:
     """Names of the backends whose requirements this machine meets."""
-    has_kaolin = torch.cuda.is_available() and find_spec("kaolin") is not None
-    return [name for name in BACKENDS if name != "kaolin" or has_kaolin]
+    return [name for name in BACKENDS if not _missing(name)]
+
+
+def _missing(name: str) -> str:
+    """Says what a backend needs and this machine lacks; empty if nothing."""
+    if name not in _GPU_BACKENDS:
+        return ""
+    if find_spec(name) is None:
+        return f"the package {name}; see {_GPU_BACKENDS[name]}"
+    if name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if not torch.cuda.is_available():
+        return "a CUDA device"
+    if name == "triton" and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "a C compiler, with which Triton starts its kernels; install gcc"
+    return ""
 
 
 def set_backend(name: str) -> None:
@@ -159,14 +197,22 @@ def _check_name(name: str) -> None:
 def _choose(backend: str | None, device: torch.device) -> str:
     name = backend or os.environ.get(_VARIABLE, "auto")
     _check_name(name)
-    if name == "kaolin" and name not in available_backends():
-        raise UserError(
-            "rasterizer 'kaolin': needs a CUDA device and the package kaolin, which this machine "
-            "lacks; use --rasterizer auto, or install it from https://kaolin.readthedocs.io"
-        )
-    if name != "auto":
-        return name
-    return "kaolin" if device.type == "cuda" and "kaolin" in available_backends() else "numba"
+    if name == "auto":
+        return _fastest(device.type)
+    if missing := _missing(name):
+        raise UserError(f"rasterizer {name!r} lacks {missing}. Use --rasterizer auto.")
+    return name
+
+
+@cache
+def _fastest(device: str) -> str:
+    """Name of the fastest backend for tensors on a kind of device."""
+    if device != "cuda":
+        return "numba"
+    name = next((name for name in ("triton", "kaolin") if not _missing(name)), "numba")
+    if name == "numba":
+        logger.warning("rendering on the CPU: the rasterizer for GPUs lacks %s", _missing("triton"))
+    return name
 
 
 def _load(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from rendering import rasterizer
 from rendering.rasterizer import rasterize
 
 if TYPE_CHECKING:
@@ -61,20 +62,20 @@ def mirror_map(full: Tensor) -> Tensor:
     return full.flip(-1).roll(full.shape[-1] // 2, dims=-1)
 
 
-def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
+def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) -> Tensor:
     """Looks colors up, bilinear and wrapping around in u.
 
     Args:
         texture: (B, C, R, R) map, row 0 at v = 1.
         uv: (B, 2, h, w) coordinates in [0, 1].
+        coverage: (B, 1, h, w) 1 where to look up, 0 where not; everywhere by default.
 
     Returns:
-        (B, C, h, w) colors.
+        (B, C, h, w) colors, 0 where nothing was looked up; gradients reach texture and uv.
     """
-    width = texture.shape[-1]
-    u = (uv[:, 0] + 0.5 / width) * width / (width + 1)
-    where = torch.stack([2 * u - 1, 1 - 2 * uv[:, 1]], dim=-1)
-    return torch.nn.functional.grid_sample(circular_pad(texture, 1), where, align_corners=True)
+    if coverage is None:
+        coverage = torch.ones_like(uv[:, :1])
+    return rasterizer.call("sample_texture", texture, uv, coverage.detach())
 
 
 def render_textured(
@@ -109,7 +110,7 @@ def render_textured(
         soft=soft,
     )
     assert raster.attributes is not None
-    colors = sample_texture(texture, raster.attributes) * raster.coverage.detach()
+    colors = sample_texture(texture, raster.attributes, raster.coverage)
     return Rendering(colors, raster.coverage, raster.alpha)
 
 

@@ -1,9 +1,11 @@
-"""The silhouette loss put together from images, for backends without a fused one."""
+"""Operations put together from PyTorch's, for backends without their own."""
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rendering.backends import Options
 
@@ -24,3 +26,27 @@ def silhouette_loss(
     either = (inside | expected).sum((1, 2))
     loss = (alpha - wanted).square().mean((1, 2))
     return loss.to(vertices.dtype), (both / (either + 1e-6)).to(vertices.dtype)
+
+
+def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
+    """Looks up as `rendering.texture.sample_texture`."""
+    width = texture.shape[-1]
+    u = (uv[:, 0] * width + 0.5) / (width + 1)  # of the map with a column more on both sides
+    where = torch.stack([2 * u - 1, 1 - 2 * uv[:, 1]], dim=-1).to(texture.dtype)
+    padded = torch.cat([texture[..., -1:], texture, texture[..., :1]], dim=-1)
+    return functional.grid_sample(padded, where, align_corners=True) * coverage
+
+
+@torch.no_grad()
+def texel_weights(uv: Tensor, coverage: Tensor, size: int) -> Tensor:
+    """Share (B, size, size) that each texel has in the covered pixels, in a fixed order."""
+    x, y = uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * (size - 1)
+    left, top = x.floor(), y.floor().clamp(0, size - 1)
+    s, t = x - left, y - top
+    image = torch.arange(len(uv), device=uv.device)[:, None, None].expand_as(x)
+    result = uv.new_zeros((len(uv), size, size))
+    for columns, share_x in ((left, 1 - s), (left + 1, s)):
+        for rows, share_y in ((top, 1 - t), ((top + 1).clamp(max=size - 1), t)):
+            index = (image, rows.long(), columns.long() % size)
+            result.index_put_(index, share_x * share_y * coverage[:, 0], accumulate=True)
+    return result

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from rendering.backends import Options, composed
+from rendering.backends.composed import sample_texture, texel_weights
+
+__all__ = ["rasterize", "sample_texture", "silhouette_loss", "texel_weights"]
 
 _AREA_EPSILON = 1e-14  # added to twice the area, keeping its sign
 _LENGTH_EPSILON = 1e-13  # added to squared lengths of edges

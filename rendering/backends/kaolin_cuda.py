@@ -5,6 +5,9 @@ from kaolin.render import mesh as kaolin_mesh  # pyright: ignore[reportMissingIm
 from torch import Tensor
 
 from rendering.backends import Options, composed
+from rendering.backends.composed import sample_texture, texel_weights
+
+__all__ = ["rasterize", "sample_texture", "silhouette_loss", "texel_weights"]
 
 DEVICE = "cuda"
 

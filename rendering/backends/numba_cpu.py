@@ -18,7 +18,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from rendering.backends import Options, numba_coverage, numba_interpolation, numba_soft
+from rendering.backends import (
+    Options,
+    numba_coverage,
+    numba_interpolation,
+    numba_soft,
+    numba_texture,
+)
 from rendering.backends.numba_jit import Array
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch, make_scratch
 from utils.cli import UserError
@@ -84,6 +90,24 @@ def silhouette_loss(
 ) -> tuple[Tensor, Tensor]:
     """Compares as `rendering.rasterizer.silhouette_loss`; arguments are checked and on the CPU."""
     return _SilhouetteLoss.apply(vertices.float(), faces, targets.float(), target_index, options)
+
+
+def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
+    """Looks up as `rendering.texture.sample_texture`; arguments are checked and on the CPU."""
+    return _Lookup.apply(texture.float(), uv.float(), coverage)
+
+
+def texel_weights(uv: Tensor, coverage: Tensor, size: int) -> Tensor:
+    """Share (B, size, size) that each texel has in the covered pixels of B images."""
+    result = torch.zeros((len(uv), size, size))
+    inputs = [_array(tensor) for tensor in (uv.float(), coverage[:, 0], result)]
+
+    def collect(begin: int, end: int) -> None:
+        for b in range(begin, end):
+            numba_texture.texel_weights(*(array[b] for array in inputs))
+
+    _map(collect, len(uv))
+    return result
 
 
 def _array(tensor: Tensor) -> Array:
@@ -267,6 +291,40 @@ class _Interpolation(torch.autograd.Function):
 
         _map(scatter, len(vertices))
         return results[0].float(), results[1].float() if need_values else None, None, None, None
+
+
+class _Lookup(torch.autograd.Function):
+    """Colors looked up in textures; keeps the arguments."""
+
+    @staticmethod
+    def forward(ctx: Any, texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
+        image = texture.new_zeros((len(uv), texture.shape[1], *uv.shape[2:]))
+        ctx.save_for_backward(texture, uv, coverage)
+        inputs = [_array(tensor) for tensor in (texture, uv, coverage[:, 0], image)]
+
+        def look_up(begin: int, end: int) -> None:
+            for b in range(begin, end):
+                numba_texture.lookup(*(array[b] for array in inputs))
+
+        _map(look_up, len(uv))
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        texture, uv, coverage = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0]
+        of_texture = torch.zeros(texture.shape if wanted else (len(uv), 0, 0, 0))
+        of_uv = torch.zeros(uv.shape)
+        tensors = (texture, uv, coverage[:, 0], gradients[0], of_texture, of_uv)
+        inputs = [_array(tensor) for tensor in tensors]
+
+        def scatter(begin: int, end: int) -> None:
+            for b in range(begin, end):
+                numba_texture.lookup_gradient(*(array[b] for array in inputs))
+
+        _map(scatter, len(uv))
+        return of_texture if wanted else None, of_uv, None
 
 
 def _of_image(inputs: list[Array], b: int) -> tuple[Array, Array, Array, Array]:

@@ -113,6 +113,24 @@ def _tile(open_pixels: Array, top: int, bottom: int, first: int, last: int) -> A
     return bits & (ALL_BITS >> np.uint64(8 * max(7 + top - bottom, 0)))
 
 
+@compiled
+def _reaches_far(corners: Any, size: int) -> bool:
+    """Whether a face is so large or so far off that single precision loses its outline."""
+    ax, ay, bx, by, cx, cy = corners
+    widest = max(abs(ax), abs(bx), abs(cx))
+    return max(widest, abs(ay), abs(by), abs(cy)) > size
+
+
+@compiled
+def _exact_corners(vertices: Array, faces: Array, f: int, size: int) -> Any:
+    """As `corners_of`, in double precision."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    h = 0.5 * size
+    ax, ay = h * vertices[a, 0], -h * vertices[a, 1]
+    bx, by = h * vertices[b, 0], -h * vertices[b, 1]
+    return ax, ay, bx, by, h * vertices[c, 0], -h * vertices[c, 1]
+
+
 @compiled_sums
 def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) -> None:
     """Turns pixel positions in blocks [begin, end) into fragments of a face.
@@ -154,7 +172,7 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
             py = ry if nearer else py
             w1 = zero if nearer else w1
             w2 = one - t if nearer else w2
-            p = _exp_negative(sharpness * d)
+            p = _exp_negative(np.float32(sharpness * d))
             q = one - p
             ratio = p / (q + np.float32(1e-7))
             blocks[k] = px * ratio
@@ -166,7 +184,13 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
 
 @compiled
 def _soften(
-    faces: Array, size: int, sharpness: float, box_length: float, max_faces: int, s: Scratch
+    vertices: Array,
+    faces: Array,
+    size: int,
+    sharpness: float,
+    box_length: float,
+    max_faces: int,
+    s: Scratch,
 ) -> Any:
     """Multiplies (1 - p) of all faces near each open pixel into `keep`, storing fragments.
 
@@ -221,7 +245,10 @@ def _soften(
             pixel[m] = nowhere
             m += one
         end = m // _LANES
-        _shade(corners, n, end, scaled, blocks)
+        if _reaches_far(corners, size):
+            _shade(_exact_corners(vertices, faces, f, size), n, end, scaled, blocks)
+        else:
+            _shade(corners, n, end, scaled, blocks)
         for m in range(n * _LANES, used):
             keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & lane_mask)]
         n = end
@@ -307,7 +334,7 @@ def soft_silhouette(
     _mark_open(s.open, size, s.keep)
     for p in range(size * size):
         coverage[p] = one - s.keep[p]
-    n = _soften(faces, size, sharpness, box_length, max_faces, s)
+    n = _soften(vertices, faces, size, sharpness, box_length, max_faces, s)
     for p in range(size * size):
         alpha[p] = one - s.keep[p]
     for block in range(n):
@@ -389,7 +416,7 @@ def silhouette_losses(
         to_pixels(vertices[b], size, s.points)
         cover(s.points, faces, size, cull, s.open)
         _mark_open(s.open, size, s.keep)
-        n = _soften(faces, size, sharpness, box_length, max_faces, s)
+        n = _soften(vertices[b], faces, size, sharpness, box_length, max_faces, s)
         if n < 0:
             return b
         error, iou[b] = _compare(target, s.keep)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rendering import quaternion
+from rendering.backends import composed, numba_cpu
 from rendering.camera import Pose, project
 from rendering.inverse import unwrap, visibility
 from rendering.texture import (
@@ -47,6 +48,34 @@ def test_poles_are_replaced_by_their_means():
     half = torch.arange(12.0).view(1, 1, 3, 4)
     averaged = average_poles(half)
     assert averaged[0, 0].tolist() == [[1.5] * 4, [4, 5, 6, 7], [9.5] * 4]
+
+
+def test_lookup_and_its_gradients_equal_those_of_pytorch():
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.rand((2, 3, 8, 6), generator=generator)
+    uv = torch.rand((2, 2, 5, 7), generator=generator)
+    uv[:, :, 0, :3] = torch.tensor([0.0, 0.5, 1.0])
+    coverage = (torch.rand((2, 1, 5, 7), generator=generator) > 0.3).float()
+    weights = torch.rand((2, 3, 5, 7), generator=generator)
+    results = []
+    for function in (sample_texture, composed.sample_texture):
+        inputs = [x.clone().requires_grad_() for x in (texture, uv)]
+        image = function(*inputs, coverage)
+        results.append([image, *torch.autograd.grad((image * weights).sum(), inputs)])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_texel_weights_are_the_gradient_of_the_lookup():
+    generator = torch.Generator().manual_seed(1)
+    uv = torch.rand((2, 2, 9, 9), generator=generator)
+    coverage = (torch.rand((2, 1, 9, 9), generator=generator) > 0.3).float()
+    texture = torch.zeros((2, 1, 8, 8), requires_grad=True)
+    colors = composed.sample_texture(texture, uv, coverage)
+    (expected,) = torch.autograd.grad(colors.sum(), texture)
+    for module in (composed, numba_cpu):
+        weights = module.texel_weights(uv, coverage, 8)
+        torch.testing.assert_close(weights, expected[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_circular_padding_continues_around_the_sphere():
