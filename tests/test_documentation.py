@@ -26,7 +26,13 @@ SCRIPTS = (
     "run_reconstruction",
     "run_generation",
 )
-MODULES = ("data.prepare", "data.synthetic", "mesh_templates.build", "pipeline.demo_report")
+MODULES = (
+    "data.prepare",
+    "data.synthetic",
+    "mesh_templates.build",
+    "pipeline.demo_report",
+    "benchmarks.rasterization",
+)
 
 NUM_PREDECESSOR_COMMANDS = 32
 

@@ -1,5 +1,7 @@
 """Maps on the sphere, texture lookup, textured rendering and its inverse."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,8 @@ def test_lookup_and_its_gradients_equal_those_of_pytorch():
     coverage = (torch.rand((2, 1, 5, 7), generator=generator) > 0.3).float()
     weights = torch.rand((2, 3, 5, 7), generator=generator)
     results = []
-    for function in (sample_texture, composed.sample_texture):
+    functions: list[Any] = [sample_texture, composed.sample_texture]
+    for function in functions:
         inputs = [x.clone().requires_grad_() for x in (texture, uv)]
         image = function(*inputs, coverage)
         results.append([image, *torch.autograd.grad((image * weights).sum(), inputs)])
