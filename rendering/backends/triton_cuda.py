@@ -6,7 +6,7 @@ are the same bits in every run and for every split of a batch. With TRITON_INTER
 run on the CPU, slowly, for tests.
 """
 
-# pyright: reportCallIssue=false, reportArgumentType=false - launches take more than the kernels
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 import os
 from contextlib import AbstractContextManager, nullcontext
