@@ -5,7 +5,7 @@ import errno
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 MODES = ("singletpl", "multitpl")
 RASTERIZERS = ("auto", "numba", "triton", "kaolin", "dense")
@@ -45,6 +45,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with one line, without the list of all options."""
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the options)\n")
 
     def parse_known_args(  # type: ignore[override] - argparse overloads on the namespace
         self, args: Sequence[str] | None = None, namespace: Any = None
