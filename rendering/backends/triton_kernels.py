@@ -140,7 +140,7 @@ def render_tiles(
     column = tile % tiles * TILE + lane % TILE
     row = tile // tiles * TILE + lane // TILE
     inside = (column < size) & (row < size)
-    half = 0.5 * (size - 1).to(tl.float64)
+    half = 0.5 * (size - 1)
     x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
     begin, end = tl.load(starts + program), tl.load(starts + program + 1)
     depth = tl.full((TILE * TILE,), float("-inf"), tl.float32)
@@ -212,7 +212,7 @@ def soft_gradient(
     """Walks the widened box of a face and sums what its pixels say about its corners."""
     f, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     a, b, c, ax, ay, bx, by, cx, cy = _corners(points + image * num_vertices * 3, faces, f)
-    half = 0.5 * (size - 1).to(tl.float64)
+    half = 0.5 * (size - 1)
     first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, margin, half, size)
     width, height = last - first + 1, bottom - top + 1
     count = tl.where((width > 0) & (height > 0), width * height, 0)
@@ -273,7 +273,7 @@ def interpolate(
     f = tl.load(face_index + batch * pixels + pixel, mask=inside, other=-1)
     shown = f >= 0
     f = tl.maximum(f, 0)
-    half = 0.5 * (size - 1).to(tl.float64)
+    half = 0.5 * (size - 1)
     a, b, c, ax, ay, bx, by, cx, cy = _corners(points + batch * num_vertices * 3, faces, f)
     w1, w2 = _weights(ax, ay, bx, by, cx, cy, pixel % size, pixel // size, half)
     a, b, c = tl.load(corners + 3 * f), tl.load(corners + 3 * f + 1), tl.load(corners + 3 * f + 2)
@@ -306,7 +306,7 @@ def corner_sums(
     """Walks the box of a face and sums, for each corner, weight times gradient where it is visible."""
     f, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
     a, b, c, ax, ay, bx, by, cx, cy = _corners(points + batch * num_vertices * 3, faces, f)
-    half = 0.5 * (size - 1).to(tl.float64)
+    half = 0.5 * (size - 1)
     first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, 0.0, half, size)
     width, height = last - first + 1, bottom - top + 1
     count = tl.where((width > 0) & (height > 0), width * height, 0)

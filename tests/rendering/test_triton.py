@@ -114,16 +114,19 @@ KERNELS = {  # kernel -> types of its arguments (p = float pointer, q = integer 
 
 
 COMPILE = """
+import itertools
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from rendering.backends import triton_kernels
 
 kinds = {"p": "*fp32", "q": "*i32", "i": "i32", "f": "fp32"}
-for name, (types, constants) in KERNELS.items():
+ones = {"size", "tiles", "channels", "num_faces", "max_faces"}  # compiled apart where they are 1
+for (name, (types, constants)), special in itertools.product(KERNELS.items(), (False, True)):
     function = getattr(triton_kernels, name)
     runtime = [argument for argument in function.arg_names if argument not in constants]
     signature = dict(zip(runtime, (kinds[kind] for kind in types), strict=True))
+    constants = constants | dict.fromkeys(ones.intersection(runtime) if special else (), 1)
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(fn=function, signature=signature, constexprs=constants)
     assert ".visible .entry" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
