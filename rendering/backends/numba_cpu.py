@@ -99,15 +99,19 @@ def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
 
 def texel_weights(uv: Tensor, coverage: Tensor, size: int) -> Tensor:
     """Share (B, size, size) that each texel has in the covered pixels of B images."""
-    result = torch.zeros((len(uv), size, size))
-    inputs = [_array(tensor) for tensor in (uv.float(), coverage[:, 0], result)]
+    result = torch.zeros((len(uv), size * size))
+    where, covered, weights = (
+        _array(uv.float().flatten(2)),
+        _array(coverage.flatten(1)),
+        _array(result),
+    )
 
     def collect(begin: int, end: int) -> None:
         for b in range(begin, end):
-            numba_texture.texel_weights(*(array[b] for array in inputs))
+            numba_texture.texel_weights(where[b], covered[b], size, size, weights[b])
 
     _map(collect, len(uv))
-    return result
+    return result.unflatten(1, (size, size))
 
 
 def _array(tensor: Tensor) -> Array:
@@ -300,11 +304,13 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
         image = texture.new_zeros((len(uv), texture.shape[1], *uv.shape[2:]))
         ctx.save_for_backward(texture, uv, coverage)
-        inputs = [_array(tensor) for tensor in (texture, uv, coverage[:, 0], image)]
+        size = texture.shape[2:]
+        colors, result = _array(texture.flatten(2)), image.flatten(2).numpy()
+        where, covered = _array(uv.flatten(2)), _array(coverage.flatten(1))
 
         def look_up(begin: int, end: int) -> None:
             for b in range(begin, end):
-                numba_texture.lookup(*(array[b] for array in inputs))
+                numba_texture.lookup(colors[b], *size, where[b], covered[b], result[b])
 
         _map(look_up, len(uv))
         return image
@@ -313,15 +319,20 @@ class _Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         texture, uv, coverage = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0]
+        wanted, size = ctx.needs_input_grad[0], texture.shape[2:]
         of_texture = torch.zeros(texture.shape if wanted else (len(uv), 0, 0, 0))
         of_uv = torch.zeros(uv.shape)
-        tensors = (texture, uv, coverage[:, 0], gradients[0], of_texture, of_uv)
-        inputs = [_array(tensor) for tensor in tensors]
+        colors, where, given, *results = (
+            _array(tensor.flatten(2)) for tensor in (texture, uv, gradients[0], of_texture, of_uv)
+        )
+        covered = _array(coverage.flatten(1))
 
         def scatter(begin: int, end: int) -> None:
             for b in range(begin, end):
-                numba_texture.lookup_gradient(*(array[b] for array in inputs))
+                targets = (result[b] for result in results)
+                numba_texture.lookup_gradient(
+                    colors[b], *size, where[b], covered[b], given[b], *targets
+                )
 
         _map(scatter, len(uv))
         return of_texture if wanted else None, of_uv, None
