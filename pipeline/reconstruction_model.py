@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.reconstruction import ReconstructionNetwork
+from models.state_dicts import translate
 from pipeline.reconstruction_config import ReconstructionConfig
 from pipeline.reconstruction_data import Labels, ReconstructionData
 from rendering.camera import project
@@ -25,7 +26,6 @@ ARCHITECTURE = (
     "norm_g",
     "width",
 )
-_PREFIX = "module."  # of data parallelism, in published checkpoints
 
 
 class Scene(NamedTuple):
@@ -181,7 +181,7 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def load_weights(
     network: ReconstructionNetwork, state: Mapping[str, Any], path: Path, data: ReconstructionData
 ) -> None:
-    """Restores the network of a checkpoint, with or without the prefix of data parallelism.
+    """Restores the network of a checkpoint, ours or a published one.
 
     Raises:
         UserError: if the checkpoint belongs to other options or other parts.
@@ -192,9 +192,8 @@ def load_weights(
             f"dataset now has {', '.join(data.part_names) or 'none'}. Train it again."
         )
     try:
-        weights = {key.removeprefix(_PREFIX): value for key, value in state["generator"].items()}
-        network.load_state_dict(weights)
-    except (KeyError, AttributeError, RuntimeError) as error:
+        network.load_state_dict(translate(state["generator"]))
+    except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} does not fit this dataset and these options ({reason}). "

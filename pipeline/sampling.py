@@ -17,6 +17,7 @@ from data import artifacts
 from data.definitions import CATEGORIES
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from models.generator import Generator
+from models.state_dicts import translate
 from pipeline.generation_config import GENERATOR_OPTIONS, GenerationConfig
 from rendering import camera
 from rendering.camera import Pose
@@ -91,23 +92,31 @@ def load_generator(
     state = checkpoint.load(path, device)
     if "generator_running_avg" not in state:
         raise cli.UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
-    generator = make_generator(config, num_classes, num_parts).to(device)
     try:
-        generator.load_state_dict(state["generator_running_avg"])
-    except RuntimeError as error:
+        with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
+            generator = make_generator(config, num_classes, num_parts)
+        generator.load_state_dict(translate(state["generator_running_avg"]), assign=True)
+    except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise cli.UserError(f"{path} holds a generator of another architecture: {reason}") from None
-    return generator.eval().requires_grad_(False)
+    return generator.float().eval().requires_grad_(False)
 
 
 def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
     """Returns the options with those of the networks as they were when the checkpoint was trained."""
     stored = checkpoint.load(path).get("args", {})
+    if not isinstance(stored, dict):
+        raise cli.UserError(f"{path}: its args are a {type(stored).__name__}, no dictionary.")
     other = {
         k: stored[k]
         for k in GENERATOR_OPTIONS
         if stored.get(k, getattr(config, k)) != getattr(config, k)
     }
+    for key, value in other.items():
+        if not isinstance(value, type(getattr(config, key))):
+            raise cli.UserError(
+                f"{path} was trained with {key}={value!r}, which is no such option."
+            )
     if other:
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)
