@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
     group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_gan/")
-    group.add_argument("--dataset", required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, or `all`")
+    group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, or `all`")
 
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")

@@ -21,6 +21,7 @@ from utils.files import read_json
 
 CACHE_FOLDER = Path("cache")
 IMAGE_RESOLUTION = 299  # of the Inception network
+ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
 _POSE_KEYS = {"scale": "s", "translation": "t", "rotation": "R", "z0": "z0"}
 
 Features = Literal["fid", "proxy"]
@@ -291,17 +292,39 @@ def pseudo_folder(dataset: str, resolution: int, mode: str) -> Path:
 
 def save_metadata(dataset: str, mode: str, metadata: PoseMetadata) -> Path:
     """Writes the poses that belong to the pseudo-ground-truth; returns the path."""
+    return write_metadata(metadata_path(dataset, mode), metadata)
+
+
+def write_metadata(path: Path, metadata: PoseMetadata) -> Path:
+    """Writes such poses to a file; returns the path."""
     tensors = metadata._asdict()
     paths = np.array(tensors.pop("paths"), dtype=np.str_)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    return save_arrays(metadata_path(dataset, mode), arrays | {"path": paths})
+    return save_arrays(path, arrays | {"path": paths})
 
 
 def load_metadata(dataset: str, mode: str) -> PoseMetadata:
     """Reads the poses that belong to the pseudo-ground-truth."""
-    path = metadata_path(dataset, mode)
-    names = ("scale", "translation", "rotation", "z0", "category", "path")
-    arrays = load_arrays(path, names, f"Create it with: {_export_command(dataset, mode)}")
+    remedy = f"Create it with: {_export_command(dataset, mode)}"
+    return read_metadata(metadata_path(dataset, mode), remedy)
+
+
+def read_metadata(path: Path, remedy: str) -> PoseMetadata:
+    """Reads such poses from a file, also a published one.
+
+    Files of the predecessor's predecessor know neither categories nor perspective: one category, and
+    a camera far away.
+    """
+    names = ("scale", "translation", "rotation", "path")
+    arrays = load_arrays(path, names, remedy, optional=("z0", "category"))
+    count = len(arrays["path"])
+    arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
+    arrays.setdefault("category", np.zeros(count, np.int64))
+    widths = {"scale": (1,), "translation": (3,), "rotation": (4,), "z0": (1,), "category": ()}
+    for name, width in widths.items():
+        if arrays[name].shape != (count, *width):
+            got = arrays[name].shape
+            raise UserError(f"{path}: {name} has shape {got}, expected {(count, *width)}. {remedy}")
     paths = [str(entry) for entry in arrays.pop("path")]
     return PoseMetadata(paths=paths, **{k: torch.from_numpy(v) for k, v in arrays.items()})
 
@@ -387,15 +410,20 @@ def save_statistics(
 
 def load_statistics(dataset: str, features: Features = "fid") -> FeatureStatistics:
     """Reads feature statistics; the covariance comes back symmetric."""
-    path = statistics_path(dataset, features)
     command = f"python run_reconstruction.py --name <model> --dataset {dataset} --generate_pseudogt"
+    return read_statistics(statistics_path(dataset, features), f"Create it with: {command}")
+
+
+def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
+    """Reads feature statistics from a file, also a published one."""
     names = ("stats_m", "stats_s", "num_images", "resolution")
-    arrays = load_arrays(path, names, f"Create it with: {command}")
+    arrays = load_arrays(path, names, remedy)
     if int(arrays["resolution"]) != IMAGE_RESOLUTION:
         got = int(arrays["resolution"])
         raise UserError(f"{path}: expected resolution {IMAGE_RESOLUTION}, got {got}.")
-    lower = arrays["stats_s"].astype(np.float64)
+    mean, lower = (arrays[name].astype(np.float64) for name in ("stats_m", "stats_s"))
+    if mean.ndim != 1 or lower.shape != 2 * mean.shape or not np.isfinite(lower).all():
+        got = f"{mean.shape} and {lower.shape}"
+        raise UserError(f"{path}: expected finite numbers (D,) and (D, D), got {got}. {remedy}")
     covariance = lower + np.tril(lower, -1).T
-    return FeatureStatistics(
-        arrays["stats_m"].astype(np.float64), covariance, int(arrays["num_images"])
-    )
+    return FeatureStatistics(mean, covariance, int(arrays["num_images"]))

@@ -4,6 +4,7 @@ Part annotations are annotations too: "part_of" is the id of the object they bel
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,14 +15,19 @@ from pycocotools import mask as coco_mask
 
 from data.artifacts import cache_folder, category_of, prepare_command
 from data.definitions import CATEGORIES, PART_NAMES
+from data.storage import PUBLISHED
 from utils.cli import UserError
 from utils.files import read_json, to_json, write_bytes
+from utils.unpickling import load_pickled
 
 # {"size": [h, w], "counts": compressed run lengths as text}
 RLE = dict[str, Any]
 Box4 = tuple[float, float, float, float]
 
 _FIRST_PART_ID = 101
+_MAX_PIXELS = 2 * 89_478_485  # of an image, as many as Pillow opens
+# pycocotools trusts its input: groups of six bits, all but the last of a number with the sixth set
+_RUN_LENGTHS = re.compile(r"(?:[P-o]{0,6}[0-O])*")
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,19 @@ class Detection:
 
 @dataclass(frozen=True)
 class Detections:
-    """All objects of a dataset; pose files refer to them by row."""
+    """All objects of a dataset; pose files refer to them by row.
+
+    Attributes:
+        dataset: its name.
+        category: what all objects are.
+        items: the objects.
+        published: whether they are those of the predecessor, whose pose files bear no fingerprint.
+    """
 
     dataset: str
     category: str
     items: tuple[Detection, ...]
+    published: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,6 +99,8 @@ class Detections:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what the rows are: category, image, box and mask of each (parts may change)."""
+        if self.published:
+            return PUBLISHED
         rows = [
             [item.image_path, [round(x, 3) for x in item.bbox], item.mask["counts"]]
             for item in self.items
@@ -119,8 +135,18 @@ def detections_path(dataset: str) -> Path:
     return cache_folder(dataset) / "detections.json"
 
 
+def published_path(dataset: str) -> Path:
+    """Returns the path of the detections of a dataset as the predecessor published them."""
+    return cache_folder(dataset) / "detections.npy"
+
+
 def save_detections(detections: Detections) -> Path:
     """Writes the detections of a dataset; returns the path."""
+    return write_detections(detections_path(detections.dataset), detections)
+
+
+def write_detections(path: Path, detections: Detections) -> Path:
+    """Writes detections to a file; returns the path."""
     images, annotations = [], []
     for item in detections.items:
         size = {"height": item.height, "width": item.width}
@@ -140,7 +166,6 @@ def save_detections(detections: Detections) -> Path:
         "categories": _categories(),
         "annotations": annotations,
     }
-    path = detections_path(detections.dataset)
     write_bytes(path, (to_json(content) + "\n").encode())
     return path
 
@@ -152,6 +177,8 @@ def load_detections(dataset: str) -> Detections:
         UserError: if the dataset is unknown or not prepared, or the file is damaged.
     """
     path = detections_path(dataset)
+    if not path.exists() and published_path(dataset).exists():
+        return read_published(published_path(dataset), dataset)
     if not path.exists():
         category_of(dataset)  # an unknown dataset is the more helpful message
     remedy = f"Create it with: {prepare_command(dataset)}"
@@ -160,6 +187,74 @@ def load_detections(dataset: str) -> Detections:
         return _parse(content, dataset)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a detections file ({error!r}). {remedy}") from error
+
+
+def read_published(path: Path, dataset: str) -> Detections:
+    """Reads detections as the predecessor published them: a pickled list of dictionaries.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds more than plain data.
+    """
+    remedy = "Get it from its source again."
+    rows = load_pickled(path, remedy)
+    try:
+        category = rows[0]["class"]
+        if category not in CATEGORIES:
+            raise ValueError(f"unknown category {category}")
+        items = tuple(_published_object(row, number) for number, row in enumerate(rows))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{path}: not a detections file ({error!r}). {remedy}") from error
+    return Detections(dataset, category, items, published=True)
+
+
+def _published_object(row: dict[str, Any], number: int) -> Detection:
+    height, width = int(row["image_height"]), int(row["image_width"])
+    return Detection(
+        id=number,
+        image_path=_safe_path(row["image_path"]),
+        height=height,
+        width=width,
+        bbox=_published_box(row["bbox"]),
+        score=float(row["score"]),
+        mask=_checked_mask(row["mask"], height, width),
+        parts=tuple(_published_part(part, height, width) for part in row["parts"]),
+    )
+
+
+def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
+    name = _part_name(row["class"])
+    mask = _checked_mask(row["mask"], height, width)
+    frequency = float(row["frequency"])
+    return Part(name, float(row["score"]), _published_box(row["bbox"]), mask, frequency)
+
+
+def _published_box(bbox: np.ndarray) -> Box4:
+    x1, y1, x2, y2 = (float(x) for x in np.asarray(bbox, np.float64).reshape(4))
+    return x1, y1, x2, y2
+
+
+def _part_name(name: str) -> str:
+    if name not in PART_NAMES:
+        raise ValueError(f"unknown part {name}")
+    return name
+
+
+def _checked_mask(rle: Any, height: int, width: int) -> RLE:
+    """Returns run lengths that pycocotools can decode without harm; ValueError otherwise."""
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    if [int(x) for x in rle["size"]] != [height, width] or not 0 < height * width <= _MAX_PIXELS:
+        raise ValueError(f"a mask of {rle['size']} in an image of {[height, width]} pixels")
+    if not _RUN_LENGTHS.fullmatch(text):
+        raise ValueError("damaged run lengths")
+    return {"size": [height, width], "counts": text}
+
+
+def _safe_path(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{path} leads out of the working directory")
+    return str(path)
 
 
 def _part_ids() -> dict[str, int]:
@@ -196,7 +291,7 @@ def _parse(content: Any, dataset: str) -> Detections:
     parts: dict[int, list[Part]] = {entry["id"]: [] for entry in objects}
     for entry in content["annotations"]:
         if "part_of" in entry:
-            parts[entry["part_of"]].append(_parse_part(entry, names))
+            parts[entry["part_of"]].append(_parse_part(entry, names, images[entry["image_id"]]))
     items = [_parse_object(e, images[e["image_id"]], tuple(parts[e["id"]])) for e in objects]
     return Detections(dataset, category, tuple(items))
 
@@ -204,27 +299,24 @@ def _parse(content: Any, dataset: str) -> Detections:
 def _parse_object(
     entry: dict[str, Any], image: dict[str, Any], parts: tuple[Part, ...]
 ) -> Detection:
-    path = PurePosixPath(image["file_name"])
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{path} leads out of the working directory")
+    height, width = int(image["height"]), int(image["width"])
     return Detection(
         id=int(entry["id"]),
-        image_path=str(path),
-        height=int(image["height"]),
-        width=int(image["width"]),
+        image_path=_safe_path(image["file_name"]),
+        height=height,
+        width=width,
         bbox=_corners(entry["bbox"]),
         score=float(entry["score"]),
-        mask=entry["segmentation"],
+        mask=_checked_mask(entry["segmentation"], height, width),
         parts=parts,
     )
 
 
-def _parse_part(entry: dict[str, Any], names: dict[int, str]) -> Part:
-    name = names[entry["category_id"]]
-    if name not in PART_NAMES:
-        raise ValueError(f"unknown part {name}")
+def _parse_part(entry: dict[str, Any], names: dict[int, str], image: dict[str, Any]) -> Part:
+    name = _part_name(names[entry["category_id"]])
+    mask = _checked_mask(entry["segmentation"], int(image["height"]), int(image["width"]))
     box, score = _corners(entry["bbox"]), float(entry["score"])
-    return Part(name, score, box, entry["segmentation"], float(entry["frequency"]))
+    return Part(name, score, box, mask, float(entry["frequency"]))
 
 
 def _corners(bbox: list[float]) -> Box4:

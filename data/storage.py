@@ -1,4 +1,7 @@
-"""Plain tensors and plain arrays on disk: written atomically, never pickled, stamped where rows matter."""
+"""Plain tensors and plain arrays on disk: written atomically, never pickled, stamped where rows matter.
+
+Published files, which are pickled and not stamped, are read as well.
+"""
 
 import zipfile
 from collections.abc import Sequence
@@ -11,6 +14,9 @@ from torch import Tensor
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import atomic_path, require_file
+from utils.unpickling import MAX_BYTES, is_pickled, load_pickled
+
+PUBLISHED = ""  # stands for the fingerprint of the published detections, which have none
 
 
 def save_tensors(path: Path, content: dict[str, Any], fingerprint: str) -> Path:
@@ -33,9 +39,9 @@ def load_tensors(
             that makes it.
     """
     content = checkpoint.load(path, remedy=f"Create it with: {command}")
-    if not {*names, "fingerprint"} <= content.keys():
+    if not {*names} <= content.keys():
         raise UserError(f"{path}: expected the entries {', '.join(names)}. Make it with: {command}")
-    if content["fingerprint"] != fingerprint:
+    if content.get("fingerprint", PUBLISHED) != fingerprint:
         raise UserError(
             f"{path} was made from other detections than the present detections.json, so its rows "
             f"mean other images. Make it again with: {command}"
@@ -50,16 +56,49 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
-def load_arrays(path: Path, names: Sequence[str], remedy: str) -> dict[str, np.ndarray]:
-    """Reads the named members of an .npz file and no others; pickled members are refused.
+def load_arrays(
+    path: Path, names: Sequence[str], remedy: str, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Reads the named members of an .npz file and no others.
+
+    Published files hold one pickled dictionary instead; it is read without executing anything.
+
+    Args:
+        path: of the file.
+        names: members that there must be.
+        remedy: last sentence of the errors.
+        optional: members that may be absent, also from the result.
 
     Raises:
-        UserError: if the file is missing, damaged, or lacks a member; ends with `remedy`.
+        UserError: if the file is missing, damaged, lacks a member, or unpacks to too much.
     """
     require_file(path, remedy)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        either = [*names, *optional]
+        found = _published_arrays(path, remedy) if is_pickled(path) else _members(path, either)
+        wanted = [*names, *(name for name in optional if name in found)]
+        return {name: found[name] for name in wanted}
+    except (
+        *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError),
+        *(zipfile.BadZipFile, NotImplementedError, SyntaxError),
+    ) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read ({reason}). {remedy}") from error
+
+
+def _members(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        largest = max((info.file_size for info in archive.zip.infolist()), default=0)
+        if largest > MAX_BYTES:
+            raise ValueError(f"unpacks to {largest} bytes, at most {MAX_BYTES} are expected")
+        return {name: archive[name] for name in names if name in archive}
+
+
+def _published_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    content = load_pickled(path, remedy)
+    if not isinstance(content, dict):
+        raise TypeError(f"holds a {type(content).__name__}, expected a dictionary")
+    arrays = {name: np.asarray(value) for name, value in content.items()}
+    if any(array.dtype == object for array in arrays.values()):
+        raise ValueError("holds lists of unequal lengths")
+    return arrays

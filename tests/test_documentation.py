@@ -28,6 +28,7 @@ SCRIPTS = (
 )
 MODULES = (
     "data.prepare",
+    "data.released",
     "data.synthetic",
     "mesh_templates.build",
     "pipeline.demo_report",

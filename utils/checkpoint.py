@@ -6,13 +6,22 @@ They hold state dicts, numbers, text, lists and tuples only, so that reading one
 import io
 import pickle
 import re
+import struct
+import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from utils.cli import UserError
 from utils.files import require_file, write_bytes
+
+_MISTAKES = (  # what reading a damaged or hostile file ends with
+    *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+    *(AssertionError, MemoryError, OverflowError, ImportError, zipfile.BadZipFile),
+    *(struct.error, NotImplementedError),
+)
 
 
 def path_of(folder: str | Path, step: int) -> Path:
@@ -50,7 +59,8 @@ def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str
     """
     require_file(path, remedy)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with open(path, "rb") as file:
+            return load_stream(file, device)
     except torch.OutOfMemoryError:
         raise
     except pickle.UnpicklingError:
@@ -62,10 +72,35 @@ def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str
         raise UserError(
             f"{path} cannot be read ({error.strerror}). If it is damaged, delete it and run again."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except _MISTAKES:
         raise UserError(
             f"{path} is damaged or not a checkpoint. Delete it and run again."
         ) from None
+
+
+def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
+    """Reads tensors and plain values that torch.save wrote.
+
+    Raises:
+        pickle.UnpicklingError: if there are other objects, or less content than memory to hold it;
+            other exceptions if the content is damaged.
+    """
+    _refuse_bomb(file)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is read or refused
+        return torch.load(file, map_location=device, weights_only=True)
+
+
+def _refuse_bomb(file: IO[bytes]) -> None:
+    """Refuses an archive that grows when it is read: torch.save neither compresses nor overlaps."""
+    if file.read(4) == b"PK\x03\x04":
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+            raise pickle.UnpicklingError("compressed members")
+        if sum(info.file_size for info in members) > file.seek(0, io.SEEK_END):
+            raise pickle.UnpicklingError("overlapping members")
+    file.seek(0)
 
 
 def numbered(folder: str | Path) -> list[tuple[int, Path]]:

@@ -57,7 +57,7 @@ def read_json(path: str | Path, remedy: str = "Write it again.") -> Any:
     text = require_file(path, remedy).read_bytes()
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). {remedy}") from None
 
 

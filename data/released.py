@@ -1,0 +1,230 @@
+"""Checks a folder of published files (checkpoints, caches) and turns pickled ones into plain ones.
+
+Nothing in the files is executed, and links are not followed. All stages read the published files as they
+are; plain ones are read faster, and by every program. Converted files take the place of the pickled
+ones, except detections.npy, beside which detections.json is put.
+
+Examples:
+  # What was downloaded into cache/, checked and converted
+  python -m data.released cache
+
+  # Only a list
+  python -m data.released checkpoints_gan --check
+"""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from data.artifacts import PseudoItem, read_metadata, read_statistics, write_metadata
+from data.definitions import MODES
+from data.detections import Detections, read_published, write_detections
+from data.storage import load_arrays, save_arrays
+from utils import checkpoint, cli
+from utils.cli import UserError
+from utils.files import require_file
+from utils.progress import progress
+from utils.run_directory import configure_logging
+from utils.unpickling import is_pickled
+
+logger = logging.getLogger(__name__)
+
+REMEDY = "Get it from its source again."
+_MODE = f"(?:{'|'.join(MODES)})"
+
+
+class Report(NamedTuple):
+    """What a check has found.
+
+    Attributes:
+        what: description of the content.
+        convert: writes the file in its plain form; None where it is plain.
+    """
+
+    what: str
+    convert: Callable[[], object] | None = None
+
+
+# fmt: off
+def build_parser() -> cli.Parser:
+    """Returns the parser of the options."""
+    parser = cli.Parser(prog="python -m data.released", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the archives were unpacked: cache, checkpoints_gan, checkpoints_recon, or a folder that has them")
+    parser.add_argument("--check", action="store_true", help="list and check only, convert nothing")
+    return parser
+# fmt: on
+
+
+def inspect(folder: Path, *, convert: bool) -> Counter[str]:
+    """Logs what every published file below a folder holds, and converts the pickled ones.
+
+    Returns:
+        How many files are plain, converted (or, if that is not wanted, pickled) and unknown.
+
+    Raises:
+        UserError: after all others were handled, if there are none, or some of them were refused.
+    """
+    require_file(folder, "Unpack the published archives first.")
+    counts: Counter[str] = Counter()
+    for path in progress(list(_files(folder)), description="checking files"):
+        state, what = _handle(path, convert)
+        counts[state] += 1
+        if state in ("refused", "unknown") or not path.stem.isdecimal():
+            logger.info("%-9s  %s: %s", state, path, what)
+    logger.info("%s", ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    if counts["refused"]:
+        raise UserError(f"{folder}: {counts['refused']} files were refused, see above. {REMEDY}")
+    if counts.total() == counts["unknown"]:
+        raise UserError(f"{folder}: no published files there. Name the folder that has them.")
+    return counts
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields all files, and links to folders, in an order that puts detections before poses."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        yield from (Path(parent) / name for name in sorted(names + links, key=_rank))
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return not name.startswith("detections"), name.zfill(20)
+
+
+def _handle(path: Path, convert: bool) -> tuple[str, str]:
+    """Returns the state of a file, and what it holds or why it was refused."""
+    if path.is_symlink():
+        return "refused", "a link; only the files themselves are read"
+    check = next((f for pattern, f in CHECKS if re.search(f"(?:^|/){pattern}$", str(path))), None)
+    if check is None:
+        return "unknown", "no file of the published system"
+    try:
+        what, converter = check(path)
+    except UserError as error:
+        return "refused", str(error)
+    if converter is None:
+        return "plain", what
+    if convert:
+        converter()
+    return "converted" if convert else "pickled", what
+
+
+def _check_checkpoint(path: Path) -> Report:
+    state = checkpoint.load(path, remedy=REMEDY)
+    networks = {key: value for key, value in state.items() if _is_network(value)}
+    if not networks:
+        raise UserError(f"{path}: has no network. {REMEDY}")
+    damaged = [key for key, network in networks.items() if not _all_finite(network)]
+    if damaged:
+        raise UserError(f"{path}: {', '.join(damaged)} has values that are not finite. {REMEDY}")
+    sizes = (
+        f"{key} ({sum(x.numel() for x in n.values()):,} numbers)" for key, n in networks.items()
+    )
+    length = state.get("epoch", "?")
+    return Report(f"checkpoint after {length} epochs: {', '.join(sizes)}")
+
+
+def _is_network(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(x, Tensor) for x in value.values())
+    )
+
+
+def _all_finite(network: dict[str, Tensor]) -> bool:
+    return all(bool(x.isfinite().all()) for x in network.values())
+
+
+def _check_templates(path: Path) -> Report:
+    vertices = checkpoint.load_plain(path, remedy=REMEDY)
+    shape = tuple(vertices.shape) if isinstance(vertices, Tensor) else type(vertices).__name__
+    if not isinstance(vertices, Tensor) or shape[1:] != (962, 3) or not vertices.isfinite().all():
+        raise UserError(f"{path}: expected finite vertices (T, 962, 3), got {shape}. {REMEDY}")
+    return Report(f"{len(vertices)} remeshed templates")
+
+
+def _check_poses(path: Path) -> Report:
+    content = checkpoint.load(path, remedy=REMEDY)
+    names = {"R", "s", "t", "z0", "w", "iou"} | ({"indices"} if "estimated" in path.name else set())
+    if not names <= content.keys() or not all(isinstance(content[x], Tensor) for x in names):
+        raise UserError(f"{path}: expected the tensors {', '.join(sorted(names))}. {REMEDY}")
+    if len({len(content[name]) for name in names}) > 1:
+        raise UserError(f"{path}: its tensors are of different lengths. {REMEDY}")
+    what = f"poses of {len(content['R'])} images"
+    return Report(what, None if "fingerprint" in content else _stamping(path, content))
+
+
+def _stamping(path: Path, content: dict[str, Any]) -> Callable[[], object] | None:
+    """Returns what ties poses to the detections beside them; None where there are none."""
+    source = path.with_name("detections.npy")
+    if not source.exists():
+        return None
+    detections = read_published(source, path.parent.name)
+    rows = content["indices"].amax() + 1 if "indices" in content else len(content["R"])
+    if rows > len(detections):
+        raise UserError(f"{path}: refers to more than the {len(detections)} images of {source}.")
+    return lambda: checkpoint.save(path, content | {"fingerprint": _plain(detections).fingerprint})
+
+
+def _check_detections(path: Path) -> Report:
+    detections = read_published(path, path.parent.name)
+    target = path.with_suffix(".json")
+    what = f"{len(detections)} objects of category {detections.category}"
+    if target.exists():
+        return Report(f"{what}; {target.name} is used instead")
+    return Report(what, lambda: write_detections(target, _plain(detections)))
+
+
+def _plain(detections: Detections) -> Detections:
+    return Detections(detections.dataset, detections.category, detections.items)
+
+
+def _check_metadata(path: Path) -> Report:
+    metadata = read_metadata(path, REMEDY)
+    what = f"poses of {len(metadata.paths)} pseudo-ground-truth items"
+    return Report(what, (lambda: write_metadata(path, metadata)) if is_pickled(path) else None)
+
+
+def _check_item(path: Path) -> Report:
+    arrays = load_arrays(path, PseudoItem._fields, REMEDY)
+    size = int(path.parent.name.split("_")[1].partition("x")[0])
+    shapes = {"mesh": (3, 32, 32), "texture": (3, size, size), "texture_alpha": (1, size, size)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            got = arrays[name].shape
+            raise UserError(f"{path}: {name} {got}, expected finite numbers {shape}. {REMEDY}")
+    return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)
+
+
+def _check_statistics(path: Path) -> Report:
+    return Report(f"feature statistics of {read_statistics(path, REMEDY).num_images} images")
+
+
+CHECKS: tuple[tuple[str, Callable[[Path], Report]], ...] = (
+    (r"checkpoint_\w+\.pth", _check_checkpoint),
+    (r"\w+_templates\.pth", _check_templates),
+    (rf"(?:camera_hypotheses_silhouette|poses_estimated)_{_MODE}\.bin", _check_poses),
+    (r"detections\.npy", _check_detections),
+    (rf"poses_metadata_{_MODE}\.npz", _check_metadata),
+    (rf"pseudogt_(\d+)x\1_{_MODE}/\d+\.npz", _check_item),
+    (r"precomputed_fid_299x299\.npz", _check_statistics),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the options and goes through the folder."""
+    args = build_parser().parse_args(argv)
+    configure_logging()
+    inspect(args.folder, convert=not args.check)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,105 @@
+"""The commands of the published README on stand-ins for the published archives."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+import run_generation
+from pipeline import sampling
+from pipeline.generation_config import make_config
+from tests import published
+from tests.models.golden import fill, key_list, wave
+from utils.cli import UserError
+
+NAME = "pretrained_cub_singletpl"
+COMMAND = ["--name", NAME, "--dataset", "cub", "--gpu_ids", "cpu"]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint and those files of the cache that evaluation and export need."""
+    monkeypatch.chdir(tmp_path)
+    published.write_cache(tmp_path)
+    published.write_checkpoint(tmp_path, NAME)
+    shutil.rmtree("datasets")
+    shutil.rmtree(next(Path("cache/cub").glob("pseudogt_*")))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("rings", "vertices"), [(31, 962), (16, 482)])
+def test_export_needs_no_data_set(archive: Path, rings: int, vertices: int) -> None:
+    published.write_checkpoint(archive, NAME, f"uvsphere_{rings}rings.obj")
+    run_generation.main([*COMMAND, "--batch_size", "2", "--export-sample", "--how_many", "2"])
+    text = (archive / f"output/{NAME}/mesh_1.obj").read_text()
+    assert text.count("\nv ") == vertices
+    mesh = trimesh.load_mesh(archive / f"output/{NAME}/mesh_1.obj", process=False)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces).volume > 0
+
+
+@pytest.mark.slow
+def test_evaluation_needs_no_data_set(archive: Path) -> None:
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    torch.save(inception_v3(weights=None, init_weights=False).state_dict(), "weights.pth")
+    options = ["--evaluate", "--inception_weights", "weights.pth", "--batch_size", "4"]
+    run_generation.main([*COMMAND, *options])
+    line = (archive / f"checkpoints_gan/{NAME}/metrics.jsonl").read_text().splitlines()[-1]
+    record = json.loads(line)
+    assert record["fid"] > 0
+
+
+def test_a_published_checkpoint_gives_the_golden_output(shared: Path, tmp_path: Path) -> None:
+    """The key lists' names in the file, filled by formula; spectral vectors of length 40 and 1."""
+    from models.generator import Generator
+
+    keys = key_list(shared, "generator_512_uncond")
+    network = Generator(512)
+    fill(network, keys)
+    state = {key: network.state_dict()[key] for key, _ in keys}
+    path = tmp_path / "checkpoint_latest.pth"
+    torch.save({"generator_running_avg": state}, path)
+    config = make_config(vars(run_generation.build_parser().parse_args(COMMAND)))
+    generator = sampling.load_generator(config, path, 0, 0, torch.device("cpu"))
+    golden = np.load(shared / "reference/golden/networks.npz")
+    with torch.no_grad():
+        texture, displacement = generator(wave(0.37, 2, 64))
+    np.testing.assert_allclose(texture[:, :, ::37, ::41], golden["gen0_tex_sub"], 1e-4, 1e-5)
+    np.testing.assert_allclose(displacement, golden["gen0_mesh"], 1e-5, 1e-6)
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"texture_resolution": 10**9}, "another architecture"),
+        ({"latent_dim": 10**12}, "another architecture"),
+        ({"texture_resolution": "512"}, "texture_resolution='512'"),
+        ({"mesh_path": "../../secret"}, "--mesh_path"),
+        (["a"], "args are a list"),
+    ],
+)
+def test_absurd_options_in_a_checkpoint_are_refused(archive: Path, args, message: str) -> None:
+    path = archive / f"checkpoints_gan/{NAME}/checkpoint_latest.pth"
+    state = torch.load(path, weights_only=True)
+    args = {**state["args"], **args} if isinstance(args, dict) else args
+    torch.save({**state, "args": args}, path)
+    with pytest.raises(UserError, match=message):
+        run_generation.main([*COMMAND, "--batch_size", "1", "--export_sample"])
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "..", ".hidden", "/etc", "a\\b", "-rf", "a\nb", ""]
+)
+@pytest.mark.parametrize("option", ["--name", "--dataset"])
+def test_names_that_lead_elsewhere_are_usage_errors(option: str, name: str) -> None:
+    arguments = dict(zip(COMMAND[::2], COMMAND[1::2], strict=True)) | {option: name}
+    with pytest.raises(SystemExit) as end:
+        run_generation.main([f"{key}={value}" for key, value in arguments.items()])
+    assert end.value.code == 2

@@ -1,0 +1,255 @@
+"""Reads the pickled arrays of published archives without running anything that is in them.
+
+A pickle is a program. This one may only build numbers, text, lists, tuples, dictionaries, arrays and
+tensors: every other instruction or name is refused before the first step. Arrays and tensors are put
+together here from their bytes, never by numpy's or PyTorch's own unpickling code, which trusts its
+input.
+"""
+
+import io
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy_format
+
+from utils import checkpoint
+from utils.cli import UserError
+from utils.files import require_file
+
+MAX_BYTES = 2**30  # of a member when unpacked; the largest published ones have some ten megabytes
+_OPCODES = set(
+    re.findall(
+        r"\w+",
+        """
+        PROTO FRAME STOP MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL
+        REDUCE BUILD NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINBYTES
+        SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST APPEND APPENDS
+        EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+        """,
+    )
+)
+_MISTAKES = (  # what unpickling of a damaged or hostile file ends with
+    *(pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(EOFError, RuntimeError, RecursionError, MemoryError, OverflowError, ImportError),
+    *(zipfile.BadZipFile, NotImplementedError),
+)
+
+
+def is_pickled(path: str | Path) -> bool:
+    """Returns whether an .npz file is a published one: a single member with a pickled dictionary."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist() == ["data.npy"]
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def load_pickled(path: str | Path, remedy: str = "Get it from its source again.") -> Any:
+    """Reads the object of a published .npy or .npz file; nothing in the file is executed.
+
+    Args:
+        path: .npy with an object array, or .npz whose member `data` is one.
+        remedy: last sentence of the errors.
+
+    Returns:
+        Numbers, text, bytes, lists, tuples, dictionaries, and arrays (tensors become arrays). An
+        object array of shape () is its only element, one of shape (N,) a list.
+
+    Raises:
+        UserError: if the file is missing, damaged, too large, or holds anything else.
+    """
+    require_file(path, remedy)
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return _load_npy(file)
+            with zipfile.ZipFile(file) as archive, archive.open(_member(archive)) as member:
+                return _load_npy(member)
+    except _MISTAKES as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} was not loaded: {reason}. {remedy}") from None
+
+
+def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    info = archive.getinfo("data.npy")
+    if info.file_size > MAX_BYTES:
+        raise ValueError(f"it unpacks to {info.file_size} bytes, at most {MAX_BYTES} are expected")
+    return info
+
+
+def _load_npy(file: IO[bytes]) -> Any:
+    version = npy_format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"expected version 1.0 of the .npy format, got {version}")
+    shape, _, dtype = npy_format.read_array_header_1_0(file)
+    if not dtype.hasobject or len(shape) > 1:
+        raise ValueError(f"expected a pickled object, got an array {shape} of {dtype}")
+    values = loads(file.read())
+    if not isinstance(values, list) or len(values) != (shape[0] if shape else 1):
+        raise ValueError("the pickled objects do not fill the array")
+    return values if shape else values[0]
+
+
+def loads(content: bytes) -> Any:
+    """Builds the object of a pickle; tensors become arrays, object arrays lists.
+
+    Raises:
+        pickle.UnpicklingError: if it holds instructions or names that plain data do not need; other
+            exceptions if it is damaged.
+    """
+    _inspect(content)
+    return _plain(_Unpickler(io.BytesIO(content)).load(), {})
+
+
+def _inspect(content: bytes) -> None:
+    """Refuses a pickle by its instructions, none of which has run yet."""
+    for opcode, argument, position in pickletools.genops(content):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"the pickle has the instruction {opcode.name}")
+        if opcode.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
+            raise pickle.UnpicklingError(f"the pickle names {str(argument).replace(' ', '.')!r}")
+        # A number of a variable far above the count of instructions would reserve gigabytes
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > int(position or 0):
+            raise pickle.UnpicklingError("the pickle has a variable out of order")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NAMES:
+            raise pickle.UnpicklingError(f"the pickle names '{module}.{name}'")
+        return _NAMES[module, name]
+
+
+class _Value:
+    """Something that is complete, and that no further instruction can change."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("the pickle changes a finished value")
+
+
+class _Function(_Value):
+    """A function of ours that stands for a named one."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.value(*arguments)
+
+
+class _Type:
+    """An array type, made by numpy.dtype("f4", ...) and completed with the order of its bytes."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+
+    def build(self) -> np.dtype:
+        dtype = np.dtype(self.order + self.code)
+        if dtype.kind not in "biufSUO" or dtype.names or dtype.subdtype:
+            raise pickle.UnpicklingError(f"the pickle has an array of type {dtype}")
+        return dtype
+
+
+class _Array:
+    """An array, made empty and completed with its shape, type and bytes."""
+
+    __slots__ = ("value",)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, content = state
+        dtype = kind.build()
+        if not dtype.hasobject:
+            flat = np.frombuffer(content, dtype)
+            self.value = flat.reshape(shape, order="F" if fortran else "C")
+        elif isinstance(content, list) and len(shape) <= 1:
+            self.value = content
+        else:
+            raise pickle.UnpicklingError("the pickle has an object array of several axes")
+
+
+def _empty_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: _Type, content: bytes) -> Any:
+    return np.frombuffer(content, kind.build())[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, as Python 2 compatible pickles write them."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the pickle has bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _storage(content: bytes) -> _Value:
+    """The numbers of a tensor, in an archive of PyTorch's within the pickle."""
+    stored = checkpoint.load_stream(io.BytesIO(content))
+    if not isinstance(stored, torch.TypedStorage):
+        raise pickle.UnpicklingError(f"expected a tensor's storage, got {type(stored).__name__}")
+    return _Value(torch.empty(0, dtype=stored.dtype).set_(stored))  # type: ignore[arg-type]
+
+
+def _tensor(storage: _Value, offset: int, size: tuple, stride: tuple, *_: Any) -> _Value:
+    numbers: torch.Tensor = storage.value
+    if int(np.prod(size, dtype=object)) > numbers.numel():  # overlapping elements: a small file
+        raise pickle.UnpicklingError(f"a tensor of shape {size} is larger than its storage")
+    return _Value(numbers.as_strided(size, stride, offset).numpy())
+
+
+_NAMES: dict[tuple[str, str], Callable] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Function(_empty_array),
+    ("numpy._core.multiarray", "_reconstruct"): _Function(_empty_array),
+    ("numpy.core.multiarray", "scalar"): _Function(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Function(_scalar),
+    ("numpy", "ndarray"): _Function(_empty_array),
+    ("numpy", "dtype"): _Function(lambda code, *_: _Type(code)),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+    ("torch.storage", "_load_from_bytes"): _Function(_storage),
+    ("collections", "OrderedDict"): _Function(dict),
+    ("_codecs", "encode"): _Function(_encode),
+}
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Replaces what stands for arrays by arrays; shared containers stay shared.
+
+    Args:
+        value: what the unpickler has built, and keeps alive.
+        done: results by the identity of their values.
+    """
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, _Value | _Array):
+        result = value.value
+        return _plain(result, done) if isinstance(result, list) else result
+    if isinstance(value, dict):
+        done[id(value)] = result = {}
+        result.update((_plain(k, done), _plain(v, done)) for k, v in value.items())
+    elif isinstance(value, list):
+        done[id(value)] = result = []
+        result += [_plain(x, done) for x in value]
+    elif isinstance(value, tuple):
+        done[id(value)] = result = tuple([_plain(x, done) for x in value])
+    elif value is None or isinstance(value, bool | int | float | str | bytes):
+        result = value
+    else:
+        raise pickle.UnpicklingError(f"the pickle leaves a {type(value).__name__}")
+    return result
