@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--filter_class", choices=CATEGORIES, metavar="CATEGORY", help="evaluate or sample one category of a class-conditional model")
     group.add_argument("--truncation_sigma", type=cli.positive_float, default=1.0, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
+    group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: measure FID as other publications do")
     group.add_argument("--proxy_distance", action="store_true", help="distance in features of an untrained network instead of FID; not comparable with any FID")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
@@ -91,6 +92,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
+    if args.standard_fid and args.proxy_distance:
+        parser.error("--standard_fid and --proxy_distance exclude each other")
     if args.which_epoch == "best" and not (args.evaluate or args.export_sample):
         parser.error("--which_epoch best needs --evaluate or --export_sample")
 

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--pseudogt_path", help=argparse.SUPPRESS)
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest", help="checkpoint to apply (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3, for the image statistics (default: torch's cache, else a download)")
+    group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: statistics for run_generation.py --standard_fid too")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")

@@ -2,12 +2,14 @@
 
 FID as the reference computes it: torchvision's ImageNet Inception v3, 299 x 299 renderings without
 perspective on grey, against the stored statistics of the photographs; not comparable with scores of
-the TensorFlow port. Without those weights --proxy_distance measures in the features of an untrained
-network, under that name.
+the TensorFlow port, which --standard_fid measures with. Without weights --proxy_distance measures in
+the features of an untrained network, under that name. Where a sample of the photographs' features is
+stored, the kernel distance (KID) of the same features is measured too.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,16 @@ from pipeline.generation_config import GenerationConfig
 from rendering import rasterizer
 from rendering.mesh_template import MeshTemplate
 from utils import checkpoint, cli, distributed
-from utils.fid import InceptionFeatures, Moments, ProxyFeatures, frechet_distance
+from utils.fid import (
+    FeatureSample,
+    InceptionFeatures,
+    Moments,
+    ProxyFeatures,
+    StandardFeatures,
+    fingerprint,
+    frechet_distance,
+    kernel_distance,
+)
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 
@@ -50,20 +61,53 @@ class Measure(NamedTuple):
 
 
 def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
-    """Returns FID, or the proxy distance with --proxy_distance.
+    """Returns FID, standard FID with --standard_fid, or the proxy distance with --proxy_distance.
 
     Raises:
-        UserError: if the weights or the statistics of the photographs are missing.
+        UserError: if the weights or the statistics of the photographs are missing, or the statistics
+            were made with another network or from other images.
     """
     dataset = config.dataset
     if config.filter_class is not None:
         dataset = default_dataset(config.filter_class)
+    title, key, make_features = _choose_measure(config)
+    real = artifacts.load_statistics(dataset, key)
+    features = make_features()
+    _check_origin(dataset, key, real, fingerprint(features))
+    return Measure(title, key, features.to(device), real)
+
+
+def _choose_measure(
+    config: GenerationConfig,
+) -> tuple[str, artifacts.Features, Callable[[], nn.Module]]:
+    """Returns title and key of the measure, and what makes its network."""
     if config.proxy_distance:
-        real = artifacts.load_statistics(dataset, "proxy")
-        return Measure("proxy distance (not FID)", "proxy", ProxyFeatures().to(device), real)
-    real = artifacts.load_statistics(dataset, "fid")
-    features = InceptionFeatures(config.inception_weights).to(device)
-    return Measure("FID", "fid", features, real)
+        return "proxy distance (not FID)", "proxy", ProxyFeatures
+    if config.standard_fid is not None:
+        return "standard FID", "standard_fid", partial(StandardFeatures, config.standard_fid)
+    return "FID", "fid", partial(InceptionFeatures, config.inception_weights)
+
+
+def _check_origin(
+    dataset: str, key: artifacts.Features, real: artifacts.FeatureStatistics, network: str
+) -> None:
+    """Refuses statistics of another network or of other images; published ones are of the predecessor's.
+
+    Raises:
+        UserError: says what differs.
+    """
+    path, command = artifacts.statistics_path(dataset, key), artifacts.statistics_command(dataset)
+    if real.network != network and (real.network or key != "fid"):
+        raise cli.UserError(
+            f"{path} was made with another network (fingerprint {real.network[:8] or 'unknown'}, "
+            f"here {network[:8]}), so a distance to it means nothing. Make it again with: {command}"
+        )
+    now = artifacts.images_fingerprint(dataset)
+    if real.images and now is not None and real.images != now:
+        raise cli.UserError(
+            f"{path} was made from other images than the present detections of {dataset}. "
+            f"Make it again with: {command}"
+        )
 
 
 def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> Measure | None:
@@ -132,7 +176,7 @@ def compute_scores(
     device: torch.device,
     kinds: Sequence[str] = KINDS,
 ) -> dict[str, float]:
-    """Returns the distance of generated renderings to the photographs, by kind.
+    """Returns the distances of generated renderings to the photographs, by kind and "kid".
 
     Each of the photographs' poses is used once per pass, as many passes as it takes to reach the
     number of photographs behind the statistics. With pseudo-ground-truth at hand, also of generated
@@ -144,6 +188,7 @@ def compute_scores(
     rows = sampling.eligible_rows(config, metadata)
     count = min(measure.real.num_images, MAX_SAMPLES)
     moments = {kind: Moments(len(measure.real.mean), device) for kind in kinds}
+    generated = FeatureSample(count)
     mine = list(distributed.shard(count))
     with progress(total=len(mine), description="evaluating") as bar:
         for start in range(0, len(mine), config.batch_size):
@@ -152,13 +197,19 @@ def compute_scores(
             sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
             for kind in kinds:
                 shown = _substitute(sample, kind, dataset, chosen)
-                moments[kind].update(_features(measure, template, shown))
+                features = _features(measure, template, shown)
+                moments[kind].update(features)
+                if kind == "combined":
+                    generated.update(features, numbers)
             bar.update(len(numbers))
     scores = {}
     real = [torch.from_numpy(measure.real.mean), torch.from_numpy(measure.real.covariance)]
     for kind, total in moments.items():
         total.reduce()
         scores[kind] = frechet_distance(*total.result(), *real)
+    fake, photographs = generated.result(), torch.from_numpy(measure.real.sample)
+    if min(len(fake), len(photographs)) > 1:
+        scores["kid"] = kernel_distance(fake, photographs)
     return scores
 
 
@@ -167,8 +218,11 @@ def report(
 ) -> None:
     """Logs the distances and records them for a step."""
     for kind, score in scores.items():
-        prefix = "" if kind == "combined" else f"{kind.replace('_', '-')} "
-        logger.info("%s%s: %.2f", prefix, measure.title, score)
+        if kind == "kid":
+            logger.info("kernel distance (KID) of the same features: %.5f", score)
+        else:
+            prefix = "" if kind == "combined" else f"{kind.replace('_', '-')} "
+            logger.info("%s%s: %.2f", prefix, measure.title, score)
         if writer is not None:
             writer.add_scalar(f"{measure.key}/{kind}", score, step)
     names = {_record_name(measure, kind, None): score for kind, score in scores.items()}

@@ -33,6 +33,7 @@ class GenerationConfig:
     filter_class: str | None
     truncation_sigma: float
     inception_weights: str | None
+    standard_fid: str | None
     proxy_distance: bool
     mode: str
     mesh_path: str

@@ -7,7 +7,6 @@ the photographs. An interrupted export continues where it stopped.
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,7 +23,14 @@ from rendering import rasterizer
 from rendering.inverse import unwrap, visibility
 from utils import distributed, files
 from utils.cli import UserError
-from utils.fid import InceptionFeatures, Moments, ProxyFeatures
+from utils.fid import (
+    FeatureSample,
+    InceptionFeatures,
+    Moments,
+    ProxyFeatures,
+    StandardFeatures,
+    fingerprint,
+)
 from utils.progress import progress
 from utils.run_directory import configure_logging
 
@@ -176,35 +182,46 @@ def _write_statistics(
     networks: dict[artifacts.Features, ProxyFeatures | InceptionFeatures] = {
         "proxy": ProxyFeatures()
     }
+    if config.standard_fid is not None:
+        networks["standard_fid"] = StandardFeatures(config.standard_fid)
     try:
         networks["fid"] = InceptionFeatures(config.inception_weights)
     except UserError as error:
         if config.inception_weights is not None:
             raise
         logger.warning("no statistics for FID, only for the proxy distance: %s", error)
-    moments: dict[artifacts.Features, Moments] = {
-        key: Moments(network.dimension, device) for key, network in networks.items()
-    }
-    for images in _photographs(data, config.batch_size):
-        for key, network in networks.items():
-            with torch.no_grad():
-                moments[key].update(network.to(device)(images.to(device)))
-    for key, moment in moments.items():
-        moment.reduce()
+    for key, network in networks.items():
+        statistics = _statistics(data, config, network, device)
         if distributed.is_main():
-            mean, covariance = moment.result()
-            statistics = artifacts.FeatureStatistics(mean.numpy(), covariance.numpy(), moment.count)
             artifacts.save_statistics(config.dataset, statistics, key)
     distributed.barrier()
 
 
-def _photographs(data: ReconstructionData, batch_size: int) -> Iterator[Tensor]:
-    """Yields this process's share of all crops (B, 3, 299, 299) in [0, 1], on grey."""
+@torch.no_grad()
+def _statistics(
+    data: ReconstructionData,
+    config: ReconstructionConfig,
+    network: ProxyFeatures | InceptionFeatures,
+    device: torch.device,
+) -> artifacts.FeatureStatistics:
     items = [item for detections in data.detections for item in detections.items]
-    mine = [items[i] for i in distributed.shard(len(items))]
-    for start in progress(range(0, len(mine), batch_size), description="image statistics"):
-        crops = [
-            object_image(item, artifacts.IMAGE_RESOLUTION)
-            for item in mine[start : start + batch_size]
-        ]
-        yield torch.stack(crops)[:, :3] / 2 + 0.5
+    moments, sample = Moments(network.dimension, device), FeatureSample(len(items))
+    network = network.to(device)
+    mine = distributed.shard(len(items))
+    steps = range(mine.start, mine.stop, config.batch_size)
+    for start in progress(steps, description=f"image statistics ({network.name})"):
+        numbers = range(start, min(start + config.batch_size, mine.stop))
+        crops = [object_image(items[i], artifacts.IMAGE_RESOLUTION)[:3] for i in numbers]
+        features = network(torch.stack(crops).to(device) / 2 + 0.5)  # on grey
+        moments.update(features)
+        sample.update(features, numbers)
+    moments.reduce()
+    mean, covariance = moments.result()
+    return artifacts.FeatureStatistics(
+        mean.numpy(),
+        covariance.numpy(),
+        moments.count,
+        sample.result().numpy(),
+        network=fingerprint(network),
+        images=artifacts.common_fingerprint([d.fingerprint for d in data.detections]),
+    )

@@ -23,6 +23,7 @@ class ReconstructionConfig:
     pseudogt_resolution: int
     which_epoch: str
     inception_weights: str | None
+    standard_fid: str | None
     mode: str
     mesh_path: str
     image_resolution: int

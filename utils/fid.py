@@ -1,6 +1,9 @@
-"""Fréchet distance between sets of images: features, streaming moments and the distance itself."""
+"""Distances between sets of images: features, streaming moments, Fréchet and kernel distance."""
 
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -9,11 +12,17 @@ from torch import Tensor, nn
 
 from utils import checkpoint
 from utils.cli import UserError
-from utils.distributed import all_reduce_, barrier, is_main
+from utils.distributed import all_reduce_, barrier, gather, is_main
 from utils.seeding import torch_generator
 
 INCEPTION_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+STANDARD_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
 INCEPTION_SIZE = 299
+STANDARD_CLASSES = 1008  # outputs of the network that TensorFlow published in 2015
+SAMPLE_SIZE = 1000  # images that the kernel distance compares
 
 
 class Moments:
@@ -24,9 +33,10 @@ class Moments:
     """
 
     def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
-        self._count = torch.zeros((), dtype=torch.float64, device=device)
-        self._sum = torch.zeros(dimension, dtype=torch.float64, device=device)
-        self._products = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
+        # One tensor, so that processes exchange it at once
+        self._totals = torch.zeros(1 + dimension + dimension**2, dtype=torch.float64, device=device)
+        self._count, self._sum, products = self._totals.split((1, dimension, dimension**2))
+        self._products = products.view(dimension, dimension)
 
     @property
     def count(self) -> int:
@@ -42,8 +52,7 @@ class Moments:
 
     def reduce(self) -> None:
         """Adds up the sums of all processes; every process then has the moments of all vectors."""
-        for total in (self._count, self._sum, self._products):
-            all_reduce_(total)
+        all_reduce_(self._totals)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Returns the mean (D,) and the unbiased covariance (D, D), float64 on the CPU.
@@ -58,24 +67,81 @@ class Moments:
         return mean.cpu(), covariance.cpu()
 
 
+class FeatureSample:
+    """At most SAMPLE_SIZE feature vectors, evenly spread over a numbered collection of images.
+
+    Args:
+        count: images in the collection, over all processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._step = -(-count // SAMPLE_SIZE)
+        self._kept: list[Tensor] = []
+
+    def update(self, features: Tensor, numbers: Sequence[int]) -> None:
+        """Adds those of the vectors (B, D) that belong to the sample, by their images' numbers."""
+        rows = [row for row, number in enumerate(numbers) if number % self._step == 0]
+        self._kept.append(features[rows].detach().float().cpu())
+
+    def result(self) -> Tensor:
+        """Returns the vectors (n, D) of all processes, in the order of their ranks."""
+        return torch.cat([vectors for kept in gather(self._kept) for vectors in kept])
+
+
 def frechet_distance(
     mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor
 ) -> float:
     """Returns |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two normal distributions.
 
-    The eigenvalues of S1 S2 are those of the symmetric product S1^(1/2) S2 S1^(1/2), whose roots
-    are real; singular covariances need no special treatment.
+    With S = R R^T for both, the eigenvalues of (S1 S2)^(1/2) are the singular values of R1^T R2. These
+    are as exact as the roots R, also where the covariances are singular: S1 S2 is never formed.
 
     Args:
         mean1, mean2: (D,).
         covariance1, covariance2: (D, D), symmetric.
     """
     m1, s1, m2, s2 = (x.double() for x in (mean1, covariance1, mean2, covariance2))
-    eigenvalues, basis = torch.linalg.eigh(s1)
-    root = basis * eigenvalues.clamp(min=0).sqrt()  # root root^T = S1
-    product = root.T @ s2 @ root
-    shared = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
+    shared = torch.linalg.svdvals(_root(s1).T @ _root(s2)).sum()
     return float((m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * shared)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Returns R (D, rank) with R R^T = S; directions whose variance is a rounding error are left out."""
+    variances, basis = torch.linalg.eigh(covariance)
+    noise = len(variances) * torch.finfo(variances.dtype).eps * variances.abs().max()
+    kept = variances > noise
+    return basis[:, kept] * variances[kept].sqrt()
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """Returns the squared maximum mean discrepancy under the kernel (a.b / D + 1)^3, unbiased.
+
+    With Inception features it is known as KID (https://arxiv.org/abs/1801.01401). Unlike the Fréchet
+    distance, its expectation does not depend on the number of images, so that it suits small
+    collections.
+
+    Args:
+        x: (n, D) features, n > 1.
+        y: (m, D) features, m > 1.
+    """
+    x, y = x.double(), y.double()
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def mean_of_pairs(a: Tensor) -> Tensor:
+        values = kernel(a, a)
+        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
+
+    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean())
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Returns a hash of what decides the features of a network: its kind and all of its numbers."""
+    digest = hashlib.sha256(type(network).__name__.encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class InceptionFeatures(nn.Module):
@@ -98,16 +164,8 @@ class InceptionFeatures(nn.Module):
         from torchvision.models import inception_v3
 
         path = Path(weights_path) if weights_path is not None else _cached_weights()
-        remedy = f"Get the file from {INCEPTION_URL}."
-        weights = checkpoint.load(path, remedy=remedy)
         self.network = inception_v3(weights=None, init_weights=False, transform_input=False)
-        try:
-            self.network.load_state_dict(weights)
-        except RuntimeError:
-            raise UserError(
-                f"{path} does not hold the weights of torchvision's inception_v3. {remedy}"
-            ) from None
-        self.network.fc = nn.Identity()  # type: ignore[assignment]
+        _load_weights(self.network, path, f"Get the file from {INCEPTION_URL}.")
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,6 +174,59 @@ class InceptionFeatures(nn.Module):
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         return self.network(2 * images - 1)
+
+
+class StandardFeatures(InceptionFeatures):
+    """Pooled features of TensorFlow's Inception of 2015, with which FID is commonly reported.
+
+    The same layers as torchvision's, but averages leave the padding out, and the last block takes
+    maxima.
+
+    Args:
+        weights_path: file with the weights in torchvision's names, as pytorch-fid distributes it.
+
+    Raises:
+        UserError: if the file is missing or does not fit.
+    """
+
+    name = "standard FID"
+
+    def __init__(self, weights_path: str | Path) -> None:
+        nn.Module.__init__(self)
+        from torchvision.models import inception_v3
+
+        self.network = inception_v3(
+            weights=None, init_weights=False, aux_logits=False, num_classes=STANDARD_CLASSES
+        )
+        for name, block in self.network.named_children():
+            if hasattr(block, "branch_pool"):
+                _replace_pooling(block, _maximum if name == "Mixed_7c" else _average)
+        _load_weights(self.network, Path(weights_path), f"Get the file from {STANDARD_URL}.")
+        self.eval().requires_grad_(False)
+
+
+def _replace_pooling(block: Any, pool: Callable[[Tensor], Tensor]) -> None:
+    """Makes the last branch of an Inception block begin with another pooling."""
+    branches = block._forward
+    block._forward = lambda x: [*branches(x)[:-1], block.branch_pool(pool(x))]
+
+
+def _average(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _maximum(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+def _load_weights(network: Any, path: Path, remedy: str) -> None:
+    """Fills an Inception network, and takes its classifier away."""
+    weights = checkpoint.load(path, remedy=remedy)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError):
+        raise UserError(f"{path} does not hold the weights of this network. {remedy}") from None
+    network.fc = nn.Identity()
 
 
 class ProxyFeatures(nn.Module):

@@ -138,11 +138,12 @@ def test_pseudo_ground_truth_items_survive_round_trips():
         artifacts.check_pseudo_ground_truth("toy", 8, MODE, 4)
 
 
-@pytest.mark.parametrize("features", ["fid", "proxy"])
+@pytest.mark.parametrize("features", ["fid", "standard_fid", "proxy"])
 def test_statistics_store_the_lower_triangle(features):
     half = np.random.default_rng(0).random((5, 9), dtype=np.float32)
     covariance = (half @ half.T).astype(np.float64)
-    statistics = FeatureStatistics(half[:, 0].astype(np.float64), covariance, 12)
+    mean = half[:, 0].astype(np.float64)
+    statistics = FeatureStatistics(mean, covariance, 12, half.T, "network", "images")
     path = artifacts.save_statistics("toy", statistics, features)
     assert str(path) == f"cache/toy/precomputed_{features}_299x299.npz"
     loaded = artifacts.load_statistics("toy", features)
@@ -150,7 +151,8 @@ def test_statistics_store_the_lower_triangle(features):
         loaded.covariance, np.tril(covariance) + np.tril(covariance, -1).T
     )
     np.testing.assert_array_equal(loaded.mean, statistics.mean)
-    assert loaded.num_images == 12
+    assert (loaded.num_images, loaded.network, loaded.images) == (12, "network", "images")
+    np.testing.assert_array_equal(loaded.sample, half.T)
     assert not np.triu(np.load(path)["stats_s"], 1).any()
 
 
@@ -179,7 +181,7 @@ def test_missing_files_name_the_command_that_makes_them(command: str):
 
 
 def save_everything() -> list[Path]:
-    statistics = FeatureStatistics(np.zeros(2), np.eye(2), 3)
+    statistics = FeatureStatistics(np.zeros(2), np.eye(2), 3, np.zeros((3, 2)))
     return [
         artifacts.save_templates("bird", MODE, torch.rand(1, 962, 3)),
         artifacts.save_hypotheses("toy", MODE, hypotheses(), "abc"),

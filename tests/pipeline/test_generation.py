@@ -16,6 +16,7 @@ from pipeline import evaluation, generation, sampling
 from pipeline.generation_config import make_config
 from utils import checkpoint
 from utils.cli import UserError
+from utils.fid import fingerprint
 
 COUNT = 5
 OPTIONS = ["--name", "toy_singletpl", "--dataset", "toy", "--texture_resolution", "128"]
@@ -66,7 +67,14 @@ def save_statistics(seed: int = 0) -> None:
     )
     values = features.double().numpy()
     # As many samples as there were images are generated
-    statistics = artifacts.FeatureStatistics(values.mean(0), np.cov(values.T), 4)
+    statistics = artifacts.FeatureStatistics(
+        values.mean(0),
+        np.cov(values.T),
+        4,
+        sample=values.astype(np.float32),
+        network=fingerprint(evaluation.ProxyFeatures()),
+        images="those",
+    )
     artifacts.save_statistics("toy", statistics, "proxy")
 
 
@@ -215,8 +223,24 @@ def test_evaluation_does_not_depend_on_the_batch_size(toy: Path) -> None:
         run("--evaluate", "--proxy_distance", "--batch_size", batch_size)
         lines = (toy / "checkpoints_gan/toy_singletpl/metrics.jsonl").read_text().splitlines()
         scores.append([json.loads(line) for line in lines if "proxy" in line][-1])
-    for key in ("proxy", "proxy_texture_only", "proxy_mesh_only"):
+    for key in ("proxy", "proxy_texture_only", "proxy_mesh_only", "proxy_kid"):
         assert scores[0][key] == pytest.approx(scores[1][key], rel=1e-4)
+
+
+def test_statistics_of_another_origin_are_an_error_and_no_number(toy: Path) -> None:
+    run("--iters", "1")
+    save_statistics()
+    statistics = artifacts.load_statistics("toy", "proxy")
+    for other in ("", "0123"):
+        artifacts.save_statistics("toy", statistics._replace(network=other), "proxy")
+        with pytest.raises(UserError, match=r"another network.*--generate_pseudogt"):
+            run("--evaluate", "--proxy_distance")
+    artifacts.save_statistics("toy", statistics, "proxy")
+    (toy / "cache/toy/collection.json").write_text('{"fingerprint": "others"}')
+    with pytest.raises(UserError, match=r"other images.*--generate_pseudogt"):
+        run("--evaluate", "--proxy_distance")
+    (toy / "cache/toy/collection.json").write_text('{"fingerprint": "those"}')
+    run("--evaluate", "--proxy_distance")
 
 
 def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
@@ -266,6 +290,7 @@ def test_learning_rate_falls_linearly_to_zero(epoch: float, factor: float) -> No
         ["--num_discriminators", "3"],
         ["--no-symmetric_g"],
         ["--which_epoch", "best"],
+        ["--evaluate", "--proxy_distance", "--standard_fid", "a.pth"],
         ["--how_many", "0"],
         ["--texture_resolution", "100"],
     ],
