@@ -10,7 +10,7 @@ Examples:
   # Frechet inception distance of the best checkpoint
   python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 64 --evaluate --which_epoch best
 
-  # Forty meshes as .obj, .mtl and .png, and a picture of all of them
+  # Forty meshes as .obj and .glb, a page to turn them on, and pictures of all of them
   python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 10 --export_sample --how_many 40
 """
 

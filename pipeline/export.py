@@ -1,4 +1,4 @@
-"""Exports generated meshes: .obj, .mtl and .png for each, and one picture of them all."""
+"""Exports generated meshes: .obj, .mtl, .png and .glb for each, and pictures and a page of them all."""
 
 import logging
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data import artifacts
-from pipeline import sampling
+from pipeline import gallery, sampling
 from pipeline.evaluation import choose_checkpoint
 from pipeline.generation_config import GenerationConfig
 from rendering import rasterizer
@@ -25,7 +25,7 @@ GRID_SUPERSAMPLING = 4
 
 
 def export_sample(device: torch.device, config: GenerationConfig) -> None:
-    """Writes `how_many` meshes to output/<run>/ and a picture of them to output/<run>.png."""
+    """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png."""
     rasterizer.set_backend(config.rasterizer)
     metadata = artifacts.load_metadata(config.dataset, config.mode)
     path = choose_checkpoint(config, device)
@@ -43,7 +43,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
     folder = Path("output") / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = []
+    pictures, frames = [], []
     mine = list(distributed.shard(how_many))
     with progress(total=len(mine), description="exporting") as bar:
         for start in range(0, len(mine), config.batch_size):
@@ -52,14 +52,23 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
             sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
             _write_meshes(folder, template, sample, numbers)
             pictures.append(_picture(template, sample).cpu())
+            turning = [i for i, number in enumerate(numbers) if number < gallery.TURNTABLE_MESHES]
+            if turning:
+                frames.append(gallery.turntable_frames(template, sampling.select(sample, turning)))
             bar.update(len(numbers))
-    gathered = distributed.gather(torch.cat(pictures) if pictures else torch.zeros(0, 4, 1, 1))
+    all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
     if distributed.is_main():
-        grid = images.make_grid(
-            torch.cat([p for p in gathered if len(p)]), sampling.GRID_COLUMNS, padding=0, value=-1.0
-        )
+        grid = images.make_grid(all_pictures, sampling.GRID_COLUMNS, padding=0, value=-1.0)
         images.save_image(folder.with_suffix(".png"), images.to_uint8(grid))
-        logger.info("wrote %d meshes to %s/ and %s.png", how_many, folder, folder)
+        gallery.save_turntable(folder / "turntable.gif", all_frames)
+        meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
+        gallery.save_page(folder / "index.html", config.name, meshes)
+        logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+
+
+def _gathered(parts: list[Tensor]) -> Tensor:
+    """Joins the batches of all processes, in the order of their ranks."""
+    return torch.cat([part for process in distributed.gather(parts) for part in process])
 
 
 def _write_meshes(
@@ -75,6 +84,7 @@ def _write_meshes(
             template.face_uvs,
             sample.texture[i],
         )
+        gallery.save_glb(folder / f"mesh_{number}.glb", template, vertices[i], sample.texture[i])
 
 
 def _picture(template: MeshTemplate, sample: sampling.Generated) -> Tensor:

@@ -46,6 +46,14 @@ class Generated(NamedTuple):
     pose: Pose
 
 
+def select(sample: Generated, rows: Sequence[int]) -> Generated:
+    """Returns some rows of a batch."""
+    index = torch.tensor(rows, device=sample.texture.device)
+    return Generated(
+        sample.texture[index], sample.displacement[index], camera.select(sample.pose, index)
+    )
+
+
 def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> Tensor:
     """Returns (B, size) codes from a normal distribution truncated to [-sigma, sigma].
 

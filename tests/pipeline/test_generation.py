@@ -184,7 +184,8 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
     folder = toy / "output/toy_singletpl"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(first) == sorted(
-        f"mesh_{i}.{suffix}" for i in range(7) for suffix in ("obj", "mtl", "png")
+        [f"mesh_{i}.{suffix}" for i in range(7) for suffix in ("obj", "mtl", "png", "glb")]
+        + ["index.html", "turntable.gif"]
     )
     with Image.open(toy / "output/toy_singletpl.png") as picture:
         assert picture.size == (7 * 256, 256)
