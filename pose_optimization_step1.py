@@ -7,6 +7,8 @@ interrupted run.
 Examples:
   python pose_optimization_step1.py --dataset photobirds --mode singletpl
   python pose_optimization_step1.py --dataset p3d_car --mode multitpl --gpu_ids 0,1,2,3
+  # As in the paper: 40 views, each optimized by rendering
+  python pose_optimization_step1.py --dataset photobirds --mode singletpl --search reference
 """
 
 import argparse
@@ -24,18 +26,25 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="prepared dataset, a folder under cache/")
     group.add_argument("--mode", choices=MODES, required=True, help="one template or all templates of the category")
 
-    group = parser.add_argument_group("optimization")
-    group.add_argument("--camera_optim_steps", type=cli.positive_int, default=100, metavar="N", help="steps per image (default: %(default)s)")
-    group.add_argument("--camera_lr_decay_after", type=cli.non_negative_int, default=80, metavar="STEP", help="step after which the learning rate falls to a tenth (default: %(default)s)")
+    group = parser.add_argument_group("search")
+    group.add_argument("--search", choices=("contour", "reference"), default="contour", help="contour: outlines are matched, the best modes refined; reference: 40 views as in the paper (default: %(default)s)")
     group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="SIZE", help="final size of the silhouettes in pixels (default: %(default)s)")
-    group.add_argument("--prune", action=argparse.BooleanOptionalAction, default=None, help="keep the better half of the hypotheses twice (default: only with --mode multitpl)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="accepted in all stages; templates are symmetric as they are (default: %(default)s)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology of the templates: autodetect or uvsphere_31rings.obj (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=0.3, metavar="SCORE", help="agreement score below which a pose counts as confident in the report (default: %(default)s)")
 
+    group = parser.add_argument_group("contour search")
+    group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that refine the modes of an image (default: %(default)s)")
+
+    group = parser.add_argument_group("reference search")
+    group.add_argument("--camera_optim_steps", type=cli.positive_int, default=100, metavar="N", help="steps per image (default: %(default)s)")
+    group.add_argument("--camera_lr_decay_after", type=cli.non_negative_int, default=80, metavar="STEP", help="step after which the learning rate falls to a tenth (default: %(default)s)")
+    group.add_argument("--prune", action=argparse.BooleanOptionalAction, default=None, help="keep the better half of the hypotheses twice (default: only with --mode multitpl)")
+
     group = parser.add_argument_group("speed; the results do not depend on it")
     group.add_argument("--batch_size", type=cli.automatic_int, default=-1, metavar="N", help="images at a time over all devices; -1 chooses (default: %(default)s)")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load images (default: %(default)s)")
+    group.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="continue an interrupted run of the same command (default: %(default)s)")
     cli.add_common_options(parser)
     return parser
 # fmt: on

@@ -1,5 +1,8 @@
 """Categories, part names and known datasets; a new dataset needs no entry here, only preparation."""
 
+import math
+from typing import NamedTuple
+
 from utils.cli import MODES as MODES
 
 # The position is the class label of conditional models
@@ -86,6 +89,44 @@ SYNSETS = {
     "cow": ("n01887787", "n02402425"),
     "bear": ("n02132136", "n02133161", "n02131653", "n02134084"),
     "giraffe": ("n02439033",),
+}
+
+
+class ViewPrior(NamedTuple):
+    """How photographs show a category: normal distributions in degrees, any azimuth.
+
+    Attributes:
+        elevation: mean elevation of the camera; 0 = level, positive = from above.
+        elevation_spread: its standard deviation.
+        roll_spread: standard deviation of the camera's roll; the mean is 0.
+        pitch: how far the object itself lifts its head or nose, in the mean.
+        pitch_spread: its standard deviation.
+    """
+
+    elevation: float
+    elevation_spread: float
+    roll_spread: float
+    pitch: float
+    pitch_spread: float
+
+    def tilts(self) -> tuple[float, float, float]:
+        """Mean elevation, and spreads of elevation and roll, of the object's own upright axis.
+
+        Pitch adds to the elevation in views from the front, and to the roll in views from the side.
+        """
+        tilt = math.hypot(self.pitch, self.pitch_spread)
+        return (
+            self.elevation,
+            math.hypot(self.elevation_spread, tilt),
+            math.hypot(self.roll_spread, tilt),
+        )
+
+
+# Vehicles stand on their wheels and quadrupeds on their legs; birds perch upright
+_ON_THE_GROUND = ViewPrior(8.0, 10.0, 6.0, 0.0, 0.0)
+VIEW_PRIORS = dict.fromkeys(CATEGORIES, _ON_THE_GROUND) | {
+    "bird": ViewPrior(5.0, 15.0, 12.0, 20.0, 25.0),
+    "airplane": ViewPrior(5.0, 15.0, 12.0, 5.0, 15.0),
 }
 
 

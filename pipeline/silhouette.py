@@ -6,6 +6,8 @@ Section 3.1 of https://arxiv.org/abs/2103.15627.
 
 import hashlib
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,9 +17,11 @@ from torch.utils.data import DataLoader
 
 from data import artifacts
 from data.artifacts import Hypotheses
+from data.definitions import VIEW_PRIORS
 from data.detections import Detections, load_detections
 from data.images import ObjectImages
 from pipeline import pose_report
+from pipeline.contour_search import ContourSearch
 from pipeline.partial_results import PartialResults
 from pipeline.pose_report import agreement
 from rendering import quaternion, rasterizer
@@ -36,6 +40,8 @@ INITIAL_Z0 = 2.0
 LARGEST_Z0 = 4.0
 INITIAL_EXTENT = 0.9  # leaves the margin of 5 % that the crops have
 SHARPNESS = 7000.0
+FINAL_SHARPNESS = 70000.0
+REFINEMENT_RATE = 0.03
 IMAGES_PER_BATCH = 4  # per device: small enough to lose little when interrupted
 
 
@@ -50,6 +56,9 @@ class SilhouetteConfig:
     image_resolution: int
     symmetric: bool
     num_workers: int
+    resume: bool
+    search: str
+    refine_steps: int
     prune: bool | None
     camera_optim_steps: int
     camera_lr_decay_after: int
@@ -67,13 +76,11 @@ class Schedule:
         steps: number of steps.
         decay_after: the learning rate is divided by 10 after this step.
         prune: keep the better half of the hypotheses at each of the two milestones.
-        final_softness: width of the soft edge in the last step, relative to the first.
     """
 
     steps: int
     decay_after: int
     prune: bool
-    final_softness: float = 0.1
 
     @property
     def milestones(self) -> tuple[int, int]:
@@ -82,7 +89,7 @@ class Schedule:
 
     def sharpness(self, step: int) -> float:
         """Sharpness of the soft edge, growing exponentially."""
-        return SHARPNESS * self.final_softness ** (-step / max(self.steps - 1, 1))
+        return SHARPNESS * (FINAL_SHARPNESS / SHARPNESS) ** (step / max(self.steps - 1, 1))
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -196,7 +203,7 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
     Returns:
         H hypotheses per image, 40 T before pruning.
     """
-    num_images, num_templates = len(targets), len(templates)
+    num_images = len(targets)
     start, choice = initial_hypotheses(templates)
     parameters, choice = start.repeat(num_images, 1), choice.repeat(num_images)
     vertices = templates[choice]
@@ -217,14 +224,47 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
                 iou, parameters, choice, vertices = (
                     x[kept] for x in (iou, parameters, choice, vertices)
                 )
-    iou = silhouette_iou(
-        parameters, vertices, faces, targets, schedule.sharpness(schedule.steps - 1)
-    )
-    pose = Pose(*(x.reshape(num_images, -1, x.shape[1]) for x in unpack(parameters)))
-    weights = functional.one_hot(choice, num_templates).to(templates)
-    return Hypotheses(
-        pose, weights.reshape(num_images, -1, num_templates), iou.reshape(num_images, -1)
-    )
+    return _hypotheses(parameters, choice, templates, faces, targets)
+
+
+def search_poses(
+    targets: Tensor, search: ContourSearch, templates: Tensor, faces: Tensor, steps: int
+) -> Hypotheses:
+    """Finds the modes of N images by their outlines, and refines each against the mask.
+
+    Args:
+        targets: (N, h, w) masks in [0, 1] at full resolution; refined at half of it.
+        search: of the same templates.
+        templates: (T, V, 3) object space.
+        faces: (F, 3).
+        steps: of the refinement; the learning rate falls linearly.
+
+    Returns:
+        NUM_MODES hypotheses per image.
+    """
+    modes = search.find(targets)
+    parameters = modes.parameters.flatten(0, 1).to(templates)
+    choice = modes.choice.flatten().to(templates.device)
+    vertices, masks = templates[choice], _resize(targets, targets.shape[-1] // 2)
+    optimizer, schedule = FullMatrixAdam(parameters), Schedule(steps, steps, prune=False)
+    for step in range(steps):
+        optimizer.lr = REFINEMENT_RATE * (1 - step / steps)
+        gradient, _ = silhouette_gradient(
+            parameters, vertices, faces, masks, schedule.sharpness(step)
+        )
+        parameters = constrain(optimizer.step(parameters, gradient))
+    return _hypotheses(parameters, choice, templates, faces, targets)
+
+
+def _hypotheses(
+    parameters: Tensor, choice: Tensor, templates: Tensor, faces: Tensor, targets: Tensor
+) -> Hypotheses:
+    """Compares N H poses with the masks (N, h, w) of their images."""
+    count = len(targets)
+    iou = silhouette_iou(parameters, templates[choice], faces, targets, FINAL_SHARPNESS)
+    pose = Pose(*(x.reshape(count, -1, x.shape[1]) for x in unpack(parameters)))
+    weights = functional.one_hot(choice, len(templates)).to(templates)
+    return Hypotheses(pose, weights.reshape(count, -1, len(templates)), iou.reshape(count, -1))
 
 
 def _resize(masks: Tensor, size: int) -> Tensor:
@@ -249,16 +289,14 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
     partial = _open_partial_results(config, detections, templates)
     rows = [row for row in distributed.shard(len(detections)) if row not in partial.rows]
     dataset = ObjectImages(detections, config.image_resolution, rows=rows, cache=False)
-    faces = MeshTemplate().faces.to(device)
-    schedule = make_schedule(config)
+    search = make_search(config, detections.category, templates.to(device))
     with progress(
         total=len(partial.rows) + len(rows), description="images", initial=len(partial.rows)
     ) as bar:
         for images in load_batches(dataset, config.batch_size, config.num_workers):
-            masks = images.image[:, 3].to(device)
-            found = fit_poses(masks, templates.to(device), faces, schedule)
+            found = search(images.image[:, 3].to(device))
             partial.add([rows[i] for i in images.index], _to_tensors(found))
-            bar.update(len(masks))
+            bar.update(len(images.index))
     found = _from_tensors(partial.gather())
     if distributed.is_main():
         artifacts.save_hypotheses(config.dataset, config.mode, found, detections.fingerprint)
@@ -275,8 +313,20 @@ def prepare(backend: str, mesh_path: str) -> None:
     rasterizer.set_backend(backend)
 
 
+def make_search(
+    config: SilhouetteConfig, category: str, templates: Tensor
+) -> Callable[[Tensor], Hypotheses]:
+    """Returns the search that the options ask for: from masks (N, h, w) to their hypotheses."""
+    faces = MeshTemplate().faces.to(templates.device)
+    if config.search == "reference":
+        schedule = make_schedule(config)
+        return lambda masks: fit_poses(masks, templates, faces, schedule)
+    search = ContourSearch(templates, faces, VIEW_PRIORS[category])
+    return lambda masks: search_poses(masks, search, templates, faces, config.refine_steps)
+
+
 def make_schedule(config: SilhouetteConfig) -> Schedule:
-    """Returns the schedule that the options ask for."""
+    """Returns the schedule of the reference search."""
     prune = config.mode == "multitpl" if config.prune is None else config.prune
     return Schedule(config.camera_optim_steps, config.camera_lr_decay_after, prune)
 
@@ -304,9 +354,14 @@ def _open_partial_results(
         "detections": detections.fingerprint,
         "templates": hashlib.sha256(templates.numpy().tobytes()).hexdigest(),
         "resolution": config.image_resolution,
-        "schedule": asdict(make_schedule(config)),
+        "search": config.search,
+        "schedule": config.refine_steps
+        if config.search == "contour"
+        else asdict(make_schedule(config)),
     }
     folder = artifacts.cache_folder(config.dataset) / f".step1_{config.mode}"
+    if distributed.is_main() and not config.resume:
+        shutil.rmtree(folder, ignore_errors=True)
     return PartialResults(folder, settings, distributed.shard(len(detections)))
 
 

@@ -123,7 +123,7 @@ def _indices(tensor: Tensor) -> Array:
     return _array(tensor).view(np.uintp)
 
 
-def _map(function: Callable[[int, int], None], count: int) -> None:
+def map_chunks(function: Callable[[int, int], None], count: int) -> None:
     """Calls function(begin, end) on pieces of range(count), on all threads."""
     threads = min(num_threads(), count)
     if threads <= 1:
@@ -158,7 +158,7 @@ def _visible_faces(vertices: Tensor, faces: Tensor, options: Options) -> Tensor:
                 meshes[b], triangles, size, options.cull, scratch.points, scratch.depth, result[b]
             )
 
-    _map(find, len(vertices))
+    map_chunks(find, len(vertices))
     return face_index
 
 
@@ -190,7 +190,7 @@ class _SilhouetteLoss(torch.autograd.Function):
                 if begin < end:
                     scratch = _scratch(*key, larger=True)
 
-        _map(compare, len(vertices))
+        map_chunks(compare, len(vertices))
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(iou)
         return loss, iou
@@ -230,7 +230,7 @@ class _SoftSilhouette(torch.autograd.Function):
                     used = (scratch.pixel[:end], scratch.blocks[: end * BLOCK_ROWS], scratch.starts)
                     fragments[b] = tuple(array.copy() for array in used)
 
-        _map(render, len(vertices))
+        map_chunks(render, len(vertices))
         ctx.fragments, ctx.faces, ctx.shape = fragments, triangles, vertices.shape
         ctx.scale = 4.0 * options.sharpness / options.size
         ctx.mark_non_differentiable(coverage)
@@ -247,7 +247,7 @@ class _SoftSilhouette(torch.autograd.Function):
             for b in range(begin, end):
                 numba_soft.scatter(ctx.faces, *ctx.fragments[b], weights[b], ctx.scale, result[b])
 
-        _map(scatter, ctx.shape[0])
+        map_chunks(scatter, ctx.shape[0])
         return gradient, None, None
 
 
@@ -274,7 +274,7 @@ class _Interpolation(torch.autograd.Function):
                 mesh = _of_image(inputs, b)
                 numba_interpolation.interpolate(*mesh, index[b], result[b])
 
-        _map(interpolate, batch)
+        map_chunks(interpolate, batch)
         return image
 
     @staticmethod
@@ -293,7 +293,7 @@ class _Interpolation(torch.autograd.Function):
                     *mesh, index[b], image[b], *targets, need_values
                 )
 
-        _map(scatter, len(vertices))
+        map_chunks(scatter, len(vertices))
         return results[0].float(), results[1].float() if need_values else None, None, None, None
 
 

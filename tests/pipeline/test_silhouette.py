@@ -9,8 +9,10 @@ from torch import Tensor
 
 import pose_optimization_step1
 from data import artifacts
+from data.definitions import VIEW_PRIORS
 from data.detections import load_detections
 from pipeline import silhouette
+from pipeline.contour_search import ContourSearch
 from pipeline.partial_results import PartialResults
 from pipeline.pose_report import agreement
 from pipeline.silhouette import Schedule, fit_poses
@@ -22,8 +24,9 @@ from utils.files import read_json
 
 COMMAND = [
     "--dataset", "toy", "--mode", "singletpl", "--image_resolution", "32",
-    "--camera_optim_steps", "4", "--num_workers", "0", "--gpu_ids", "cpu",
+    "--camera_optim_steps", "4", "--refine_steps", "3", "--num_workers", "0", "--gpu_ids", "cpu",
 ]  # fmt: skip
+SEARCHES = {"contour": "search_poses", "reference": "fit_poses"}
 
 
 @pytest.fixture
@@ -93,6 +96,18 @@ def test_recovers_the_pose_of_a_rendered_body(faces: Tensor) -> None:
     assert quaternion.angle_between(both, truth.rotation).min() < 8
 
 
+def test_outlines_find_the_pose_of_a_rendered_body(faces: Tensor) -> None:
+    truth = pose_world.poses([30.0, 110.0], [15.0, 0.0])
+    targets, _ = pose_world.draw(truth, 96)
+    template = pose_world.body()[None]
+    search = ContourSearch(template, faces, VIEW_PRIORS["bird"])
+    found = silhouette.search_poses(targets, search, template, faces, steps=30)
+    assert found.iou.shape == (2, 8)
+    assert found.iou.amax(dim=1).min() > 0.95
+    apart = quaternion.angle_between(found.pose.rotation, truth.rotation[:, None])
+    assert apart.amin(dim=1).max() < 5
+
+
 def test_mirrored_targets_give_mirrored_poses(faces: Tensor) -> None:
     targets, _ = pose_world.draw(pose_world.poses([30.0], [15.0]), 32)
     schedule = Schedule(3, 2, prune=False)
@@ -120,13 +135,14 @@ def test_pruning_halves_the_hypotheses_twice(faces: Tensor) -> None:
     assert found.template_weights.sum(dim=-1).eq(1).all()
 
 
+@pytest.mark.parametrize("search", SEARCHES)
 def test_results_do_not_depend_on_the_batch_size(
-    world: None, monkeypatch: pytest.MonkeyPatch
+    world: None, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
     results = []
     for size, threads in (("1", "1"), ("3", "2")):
         monkeypatch.setenv("TMG_THREADS", threads)
-        pose_optimization_step1.main([*COMMAND, "--batch_size", size])
+        pose_optimization_step1.main([*COMMAND, "--search", search, "--batch_size", size])
         results.append(read())
     assert equal(*results)
 
@@ -140,10 +156,11 @@ def test_two_processes_find_the_same_as_one(world: None) -> None:
     assert equal(*results)
 
 
+@pytest.mark.parametrize("search", SEARCHES)
 def test_an_interrupted_run_continues_to_the_same_result(
-    world: None, monkeypatch: pytest.MonkeyPatch
+    world: None, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    command = [*COMMAND, "--batch_size", "1"]
+    command = [*COMMAND, "--batch_size", "1", "--search", search]
     pose_optimization_step1.main(command)
     expected = read()
     artifacts.hypotheses_path("toy", "singletpl").unlink()
@@ -153,9 +170,10 @@ def test_an_interrupted_run_continues_to_the_same_result(
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return fit_poses(*args)  # type: ignore[arg-type]
+        return find(*args)
 
-    monkeypatch.setattr(silhouette, "fit_poses", interrupt)
+    find = getattr(silhouette, SEARCHES[search])
+    monkeypatch.setattr(silhouette, SEARCHES[search], interrupt)
     with pytest.raises(KeyboardInterrupt):
         pose_optimization_step1.main(command)
     assert not artifacts.hypotheses_path("toy", "singletpl").exists()
@@ -163,6 +181,14 @@ def test_an_interrupted_run_continues_to_the_same_result(
     assert len(calls) == 4
     assert equal(read(), expected)
     assert not list(artifacts.cache_folder("toy").glob(".step1*"))
+
+
+def test_what_an_interrupted_run_left_can_be_refused(world: None) -> None:
+    folder = artifacts.cache_folder("toy") / ".step1_singletpl"
+    folder.mkdir()
+    (folder / "rows_0.pth").write_text("damaged")
+    pose_optimization_step1.main([*COMMAND, "--no-resume"])
+    assert not folder.exists()
 
 
 def test_partial_results_of_other_settings_are_not_used(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Compares the two searches of stage 1 on the same images: `python -m benchmarks.pose_search`.
+
+Prints, for each search, the seconds an image takes, the overlap of its best hypothesis, the rotation
+error of that one, and the share of images of which any hypothesis is right; the last line is JSON.
+The images are spread evenly over the collection. Setting up (the views of the grid, compilation) is
+not counted: it is done once.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+
+import torch
+from torch import Tensor
+
+import pose_optimization_step1
+from data import artifacts
+from data.artifacts import Hypotheses
+from data.detections import load_detections
+from data.ground_truth import load_ground_truth
+from data.images import ObjectImages
+from pipeline.silhouette import SilhouetteConfig, make_search
+from rendering import quaternion
+from rendering.camera import Pose
+from utils.cli import MODES, UserError, positive_int, run
+
+BATCH_SIZE = 4
+
+
+def main() -> None:
+    """Runs both searches and prints a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="photobirds", help="prepared, with true poses")
+    parser.add_argument("--mode", choices=MODES, default="singletpl", help="templates to fit")
+    parser.add_argument("--num_images", type=positive_int, default=48, help="images to search")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    masks, truth = load(options.dataset, options.num_images)
+    results = {}
+    print(f"{'search':10}{'s/image':>9}{'IoU':>8}{'median':>9}{'< 30':>8}{'any < 30':>10}")  # noqa: T201
+    for name in ("contour", "reference"):
+        r = results[name] = measure(name, options.dataset, options.mode, masks, truth)
+        print(  # noqa: T201
+            f"{name:10}{r['seconds_per_image']:9.3f}{r['iou']:8.4f}{r['median_degrees']:8.1f}°"
+            f"{r['share_under_30']:8.1%}{r['share_any_under_30']:10.1%}"
+        )
+    faster = results["reference"]["seconds_per_image"] / results["contour"]["seconds_per_image"]
+    machine = {"torch": torch.__version__, "cpu": platform.processor()}
+    threads = os.environ.get("TMG_THREADS") or os.cpu_count()
+    record = {**machine, "threads": threads, **vars(options), "faster": faster, **results}
+    print(json.dumps(record))  # noqa: T201
+
+
+def load(dataset: str, count: int) -> tuple[Tensor, Tensor]:
+    """Reads masks (N, 256, 256) and true rotations (N, 4), evenly spread over a collection."""
+    detections = load_detections(dataset)
+    truth = load_ground_truth(detections)
+    if truth is None:
+        raise UserError(f"--dataset {dataset}: has no ground_truth.npz to compare with.")
+    rows = torch.linspace(0, len(detections) - 1, min(count, len(detections))).round().long()
+    images = ObjectImages(detections, 256, rows=rows, cache=False)
+    return torch.stack([images[i].image[3] for i in range(len(rows))]), truth.rotation[rows]
+
+
+def measure(
+    name: str, dataset: str, mode: str, masks: Tensor, truth: Tensor
+) -> dict[str, float | int]:
+    """Searches all images and compares the hypotheses with the true rotations."""
+    command = ["--dataset", dataset, "--mode", mode, "--search", name]
+    config = SilhouetteConfig(**vars(pose_optimization_step1.build_parser().parse_args(command)))
+    category = artifacts.category_of(dataset)
+    search = make_search(config, category, artifacts.load_templates(category, mode))
+    search(masks[:1])
+    start = time.perf_counter()
+    found = join([search(batch) for batch in masks.split(BATCH_SIZE)])
+    seconds = (time.perf_counter() - start) / len(masks)
+    degrees = quaternion.angle_between(found.pose.rotation, truth[:, None])
+    best = found.iou.argmax(dim=1, keepdim=True)
+    return {
+        "seconds_per_image": seconds,
+        "iou": found.iou.amax(dim=1).mean().item(),
+        "median_degrees": degrees.gather(1, best).quantile(0.5).item(),
+        "share_under_30": (degrees.gather(1, best) < 30).float().mean().item(),
+        "share_any_under_30": (degrees.amin(dim=1) < 30).float().mean().item(),
+        "hypotheses": found.iou.shape[1],
+    }
+
+
+def join(parts: list[Hypotheses]) -> Hypotheses:
+    """Joins the hypotheses of batches of images."""
+    poses, weights, ious = zip(*parts, strict=True)
+    pose = Pose(*(torch.cat(members) for members in zip(*poses, strict=True)))
+    return Hypotheses(pose, torch.cat(weights), torch.cat(ious))
+
+
+if __name__ == "__main__":
+    run(main)
