@@ -110,7 +110,7 @@ def texel_weights(uv: Tensor, coverage: Tensor, size: int) -> Tensor:
         for b in range(begin, end):
             numba_texture.texel_weights(where[b], covered[b], size, size, weights[b])
 
-    _map(collect, len(uv))
+    map_chunks(collect, len(uv))
     return result.unflatten(1, (size, size))
 
 
@@ -312,7 +312,7 @@ class _Lookup(torch.autograd.Function):
             for b in range(begin, end):
                 numba_texture.lookup(colors[b], *size, where[b], covered[b], result[b])
 
-        _map(look_up, len(uv))
+        map_chunks(look_up, len(uv))
         return image
 
     @staticmethod
@@ -334,7 +334,7 @@ class _Lookup(torch.autograd.Function):
                     colors[b], *size, where[b], covered[b], given[b], *targets
                 )
 
-        _map(scatter, len(uv))
+        map_chunks(scatter, len(uv))
         return of_texture if wanted else None, of_uv, None
 
 
