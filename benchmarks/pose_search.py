@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,13 +30,18 @@ from utils.cli import MODES, UserError, positive_int, run
 BATCH_SIZE = 4
 
 
-def main() -> None:
-    """Runs both searches and prints a table and one line of JSON."""
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="photobirds", help="prepared, with true poses")
     parser.add_argument("--mode", choices=MODES, default="singletpl", help="templates to fit")
     parser.add_argument("--num_images", type=positive_int, default=48, help="images to search")
-    options = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs both searches and prints a table and one line of JSON."""
+    options = build_parser().parse_args(argv)
     torch.set_num_threads(1)
     masks, truth = load(options.dataset, options.num_images)
     results = {}
