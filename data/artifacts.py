@@ -51,6 +51,7 @@ class EstimatedPoses(NamedTuple):
         template_weights: (K, T) one-hot.
         iou: (K, 1) overlap of the silhouettes.
         miou: (K, 1) mean overlap of the parts.
+        confidence: (K, 1) probability that the pose is right.
     """
 
     indices: Tensor
@@ -58,6 +59,7 @@ class EstimatedPoses(NamedTuple):
     template_weights: Tensor
     iou: Tensor
     miou: Tensor
+    confidence: Tensor
 
 
 class SemanticTemplate(NamedTuple):
@@ -245,7 +247,7 @@ def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, fingerp
     """Writes the result of step 2 for the detections of that fingerprint; returns the path."""
     content = _pose_entries(poses.pose)
     content |= {"indices": poses.indices, "w": poses.template_weights}
-    content |= {"iou": poses.iou, "miou": poses.miou}
+    content |= {"iou": poses.iou, "miou": poses.miou, "confidence": poses.confidence}
     return save_tensors(poses_path(dataset, mode), content, fingerprint)
 
 
@@ -253,11 +255,11 @@ def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> Estimated
     """Reads the result of step 2; UserError if it was made from other detections."""
     path = poses_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou")
+    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou", "confidence")
     content = load_tensors(path, names, fingerprint, command)
-    return EstimatedPoses(
-        content["indices"], _pose_from(content), content["w"], content["iou"], content["miou"]
-    )
+    pose = _pose_from(content)
+    scores = (content[name] for name in ("iou", "miou", "confidence"))
+    return EstimatedPoses(content["indices"], pose, content["w"], *scores)
 
 
 def save_semantic_template(

@@ -1,9 +1,10 @@
-"""Stage 2: chooses among the pose hypotheses by the parts that each of them predicts.
+"""Stage 2: chooses among the pose hypotheses by parts, colors and what is usual for the category.
 
 Reads the detections, the templates and the hypotheses of stage 1; writes poses_estimated_<mode>.bin
-and semantic_template_<mode>.bin. Section 3.2 of https://arxiv.org/abs/2103.15627, which makes one
-round and moves no pose. Here each round makes the semantic template anew from the better poses, and
-refines the best hypotheses against silhouette and parts.
+and semantic_template_<mode>.bin. Section 3.2 of https://arxiv.org/abs/2103.15627 compares parts
+once and moves no pose. Here each round makes the semantic template anew from the better poses, and
+refines the best hypotheses against silhouette and parts; colors that agree over the collection and
+the prior of the category add to the score. Where there are no part maps, they decide alone.
 """
 
 import logging
@@ -11,15 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from data import artifacts
 from data.artifacts import EstimatedPoses, Hypotheses, SemanticTemplate
+from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
 from data.images import ObjectImages, part_vocabulary
-from pipeline import pose_report
+from data.storage import save_arrays
+from pipeline import appearance, pose_pictures, pose_report
+from pipeline.appearance import Textures
 from pipeline.pose_report import agreement
 from pipeline.semantic_model import (
     SemanticModel,
@@ -30,6 +35,7 @@ from pipeline.semantic_model import (
     splat_parts,
 )
 from pipeline.silhouette import load_batches, prepare, unpack
+from pipeline.view_prior import log_prior
 from rendering import quaternion
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate
@@ -44,6 +50,12 @@ LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned r
 LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
 DISCARDED_SHARE = 0.1
 REFINED = 4  # hypotheses of an image that are refined
+PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
+AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
+PRIOR_WEIGHT = 0.01  # overlap that a log density of poses is worth
+TEMPERATURE = 0.03  # overlap that a log density of colors is worth
+CONFIDENCE_TEMPERATURE = 0.03
+SAME_POSE = 30.0  # degrees
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +73,11 @@ class SemanticsConfig:
     num_workers: int
     semantic_rounds: int
     refine_steps: int
-    v_agr_threshold: float
+    parts_source: str
+    keep_share: float
+    v_agr_threshold: float | None
+    export_semantic_template: bool
+    visualize: bool
     gpu_ids: tuple[int | str, ...] | None
     seed: int
     rasterizer: str
@@ -74,26 +90,40 @@ class Candidates(NamedTuple):
         parameters: (N, H, 8) poses.
         choice: (N, H) template of each.
         iou: (N, H) overlap of the masks.
-        miou: (N, H) mean overlap of the parts; that of the masks before parts are known.
+        miou: (N, H) mean overlap of the parts; that of the masks where parts are unknown.
+        prior: (N, H) logarithm of the density of poses.
+        colors: (N, H) logarithm of the density of colors; 0 before they have been compared.
     """
 
     parameters: Tensor
     choice: Tensor
     iou: Tensor
     miou: Tensor
+    prior: Tensor
+    colors: Tensor
 
     def select(self, index: Any) -> "Candidates":
         """Returns the hypotheses at an index of the leading axes."""
         return Candidates(*(member[index] for member in self))
 
+    def score(self) -> Tensor:
+        """Returns what speaks for each hypothesis (N, H), in units of overlap."""
+        return self.miou + PRIOR_WEIGHT * self.prior + TEMPERATURE * self.colors
+
     def best(self) -> "Candidates":
-        """Returns the hypothesis of the highest mIoU of each image, members without H."""
-        index = self.miou.argmax(dim=1)
+        """Returns the hypothesis of the highest score of each image, members without H."""
+        index = self.score().argmax(dim=1)
         return self.select((torch.arange(len(index)), index))
 
     def spread(self) -> Tensor:
         """Returns the agreement score (N,) of the hypotheses; see `pose_report.agreement`."""
-        return agreement(self.miou, self.parameters[..., :4])
+        return agreement(self.score(), self.parameters[..., :4])
+
+    def confidence(self) -> Tensor:
+        """Returns the probability (N,) that the best hypothesis is right to 30 degrees."""
+        rotations = self.parameters[..., :4]
+        near = quaternion.angle_between(rotations, self.best().parameters[:, None, :4]) < SAME_POSE
+        return (torch.softmax(self.score() / CONFIDENCE_TEMPERATURE, dim=1) * near).sum(dim=1)
 
 
 @one_torch_thread()
@@ -109,26 +139,33 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     detections = load_detections(config.dataset)
     templates = artifacts.load_templates(detections.category, config.mode).to(device)
     hypotheses = artifacts.load_hypotheses(config.dataset, config.mode, detections.fingerprint)
-    candidates = to_candidates(hypotheses, len(templates))
+    prior = VIEW_PRIORS[detections.category]
+    candidates = to_candidates(hypotheses, len(templates), prior)
     photographs = Photographs(config, detections, device)
-    if bare := photographs.count_without_parts():
-        logger.info("%d images show no part: their poses are chosen by the mask alone", bare)
     mesh = MeshTemplate().to(device)
-    rows = side_views(candidates, config.v_agr_threshold)
-    model = SemanticModel(templates, templates.new_zeros(0), mesh.faces)  # parts unknown yet
+    rows = side_views(candidates)
+    model = SemanticModel(templates, templates.new_ones(*templates.shape[:2], 1), mesh.faces)
+    colors = None
     for number in range(config.semantic_rounds):
-        sums = collect_parts(candidates, rows, model, photographs)
-        model = model._replace(probabilities=normalize_parts(sums, mesh, config.symmetric))
-        candidates = improve(candidates, model, photographs, config.refine_steps)
-        rows = accept(candidates, config.v_agr_threshold)
+        if photographs.part_names:
+            sums = collect_parts(candidates, rows, model, photographs)
+            model = model._replace(probabilities=normalize_parts(sums, mesh, config.symmetric))
+        steps = config.refine_steps if photographs.part_names or number > 0 else 0
+        candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
+        candidates = weigh_colors(candidates, textures)
+        if not photographs.part_names:
+            colors = appearance.expected_colors(textures, candidates.score() / TEMPERATURE)
+        rows = accept(candidates, config.keep_share, config.v_agr_threshold)
         overlap = candidates.best().miou.mean()
-        logger.info("round %d: mIoU %.3f, %d images kept", number + 1, overlap, len(rows))
+        logger.info("round %d: overlap %.3f, %d images kept", number + 1, overlap, len(rows))
     if distributed.is_main():
         write(config, detections, photographs.part_names, model, candidates, rows)
+        if config.visualize:
+            visualize(config, photographs, model, candidates)
 
 
-def to_candidates(hypotheses: Hypotheses, num_templates: int) -> Candidates:
-    """Takes the hypotheses of stage 1, whose parts have not been compared yet."""
+def to_candidates(hypotheses: Hypotheses, num_templates: int, prior: ViewPrior) -> Candidates:
+    """Takes the hypotheses of stage 1 and their complementary poses, which fit as well."""
     if hypotheses.template_weights.shape[2] != num_templates:
         got = hypotheses.template_weights.shape[2]
         raise UserError(
@@ -136,12 +173,26 @@ def to_candidates(hypotheses: Hypotheses, num_templates: int) -> Candidates:
             f"{num_templates}. Run pose_optimization_step1.py again."
         )
     pose = hypotheses.pose
-    parameters = torch.cat([pose.rotation, pose.scale, pose.translation, pose.z0], dim=2)
-    choice = hypotheses.template_weights.argmax(dim=2)
-    return Candidates(parameters, choice, hypotheses.iou, hypotheses.iou)
+    rotation = torch.cat([pose.rotation, quaternion.complementary(pose.rotation)], dim=1)
+    others = torch.cat([pose.scale, pose.translation, pose.z0], dim=2).repeat(1, 2, 1)
+    iou = hypotheses.iou.repeat(1, 2)
+    return Candidates(
+        parameters=torch.cat([rotation, others], dim=2),
+        choice=hypotheses.template_weights.argmax(dim=2).repeat(1, 2),
+        iou=iou,
+        miou=iou,
+        prior=log_prior(rotation, prior),
+        colors=torch.zeros_like(iou),
+    )
 
 
-def side_views(candidates: Candidates, threshold: float) -> Tensor:
+def weigh_colors(candidates: Candidates, textures: Textures) -> Candidates:
+    """Compares the colors of all images with each other; every process does all of it."""
+    plain = candidates._replace(colors=torch.zeros_like(candidates.colors))
+    return plain._replace(colors=appearance.likelihood(textures, plain.score() / TEMPERATURE))
+
+
+def side_views(candidates: Candidates) -> Tensor:
     """Rows of the images whose poses are to be trusted before the parts have been compared.
 
     An object that faces the viewer has the silhouette of one that faces away by the same angle, so
@@ -149,7 +200,7 @@ def side_views(candidates: Candidates, threshold: float) -> Tensor:
     only if there are no others.
     """
     best = candidates.best()
-    confident = (candidates.spread() < threshold).nonzero()[:, 0]
+    confident = (candidates.spread() < AGREEMENT).nonzero()[:, 0]
     if len(confident) == 0:
         logger.warning("in no image the hypotheses agree: all images make the semantic template")
         return torch.arange(len(best.miou))
@@ -158,8 +209,14 @@ def side_views(candidates: Candidates, threshold: float) -> Tensor:
     return confident[order[: max(LEAST_SUPPORT, int((score > LEAST_SIDE_VIEW).sum()))]]
 
 
-def accept(candidates: Candidates, threshold: float) -> Tensor:
-    """Rows of the images whose hypotheses agree and whose parts fit better than the worst tenth's."""
+def accept(candidates: Candidates, keep_share: float, threshold: float | None) -> Tensor:
+    """Rows of the images that are kept: the most confident share, or by the published rule.
+
+    The rule keeps images whose hypotheses agree and whose parts fit better than the worst tenth's.
+    """
+    if threshold is None:
+        order = candidates.confidence().argsort(descending=True, stable=True)
+        return order[: max(1, round(keep_share * len(order)))].sort().values
     overlap = candidates.best().miou
     discarded = int(DISCARDED_SHARE * len(overlap))
     least = overlap.kthvalue(discarded).values if discarded else -torch.inf
@@ -183,7 +240,7 @@ def collect_parts(
     users = (order[best.choice[order] == template] for template in range(len(templates)))
     index = torch.cat([rows[:LARGEST_SUPPORT] for rows in users])
     sums = templates.new_zeros(*templates.shape[:2], len(photographs.part_names) + 1)
-    for at, targets in photographs.batches(rows[index].tolist()):
+    for at, _, targets in photographs.batches(rows[index].tolist()):
         chosen = best.select(index[at])
         choice = chosen.choice.to(templates.device)
         screen = project(templates[choice], unpack(chosen.parameters.to(templates.device)))
@@ -195,49 +252,101 @@ def collect_parts(
 
 
 def improve(
-    candidates: Candidates, model: SemanticModel, photographs: "Photographs", steps: int
-) -> Candidates:
-    """Compares the parts of all hypotheses, and refines the best of each image.
+    candidates: Candidates,
+    model: SemanticModel,
+    photographs: "Photographs",
+    prior: ViewPrior,
+    colors: Tensor | None,
+    steps: int,
+) -> tuple[Candidates, Textures]:
+    """Compares the parts of all hypotheses, refines the best of each image, and paints them all.
 
     Args:
         candidates: hypotheses of all N images.
         model: templates with part probabilities.
         photographs: what they are compared with.
+        prior: of the category.
+        colors: (N, H, C, 3) to refine against; None for the parts.
         steps: of the refinement; 0 moves no pose.
 
     Returns:
-        The hypotheses, REFINED of each image moved, with their overlaps.
+        The hypotheses, REFINED of each image moved, with their overlaps; their textures (N, H, ...).
     """
     shard = torch.tensor(distributed.shard(len(candidates.iou)))
-    done: list[Candidates] = []
-    with progress(total=len(shard), description="comparing parts") as bar:
-        for at, targets in photographs.batches(shard.tolist()):
+    cells = appearance.surface_cells(MeshTemplate())
+    done: list[tuple[Candidates, Textures]] = []
+    with progress(total=len(shard), description="comparing") as bar:
+        for at, images, targets in photographs.batches(shard.tolist()):
             some = candidates.select(shard[at])
-            done.append(_improve_batch(some, model, targets, steps))
+            guide = Guide(model, targets)
+            if colors is not None:
+                painted = colors[shard[at]].to(images.device)[:, :, cells]
+                guide = Guide(model, Targets(targets.masks, images[:, :3]), painted)
+            some = _improve_batch(some, model, targets, guide, steps)
+            some = some._replace(prior=log_prior(some.parameters[..., :4], prior))
+            done.append((some, paint(some, images, model, cells)))
             bar.update(len(at))
-    return _join([part for parts in distributed.gather(done) for part in parts])
+    parts = [part for parts in distributed.gather(done) for part in parts]
+    found, textures = zip(*parts, strict=True)
+    return (
+        Candidates(*map(torch.cat, zip(*found, strict=True))),
+        Textures(*map(torch.cat, zip(*textures, strict=True))),
+    )
+
+
+class Guide(NamedTuple):
+    """What poses are refined against: parts, or colors.
+
+    Attributes:
+        model: templates with part probabilities.
+        targets: N masks, and part maps or colors in their place.
+        colors: (N, H, V, 3) expected colors of the vertices in their place; None for the parts.
+    """
+
+    model: SemanticModel
+    targets: Targets
+    colors: Tensor | None = None
+
+    def refine(self, parameters: Tensor, choice: Tensor, index: Tensor, steps: int) -> Tensor:
+        """Returns moved poses (N, R, 8) of the hypotheses `index` (N, R)."""
+        device = self.targets.masks.device
+        image = torch.arange(len(index), device=device)[:, None].expand_as(index).flatten()
+        model, choice = self.model, choice.flatten().to(device)
+        if self.colors is not None:
+            colors = self.colors[image, index.flatten().to(device)]
+            model = SemanticModel(model.templates[choice], colors, model.faces)
+            choice = torch.arange(len(choice), device=device)
+        small = self.targets.resized(self.targets.masks.shape[-1] // 4).select(image)
+        moved = refine(model, parameters.flatten(0, 1).to(device), choice, small, steps)
+        return moved.cpu().reshape(parameters.shape)
+
+
+def paint(candidates: Candidates, images: Tensor, model: SemanticModel, cells: Tensor) -> Textures:
+    """Returns the textures (n, H, ...) that the hypotheses of n images (n, 4, h, w) paint."""
+    size = (PAINTED_SIZE, PAINTED_SIZE)
+    small = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    textures = []
+    for image, parameters, choice in zip(
+        small, candidates.parameters, candidates.choice, strict=True
+    ):
+        screen = project(model.templates[choice], unpack(parameters.to(image.device)))
+        sums = splat_parts(screen, model.faces, image.expand(len(screen), -1, -1, -1))
+        textures.append(appearance.to_textures(sums.cpu(), cells))
+    return Textures(*(torch.stack(x) for x in zip(*textures, strict=True)))
 
 
 def _improve_batch(
-    candidates: Candidates, model: SemanticModel, targets: Targets, steps: int
+    candidates: Candidates, model: SemanticModel, targets: Targets, guide: Guide, steps: int
 ) -> Candidates:
     """Does the work of `improve` for the candidates (n, H) of n images."""
     half = targets.resized(targets.masks.shape[-1] // 2)
     candidates = _compare_all(candidates, model, half)
     if steps == 0:
         return candidates
-    index = candidates.miou.argsort(dim=1, descending=True, stable=True)[:, :REFINED]
+    index = candidates.score().argsort(dim=1, descending=True, stable=True)[:, :REFINED]
     rows = torch.arange(len(index))[:, None]
     best = candidates.select((rows, index))
-    owner = rows.expand_as(index).flatten().to(half.masks.device)
-    moved = refine(
-        model,
-        best.parameters.flatten(0, 1).to(half.masks.device),
-        best.choice.flatten().to(half.masks.device),
-        targets.resized(targets.masks.shape[-1] // 4).select(owner),
-        steps,
-    )
-    best = best._replace(parameters=moved.cpu().reshape(best.parameters.shape))
+    best = best._replace(parameters=guide.refine(best.parameters, best.choice, index, steps))
     best = _compare_all(best, model, half)
     for whole, part in zip(candidates, best, strict=True):
         whole[rows, index] = part
@@ -262,10 +371,6 @@ def _compare_all(candidates: Candidates, model: SemanticModel, targets: Targets)
     return candidates._replace(iou=iou, miou=miou)
 
 
-def _join(parts: list[Candidates]) -> Candidates:
-    return Candidates(*(torch.cat(members) for members in zip(*parts, strict=True)))
-
-
 def write(
     config: SemanticsConfig,
     detections: Detections,
@@ -278,17 +383,65 @@ def write(
     best = candidates.best()
     kept = best.select(rows)
     weights = functional.one_hot(kept.choice, len(model.templates)).float()
+    confidence = candidates.confidence()
     poses = EstimatedPoses(
-        rows, unpack(kept.parameters), weights, kept.iou[:, None], kept.miou[:, None]
+        indices=rows,
+        pose=unpack(kept.parameters),
+        template_weights=weights,
+        iou=kept.iou[:, None],
+        miou=kept.miou[:, None],
+        confidence=confidence[rows, None],
     )
     template = SemanticTemplate(model.probabilities, part_names)
     key = (config.dataset, config.mode)
     artifacts.save_semantic_template(*key, template, detections.fingerprint)
     artifacts.save_estimated_poses(*key, poses, detections.fingerprint)
-    figures = {"mean_iou": kept.iou.mean().item(), "mean_miou": kept.miou.mean().item()}
+    if config.export_semantic_template:
+        export_semantic_template(config, template, model)
+    figures = {
+        "mean_iou": kept.iou.mean().item(),
+        "mean_miou": kept.miou.mean().item(),
+        "mean_confidence": confidence.mean().item(),
+    }
     pose_report.report(
         detections, "step2", config.mode, figures, unpack(best.parameters).rotation, rows
     )
+
+
+def export_semantic_template(
+    config: SemanticsConfig, template: SemanticTemplate, model: SemanticModel
+) -> None:
+    """Writes templates and the parts of their vertices as plain arrays to output/."""
+    arrays = {
+        "vertices": model.templates.cpu().numpy(),
+        "faces": model.faces.cpu().numpy(),
+        "probabilities": template.probabilities.cpu().numpy(),
+        "labels": template.probabilities.argmax(dim=-1).cpu().numpy(),
+        "part_names": np.array(["none", *template.part_names]),
+    }
+    path = pose_pictures.OUTPUT_FOLDER / f"{config.dataset}_semantic_template_{config.mode}.npz"
+    save_arrays(path, arrays)
+    logger.info("%s: the semantic template", path)
+
+
+def visualize(
+    config: SemanticsConfig,
+    photographs: "Photographs",
+    model: SemanticModel,
+    candidates: Candidates,
+) -> None:
+    """Writes pictures of the chosen poses to output/."""
+    best, confidence = candidates.best(), candidates.confidence()
+    rows = pose_pictures.shown_rows(confidence)
+    images = torch.cat([image for _, image, _ in photographs.batches(rows.tolist())])
+    fits = pose_pictures.Fits(
+        images=images,
+        pose=unpack(best.parameters[rows].to(images)),
+        choice=best.choice[rows].to(images.device),
+        confidence=confidence[rows],
+    )
+    name = f"{config.dataset}_poses_{config.mode}"
+    pose_pictures.save_pictures(name, fits, model, unpack(best.parameters).rotation)
 
 
 class Photographs:
@@ -302,27 +455,31 @@ class Photographs:
         self, config: SemanticsConfig, detections: Detections, device: torch.device
     ) -> None:
         """Reads nothing yet."""
-        self.part_names = part_vocabulary(detections)
+        self.part_names = part_vocabulary(detections) if config.parts_source == "maps" else []
         self._config, self._detections, self._device = config, detections, device
+        if not self.part_names:
+            logger.info("no part maps: poses are chosen by colors and the prior of the category")
+        elif bare := self._count_without_parts():
+            logger.info("%d images show no part: the mask takes the place of their parts", bare)
 
-    def count_without_parts(self) -> int:
-        """Returns the number of images that show none of the frequent parts."""
+    def _count_without_parts(self) -> int:
         names = set(self.part_names)
         return sum(
             names.isdisjoint(part.name for part in item.parts) for item in self._detections.items
         )
 
-    def batches(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Targets]]:
-        """Yields positions in `rows` (n,) and the targets there."""
+    def batches(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Targets]]:
+        """Yields positions in `rows` (n,), and images (n, 4, h, w) and targets there."""
         config = self._config
         dataset = ObjectImages(
             self._detections,
             config.image_resolution,
             rows=rows,
-            parts="scores",
+            parts="scores" if self.part_names else "none",
             part_names=self.part_names,
             cache=False,
         )
         for item in load_batches(dataset, config.batch_size, config.num_workers):
-            masks, parts = item.image[:, 3], item.parts[:, 1:]
-            yield item.index, Targets(masks.to(self._device), parts.to(self._device))
+            image = item.image.to(self._device)
+            parts = item.parts[:, 1:].to(self._device) if self.part_names else image[:, 3:]
+            yield item.index, image, Targets(image[:, 3], parts)

@@ -37,9 +37,8 @@ def hypotheses() -> Hypotheses:
 
 
 def estimated() -> EstimatedPoses:
-    return EstimatedPoses(
-        torch.tensor([0, 2]), pose(2), torch.rand(2, 1), torch.rand(2, 1), torch.rand(2, 1)
-    )
+    scores = torch.rand(4, 2, 1)
+    return EstimatedPoses(torch.tensor([0, 2]), pose(2), *scores)
 
 
 def metadata(size: int = 2) -> PoseMetadata:

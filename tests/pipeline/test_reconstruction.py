@@ -66,6 +66,7 @@ def save_poses(detections: Detections, rows: range) -> None:
         template_weights=torch.ones(count, 1),
         iou=torch.linspace(0.5, 0.9, count)[:, None],
         miou=torch.full((count, 1), 0.5),
+        confidence=torch.ones(count, 1),
     )
     artifacts.save_estimated_poses(detections.dataset, "singletpl", poses, detections.fingerprint)
 

@@ -77,6 +77,11 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
     return pose
 
 
+def candidates_of(parameters: torch.Tensor, miou: torch.Tensor) -> Candidates:
+    zero = torch.zeros_like(miou)
+    return Candidates(parameters, zero.long(), miou, miou, prior=zero, colors=zero)
+
+
 def chosen() -> artifacts.EstimatedPoses:
     return artifacts.load_estimated_poses("toy", "singletpl", load_detections("toy").fingerprint)
 
@@ -141,16 +146,33 @@ def test_worst_tenth_and_doubtful_images_are_dropped() -> None:
     parameters = torch.cat([rotation, torch.zeros(count, 2, 4)], dim=2)
     miou = torch.stack([torch.linspace(0.3, 0.8, count), torch.zeros(count)], dim=1)
     miou[7, 1] = miou[7, 0]  # two rotations fit equally
-    candidates = Candidates(parameters, torch.zeros(count, 2, dtype=torch.int64), miou, miou)
-    kept = semantics.accept(candidates, threshold=0.05)
+    kept = semantics.accept(candidates_of(parameters, miou), keep_share=1.0, threshold=0.05)
     assert kept.tolist() == [2, 3, 4, 5, 6, *range(8, 20)]
 
 
 def test_small_collections_are_not_thinned_out() -> None:
     parameters = torch.cat([quaternion.initial_views()[:3, None], torch.zeros(3, 1, 4)], dim=2)
     miou = torch.tensor([[0.1], [0.2], [0.3]])
-    candidates = Candidates(parameters, torch.zeros(3, 1, dtype=torch.int64), miou, miou)
-    assert semantics.accept(candidates, 0.3).tolist() == [0, 1, 2]
+    candidates = candidates_of(parameters, miou)
+    assert semantics.accept(candidates, keep_share=1.0, threshold=0.3).tolist() == [0, 1, 2]
+
+
+def test_the_most_confident_share_is_kept() -> None:
+    rotation = quaternion.initial_views()[[2, 12]].expand(4, -1, -1)
+    parameters = torch.cat([rotation, torch.zeros(4, 2, 4)], dim=2)
+    miou = torch.tensor([[0.5, 0.3], [0.5, 0.5], [0.3, 0.5], [0.5, 0.49]])
+    candidates = candidates_of(parameters, miou)
+    assert semantics.accept(candidates, keep_share=0.5, threshold=None).tolist() == [0, 2]
+    confidence = candidates.confidence()
+    assert confidence[1] == pytest.approx(0.5)
+    assert confidence[0] > 0.95
+
+
+def test_hypotheses_of_one_view_do_not_compete() -> None:
+    near = quaternion.from_view(torch.tensor([10.0, 20.0]), torch.zeros(2), torch.zeros(2))
+    parameters = torch.cat([near, torch.zeros(2, 4)], dim=1)[None]
+    candidates = candidates_of(parameters, torch.tensor([[0.5, 0.5]]))
+    assert candidates.confidence().item() == pytest.approx(1)
 
 
 def test_parts_tell_front_from_back(truth: Pose) -> None:
@@ -173,6 +195,38 @@ def test_choice_does_not_depend_on_the_batch_size_or_threads(
     assert torch.equal(results[0].indices, results[1].indices)
     assert torch.equal(pack(results[0].pose), pack(results[1].pose))
     assert torch.equal(results[0].miou, results[1].miou)
+
+
+def test_without_part_maps_colors_decide(truth: Pose) -> None:
+    pose_optimization_step2.main(
+        [*COMMAND, "--parts_source", "appearance", "--refine_steps", "2", "--keep_share", "0.5"]
+    )
+    found = chosen()
+    assert len(found.indices) == 3
+    assert ((found.confidence > 0) & (found.confidence <= 1)).all()
+    assert torch.equal(found.iou, found.miou)
+
+
+@pytest.mark.slow
+def test_two_processes_choose_the_same_as_one(truth: Pose) -> None:
+    results = []
+    for devices in ("cpu", "cpu,cpu"):
+        pose_optimization_step2.main([*COMMAND, "--refine_steps", "2", "--gpu_ids", devices])
+        results.append(chosen())
+    assert torch.equal(pack(results[0].pose), pack(results[1].pose))
+    assert torch.equal(results[0].confidence, results[1].confidence)
+
+
+def test_template_and_pictures_are_exported(truth: Pose) -> None:
+    options = ["--semantic_rounds", "1", "--refine_steps", "0"]
+    pose_optimization_step2.main([*COMMAND, *options, "--export_semantic_template", "--visualize"])
+    with np.load("output/toy_semantic_template_singletpl.npz") as arrays:
+        assert arrays["part_names"].tolist() == ["none", "head", "tail"]
+        assert arrays["probabilities"].shape == (1, 962, 3)
+        assert arrays["labels"].shape == (1, 962)
+        assert arrays["faces"].max() == 961
+    assert Path("output/toy_poses_singletpl.png").stat().st_size > 1000
+    assert Path("output/toy_poses_singletpl_views.png").exists()
 
 
 def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
