@@ -51,7 +51,7 @@ class EstimatedPoses(NamedTuple):
         template_weights: (K, T) one-hot.
         iou: (K, 1) overlap of the silhouettes.
         miou: (K, 1) mean overlap of the parts.
-        confidence: (K, 1) probability that the pose is right.
+        confidence: (K, 1) probability that the pose is right; 1 in published files.
     """
 
     indices: Tensor
@@ -255,11 +255,11 @@ def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> Estimated
     """Reads the result of step 2; UserError if it was made from other detections."""
     path = poses_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou", "confidence")
-    content = load_tensors(path, names, fingerprint, command)
-    pose = _pose_from(content)
-    scores = (content[name] for name in ("iou", "miou", "confidence"))
-    return EstimatedPoses(content["indices"], pose, content["w"], *scores)
+    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou")
+    content = load_tensors(path, names, fingerprint, command, optional=["confidence"])
+    confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
+    scores = (content["iou"], content["miou"], confidence)
+    return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores)
 
 
 def save_semantic_template(

@@ -30,9 +30,9 @@ def save_tensors(path: Path, content: dict[str, Any], fingerprint: str) -> Path:
 
 
 def load_tensors(
-    path: Path, names: Sequence[str], fingerprint: str, command: str
+    path: Path, names: Sequence[str], fingerprint: str, command: str, optional: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Reads what `save_tensors` wrote.
+    """Reads what `save_tensors` wrote: the entries `names`, and those of `optional` that there are.
 
     Raises:
         UserError: if the file is missing, damaged, or refers to other detections; names the command
@@ -46,7 +46,7 @@ def load_tensors(
             f"{path} was made from other detections than the present detections.json, so its rows "
             f"mean other images. Make it again with: {command}"
         )
-    return {name: content[name] for name in names}
+    return {name: content[name] for name in (*names, *optional) if name in content}
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:

@@ -150,9 +150,21 @@ def test_training_works_for_every_prediction_type(prediction_type: str) -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_training_lowers_the_loss() -> None:
-    run("--iters", "30", "--lr", "0.005", "--semi_fraction", "0", "--save_freq", "1000")
+    run(
+        "--iters",
+        "30",
+        "--lr",
+        "0.002",
+        "--batch_size",
+        "4",
+        "--semi_fraction",
+        "0",
+        "--save_freq",
+        "1000",
+    )
     records = RunDirectory(RUN).records()
-    assert records[-1]["reconstruction"] < 0.8 * records[0]["reconstruction"]
+    losses = [record["reconstruction"] for record in records]  # steps 10, 20, 30, of all images
+    assert losses[2] < losses[1] < 0.9 * losses[0]
 
 
 @pytest.mark.slow
