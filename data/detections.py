@@ -216,14 +216,14 @@ def _published_object(row: dict[str, Any], number: int) -> Detection:
         width=width,
         bbox=_published_box(row["bbox"]),
         score=float(row["score"]),
-        mask=_checked_mask(row["mask"], height, width),
+        mask=checked_mask(row["mask"], height, width),
         parts=tuple(_published_part(part, height, width) for part in row["parts"]),
     )
 
 
 def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
     name = _part_name(row["class"])
-    mask = _checked_mask(row["mask"], height, width)
+    mask = checked_mask(row["mask"], height, width)
     frequency = float(row["frequency"])
     return Part(name, float(row["score"]), _published_box(row["bbox"]), mask, frequency)
 
@@ -239,7 +239,7 @@ def _part_name(name: str) -> str:
     return name
 
 
-def _checked_mask(rle: Any, height: int, width: int) -> RLE:
+def checked_mask(rle: Any, height: int, width: int) -> RLE:
     """Returns run lengths that pycocotools can decode without harm; ValueError otherwise."""
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
@@ -307,14 +307,14 @@ def _parse_object(
         width=width,
         bbox=_corners(entry["bbox"]),
         score=float(entry["score"]),
-        mask=_checked_mask(entry["segmentation"], height, width),
+        mask=checked_mask(entry["segmentation"], height, width),
         parts=parts,
     )
 
 
 def _parse_part(entry: dict[str, Any], names: dict[int, str], image: dict[str, Any]) -> Part:
     name = _part_name(names[entry["category_id"]])
-    mask = _checked_mask(entry["segmentation"], int(image["height"]), int(image["width"]))
+    mask = checked_mask(entry["segmentation"], int(image["height"]), int(image["width"]))
     box, score = _corners(entry["bbox"]), float(entry["score"])
     return Part(name, score, box, mask, float(entry["frequency"]))
 

@@ -1,11 +1,20 @@
 """Prepares a collection: datasets/<name>/ -> cache/<name>/detections.json and collection.json.
 
 Every photograph holds one object, which its mask outlines. Photographs that cannot be used stop the
-preparation, or are left out and listed with --skip_invalid.
+preparation, or are left out and listed with --skip_invalid. CUB, Pascal3D+ and ImageNet are arranged
+as collections first, from their official archives or folders.
 
 Examples:
   # Photographs of birds in datasets/photobirds/images/, masks in datasets/photobirds/masks/
   python -m data.prepare --dataset photobirds --category bird
+
+  # What is wrong with them: a list, and cache/photobirds/check.png
+  python -m data.prepare --dataset photobirds --category bird --check
+
+  # Official data sets; masks of ImageNet by Mask R-CNN or by another tool
+  python -m data.prepare --dataset cub --source downloads/CUB_200_2011.tgz downloads/cmr/cub
+  python -m data.prepare --dataset imagenet_zebra --source downloads/imagenet --mask_rcnn maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --skip_invalid
+  python -m data.prepare --dataset all --source downloads/imagenet --annotations instances.json --skip_invalid
 """
 
 import logging
@@ -15,10 +24,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from data import inspection, masking, official
 from data.artifacts import collection_path, hypotheses_path, poses_path
 from data.collection import Collection, check_category, open_collection
-from data.definitions import CATEGORIES, MODES
+from data.definitions import CATEGORIES, MODES, expand_dataset
 from data.detections import (
     Detection,
     Detections,
@@ -49,13 +60,21 @@ class PrepareConfig:
     category: str | None
     min_area: int
     skip_invalid: bool
+    source: tuple[Path, ...] = ()
+    annotations: Path | None = None
+    mask_rcnn: Path | None = None
+    check: bool = False
 
 
 # fmt: off
 def build_parser() -> cli.Parser:
     """Returns the parser of the options."""
     parser = cli.Parser(prog="python -m data.prepare", description=__doc__)
-    parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="name of the folder in datasets/")
+    parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
+    parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="masks for photographs without: a COCO file of instances, by any tool")
+    parser.add_argument("--mask_rcnn", type=Path, metavar="FILE", help="masks for photographs without: weights of torchvision's Mask R-CNN (maskrcnn_resnet50_fpn)")
+    parser.add_argument("--check", action="store_true", help="only report what is wrong with each photograph, and draw a contact sheet")
     parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it: {', '.join(CATEGORIES)}")
     parser.add_argument("--min_area", type=cli.positive_int, default=256, metavar="N", help="smallest usable mask in pixels (default: %(default)s)")
     parser.add_argument("--skip_invalid", action="store_true", help="leave unusable images out and list them, instead of stopping")
@@ -63,21 +82,54 @@ def build_parser() -> cli.Parser:
 # fmt: on
 
 
-def prepare(config: PrepareConfig) -> Detections:
+def prepare_each(config: PrepareConfig) -> None:
+    """Prepares one data set, or the 13 default ones; those that fail are told together at the end.
+
+    Raises:
+        UserError: as `prepare`, of the first that failed.
+    """
+    names = expand_dataset(config.dataset)
+    if len(names) == 1:
+        prepare(config)
+        return
+    failures = []
+    for name in names:
+        try:
+            prepare(replace(config, dataset=name, category=None))
+        except UserError as error:
+            logger.warning("%s", error)
+            failures.append(name)
+    if failures:
+        raise UserError(
+            f"--dataset all: {len(failures)} of {len(names)} data sets are not prepared: "
+            f"{', '.join(failures)}. Prepare them one by one, with what the lines above ask for."
+        )
+
+
+def prepare(config: PrepareConfig) -> Detections | None:
     """Checks every image of a collection and writes its detections and its record.
+
+    Returns:
+        The detections; None if the images were only to be checked.
 
     Raises:
         UserError: if the collection is missing, the category unknown, or an image unusable; nothing
             is written then.
     """
+    if official.is_official(config.dataset):
+        official.arrange(config.dataset, config.source)
     collection = open_collection(config.dataset)
     category = _choose_category(collection, config.category)
+    _detect_masks(collection, category, config)
     if not (collection.root / "masks").is_dir():
         raise UserError(
             f"{collection.root}/masks/ does not exist. Put a mask for every photograph there: "
-            "same name, .png, white = object."
+            "same name, .png, white = object. Or let --mask_rcnn or --annotations make them."
         )
     items, left_out = _inspect_all(collection, config.min_area)
+    if config.check:
+        inspection.report(collection, items, left_out)
+        return None
     if left_out and not (config.skip_invalid and items):
         raise UserError(_describe(collection, left_out))
     detections = Detections(config.dataset, category, _with_frequencies(items))
@@ -86,6 +138,19 @@ def prepare(config: PrepareConfig) -> Detections:
     save_detections(detections)
     _report(collection, detections, left_out)
     return detections
+
+
+def _detect_masks(collection: Collection, category: str, config: PrepareConfig) -> None:
+    """Writes the masks that are missing, if the options say how."""
+    if config.annotations is not None:
+        detect = masking.coco_detector(config.annotations)
+    elif config.mask_rcnn is not None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        detect = masking.mask_rcnn_detector(config.mask_rcnn, device)
+    else:
+        return
+    found = masking.write_masks(collection, category, detect)
+    logger.info("%s/masks/: %d new masks with an object", collection.root, found)
 
 
 def _choose_category(collection: Collection, option: str | None) -> str:
@@ -261,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and prepares the collection."""
     config = PrepareConfig(**vars(build_parser().parse_args(argv)))
     configure_logging()
-    prepare(config)
+    prepare_each(config)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def test_left_side_of_an_object_that_faces_us_is_on_our_right(bird_studio):
 def test_true_shapes_under_true_poses_cover_the_masks(category):
     make_collection(config(category, 3, 96), COARSE)
     detections = prepare(PrepareConfig(f"synthetic_{category}", None, 16, False))
+    assert detections is not None
     assert detections.category == category
     assert collection_path(f"synthetic_{category}").exists()
     truth = load_ground_truth(load_detections(f"synthetic_{category}"))

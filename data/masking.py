@@ -1,0 +1,206 @@
+"""Masks for photographs that have none: from a COCO file of any tool, or from Mask R-CNN.
+
+Of the objects of the right category in a photograph, the best one is taken: whole, large enough, and
+not in contact with another object. Without such an object the mask stays empty.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy.ndimage import binary_dilation
+
+from data.collection import Collection
+from data.detections import checked_mask, decode_mask
+from data.pictures import read_photograph
+from utils import checkpoint
+from utils.cli import UserError
+from utils.files import atomic_path, read_json
+from utils.progress import progress
+
+MIN_AREA = 96 * 96  # pixels
+MIN_SCORE = 0.9
+_BORDER = 10  # pixels from the border within which an object may be cut off
+_CUT_PIXELS = 50  # of the mask on the edge of its box
+_LARGE = 0.3  # of the image; so large an object may touch others
+_COCO_CLASSES = 91
+_AGAIN = "Export it again."
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+# Names of COCO, in the order of torchvision's labels, of our 13 categories
+COCO_LABELS = {
+    "car": 3,
+    "motorcycle": 4,
+    "airplane": 5,
+    "bus": 6,
+    "truck": 8,
+    "bird": 16,
+    "horse": 19,
+    "sheep": 20,
+    "cow": 21,
+    "elephant": 22,
+    "bear": 23,
+    "zebra": 24,
+    "giraffe": 25,
+}
+
+
+class Candidate(NamedTuple):
+    """A detected object.
+
+    Attributes:
+        category: its name in COCO.
+        score: confidence in [0, 1].
+        mask: (h, w) bool.
+    """
+
+    category: str
+    score: float
+    mask: np.ndarray
+
+
+Detector = Callable[[Path], list[Candidate]]
+
+
+def write_masks(collection: Collection, category: str, detect: Detector) -> int:
+    """Writes the masks of the photographs that have none; returns how many are not empty."""
+    found = 0
+    for image in progress(collection.images, description="masks"):
+        path = collection.mask_path(image)
+        if path.exists():
+            continue
+        candidates = detect(image)
+        best = choose(candidates, category)
+        shape = candidates[0].mask.shape if candidates else read_photograph(image).shape[:2]
+        mask = np.zeros(shape, bool) if best is None else candidates[best].mask
+        with atomic_path(path) as temporary:
+            Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(temporary)
+        found += best is not None
+    return found
+
+
+def choose(candidates: list[Candidate], category: str) -> int | None:
+    """Returns the position of the most certain usable object of a category; None if there is none."""
+    usable = [
+        i
+        for i, candidate in enumerate(candidates)
+        if candidate.category == category
+        and candidate.score >= MIN_SCORE
+        and candidate.mask.sum() >= MIN_AREA
+        and not is_cut_off(candidate.mask)
+        and not _collides(candidates, i)
+    ]
+    return max(usable, key=lambda i: candidates[i].score * candidates[i].mask.sum(), default=None)
+
+
+def is_cut_off(mask: np.ndarray) -> bool:
+    """Returns whether an object (h, w) leaves its image: a broad edge of it lies at the border."""
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return False
+    grown = _grown(mask)
+    edges = {
+        rows[0] < _BORDER: grown[rows[0]],
+        rows[-1] >= height - _BORDER: grown[rows[-1]],
+    }
+    near = [line for close, line in edges.items() if close]
+    near += [grown[:, columns[0]]] if columns[0] < _BORDER else []
+    near += [grown[:, columns[-1]]] if columns[-1] >= width - _BORDER else []
+    return any(line.sum() >= _CUT_PIXELS for line in near)
+
+
+def _collides(candidates: list[Candidate], number: int) -> bool:
+    mask = candidates[number].mask
+    if mask.mean() >= _LARGE:
+        return False
+    grown = _grown(mask)
+    others = (c.mask for i, c in enumerate(candidates) if i != number)
+    return any((grown & _grown(other)).any() for other in others)
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    return binary_dilation(mask, np.ones((5, 5)))
+
+
+def coco_detector(path: Path) -> Detector:
+    """Returns the objects of a COCO file (polygons or run lengths), by the names of photographs.
+
+    Raises:
+        UserError: if the file is missing or no COCO file.
+    """
+    content = read_json(path, _AGAIN)
+    try:
+        names = {entry["id"]: entry["name"].lower() for entry in content["categories"]}
+        images = {entry["id"]: entry for entry in content["images"]}
+        objects: dict[str, list[tuple[dict, dict]]] = {}
+        for entry in content["annotations"]:
+            image = images[entry["image_id"]]
+            objects.setdefault(Path(image["file_name"]).name, []).append((entry, image))
+    except _MALFORMED as error:
+        raise UserError(f"{path}: no COCO file of instances ({error!r}). {_AGAIN}") from None
+
+    def detect(photograph: Path) -> list[Candidate]:
+        try:
+            return [_candidate(e, image, names) for e, image in objects.get(photograph.name, [])]
+        except _MALFORMED as error:
+            raise UserError(
+                f"{path}: {photograph.name} has no masks ({error!r}). {_AGAIN}"
+            ) from None
+
+    return detect
+
+
+def _candidate(entry: dict, image: dict, names: dict[int, str]) -> Candidate:
+    mask = _decode(entry["segmentation"], int(image["height"]), int(image["width"]))
+    return Candidate(names[entry["category_id"]], float(entry.get("score", 1.0)), mask)
+
+
+def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Returns a mask from polygons, or from run lengths as numbers or text."""
+    if isinstance(segmentation, list):
+        polygons = [[float(x) for x in polygon] for polygon in segmentation]
+        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+            raise ValueError("a polygon of fewer than three points")
+        runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))  # type: ignore[arg-type]
+        return coco_mask.decode(runs) > 0
+    if isinstance(segmentation["counts"], list):
+        counts = np.array(segmentation["counts"], np.int64)
+        if counts.min() < 0 or counts.sum() != height * width:
+            raise ValueError("run lengths that do not fill the image")
+        values = np.arange(len(counts)) % 2 == 1
+        return np.repeat(values, counts).reshape(height, width, order="F")
+    return decode_mask(checked_mask(segmentation, height, width))
+
+
+def mask_rcnn_detector(weights: Path, device: torch.device) -> Detector:
+    """Returns what torchvision's Mask R-CNN (ResNet-50 FPN, trained on COCO) sees in photographs.
+
+    Raises:
+        UserError: if the weights are missing or do not fit.
+    """
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    network = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=_COCO_CLASSES, box_score_thresh=0.5
+    )
+    remedy = "Get https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth."
+    state = checkpoint.load(weights, remedy=remedy)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(f"{weights} does not hold the weights of Mask R-CNN. {remedy}") from None
+    network.eval().requires_grad_(False).to(device)
+    labels = {label: name for name, label in COCO_LABELS.items()}
+
+    def detect(path: Path) -> list[Candidate]:
+        picture = torch.from_numpy(read_photograph(path)).permute(2, 0, 1).float() / 255
+        (found,) = network([picture.to(device)])
+        names = [labels.get(int(label), "other") for label in found["labels"]]
+        masks = (found["masks"][:, 0] > 0.5).cpu().numpy()
+        return [Candidate(*x) for x in zip(names, found["scores"].tolist(), masks, strict=True)]
+
+    return detect
