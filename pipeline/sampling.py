@@ -112,19 +112,8 @@ def load_generator(
 
 def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
     """Returns the options with those of the networks as they were when the checkpoint was trained."""
-    stored = checkpoint.load(path).get("args", {})
-    if not isinstance(stored, dict):
-        raise cli.UserError(f"{path}: its args are a {type(stored).__name__}, no dictionary.")
-    other = {
-        k: stored[k]
-        for k in GENERATOR_OPTIONS
-        if stored.get(k, getattr(config, k)) != getattr(config, k)
-    }
-    for key, value in other.items():
-        if not isinstance(value, type(getattr(config, key))):
-            raise cli.UserError(
-                f"{path} was trained with {key}={value!r}, which is no such option."
-            )
+    options = {key: getattr(config, key) for key in GENERATOR_OPTIONS}
+    other = checkpoint.stored_options(path, checkpoint.load(path), options)
     if other:
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)

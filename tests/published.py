@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from models.generator import Generator
+from models.reconstruction import ReconstructionNetwork
 
 COUNT = 4
 RESOLUTION = 128
@@ -132,4 +133,17 @@ def write_checkpoint(root: Path, name: str, mesh: str = "uvsphere_31rings.obj") 
     path = root / "checkpoints_gan" / name / "checkpoint_latest.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"generator_running_avg": _weights(), "args": args}, path)
+    return path
+
+
+def write_reconstruction(root: Path, name: str, **changes: Any) -> Path:
+    """Writes checkpoints_recon/<name>/checkpoint_latest.pth: weights with the published prefix."""
+    torch.manual_seed(0)
+    network = ReconstructionNetwork(num_parts=2)
+    args = {"image_resolution": 256, "texture_resolution": 128, "prediction_type": "both"}
+    args |= {"norm_g": "syncbatch", "mesh_path": "autodetect", **changes}
+    weights = {f"module.{key}": value for key, value in network.state_dict().items()}
+    path = root / "checkpoints_recon" / name / "checkpoint_latest.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"generator": weights, "args": args}, path)
     return path

@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,6 +102,29 @@ def _refuse_bomb(file: IO[bytes]) -> None:
         if sum(info.file_size for info in members) > file.seek(0, io.SEEK_END):
             raise pickle.UnpicklingError("overlapping members")
     file.seek(0)
+
+
+def stored_options(
+    path: str | Path, state: dict[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns those options of the run that made a checkpoint that differ from the present ones.
+
+    Args:
+        path: of the checkpoint, for errors.
+        state: its content; without an entry "args" no option is known.
+        options: present values of the options in question.
+
+    Raises:
+        UserError: if a stored value is of another type than the present one.
+    """
+    stored = state.get("args", {})
+    if not isinstance(stored, dict):
+        raise UserError(f"{path}: its args are a {type(stored).__name__}, no dictionary.")
+    values = {key: stored.get(key, now) for key, now in options.items()}
+    for key, value in values.items():
+        if not isinstance(value, type(options[key])):
+            raise UserError(f"{path} was trained with {key}={value!r}, which is no such option.")
+    return {key: value for key, value in values.items() if value != options[key]}
 
 
 def numbered(folder: str | Path) -> list[tuple[int, Path]]:

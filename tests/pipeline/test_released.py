@@ -10,8 +10,13 @@ import torch
 import trimesh
 
 import run_generation
+import run_reconstruction
+from data import artifacts, released
+from data.detections import load_detections
+from data.pseudo_ground_truth import PseudoGroundTruth
 from pipeline import sampling
 from pipeline.generation_config import make_config
+from rendering.mesh_template import MeshTemplate
 from tests import published
 from tests.models.golden import fill, key_list, wave
 from utils.cli import UserError
@@ -92,6 +97,51 @@ def test_absurd_options_in_a_checkpoint_are_refused(archive: Path, args, message
     torch.save({**state, "args": args}, path)
     with pytest.raises(UserError, match=message):
         run_generation.main([*COMMAND, "--batch_size", "1", "--export_sample"])
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the predecessor's command for pseudo-ground-truth needs."""
+    monkeypatch.chdir(tmp_path)
+    published.write_cache(tmp_path)
+    shutil.rmtree(next(Path("cache/cub").glob("pseudogt_*")))
+    templates = tmp_path / "cache/remeshed_templates/singletpl"
+    templates.mkdir(parents=True)
+    torch.save(MeshTemplate().vertices[None], templates / "bird_templates.pth")
+    return tmp_path
+
+
+def generate_pseudogt() -> None:
+    options = ["--batch_size", "10", "--generate_pseudogt", "--num_workers", "1"]
+    resolution = ["--pseudogt_resolution", str(published.RESOLUTION)]
+    run_reconstruction.main([*COMMAND, *options, *resolution])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("converted", [False, True])
+def test_pseudo_ground_truth_is_made_of_published_poses(photographs: Path, converted: bool) -> None:
+    published.write_reconstruction(photographs, NAME)
+    if converted:
+        released.main(["cache"])
+    generate_pseudogt()
+    dataset = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl")
+    assert len(dataset) == published.COUNT
+    assert dataset[3].alpha.max() == 1
+    statistics = artifacts.load_statistics("cub", "proxy")
+    assert statistics.images == load_detections("cub").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"image_resolution": 32 * 10**6}, "does not fit this dataset"),
+        ({"image_resolution": "256"}, "image_resolution='256'"),
+    ],
+)
+def test_absurd_estimators_are_refused(photographs: Path, args: dict, message: str) -> None:
+    published.write_reconstruction(photographs, NAME, **args)
+    with pytest.raises(UserError, match=message):
+        generate_pseudogt()
 
 
 @pytest.mark.parametrize(

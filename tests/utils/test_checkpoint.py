@@ -51,6 +51,16 @@ def test_a_missing_checkpoint_is_a_mistake_that_names_those_there_are(tmp_path, 
         checkpoint.load(tmp_path / "absent.pth")
 
 
+def test_options_of_a_checkpoint_are_those_that_differ():
+    now = {"width": 1.0, "norm_g": "batch", "seed": 1}
+    state = {"args": {"width": 0.5, "norm_g": "batch", "other": 3}}
+    assert checkpoint.stored_options("a.pth", state, now) == {"width": 0.5}
+    assert checkpoint.stored_options("a.pth", {}, now) == {}
+    for value in ("1", None, torch.ones(2), [1]):
+        with pytest.raises(UserError, match=r"a\.pth was trained with width="):
+            checkpoint.stored_options("a.pth", {"args": {"width": value}}, now)
+
+
 def damaged(kind: str, intact: bytes) -> bytes:
     middle = len(intact) // 2
     return {
