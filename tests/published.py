@@ -90,7 +90,7 @@ def _write_poses(cache: Path, paths: list[str]) -> None:
         "translation": torch.zeros(COUNT, 3),
         "rotation": rotation,
         "z0": pose["z0"],
-        "category": torch.zeros(COUNT, dtype=torch.int64),
+        "category": torch.arange(COUNT) * (cache.name == "all"),
         "path": paths,
     }
     _save_object(cache / "poses_metadata_singletpl.npz", metadata)
@@ -105,34 +105,36 @@ def _write_poses(cache: Path, paths: list[str]) -> None:
 
 
 @functools.cache
-def _weights() -> dict[str, torch.Tensor]:
+def _weights(classes: int) -> dict[str, torch.Tensor]:
     """The state of an averaged generator."""
     torch.manual_seed(0)
-    generator = Generator(RESOLUTION)
+    generator = Generator(RESOLUTION, num_classes=classes)
     generator.conv_mesh.weight.data.normal_(std=0.01)
     with torch.no_grad():
         for _ in range(3):  # power iterations
-            generator(torch.randn(2, 64))
+            generator(torch.randn(2, 64), torch.tensor([0, 1]) if classes else None)
     shrunk = ("weight_u", "weight_v")  # the average of unit vectors is shorter than one
     state = generator.state_dict()
     return {key: value * (0.9 if key.endswith(shrunk) else 1) for key, value in state.items()}
 
 
-def write_checkpoint(root: Path, name: str, mesh: str = "uvsphere_31rings.obj") -> Path:
+def write_checkpoint(
+    root: Path, name: str, mesh: str = "uvsphere_31rings.obj", classes: int = 0
+) -> Path:
     """Writes checkpoints_gan/<name>/checkpoint_latest.pth below a folder: the averaged generator."""
     args = {
         "texture_resolution": RESOLUTION,
         "latent_dim": 64,
         "norm_g": "syncbatch",
-        "conditional_class": False,
+        "conditional_class": classes > 0,
         "conditional_semantics": False,
         "texture_only": False,
         "mesh_path": f"mesh_templates/{mesh}",
-        "n_classes": (1,),
+        "n_classes": (classes or 1,),
     }
     path = root / "checkpoints_gan" / name / "checkpoint_latest.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"generator_running_avg": _weights(), "args": args}, path)
+    torch.save({"generator_running_avg": _weights(classes), "args": args}, path)
     return path
 
 

@@ -46,6 +46,21 @@ def test_export_needs_no_data_set(archive: Path, rings: int, vertices: int) -> N
     assert trimesh.Trimesh(mesh.vertices, mesh.faces).volume > 0
 
 
+def test_the_model_of_all_categories_exports_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published.write_cache(tmp_path, "all")
+    published.write_checkpoint(tmp_path, "pretrained_all_singletpl", classes=13)
+    command = ["--name", "pretrained_all_singletpl", "--dataset", "all", "--conditional_class"]
+    command += ["--gpu_ids", "cpu", "--batch_size", "1", "--export_sample", "--how_many", "1"]
+    run_generation.main(command)
+    mesh = tmp_path / "output/pretrained_all_singletpl/mesh_0.png"
+    first = mesh.read_bytes()
+    run_generation.main([*command, "--filter_class", "truck"])
+    assert mesh.read_bytes() != first  # the code is the same, the category is not
+
+
 @pytest.mark.slow
 def test_evaluation_needs_no_data_set(archive: Path) -> None:
     from torchvision.models import inception_v3
