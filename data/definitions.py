@@ -122,9 +122,10 @@ class ViewPrior(NamedTuple):
         )
 
 
-# Vehicles stand on their wheels and quadrupeds on their legs; birds perch upright
-_ON_THE_GROUND = ViewPrior(8.0, 10.0, 6.0, 0.0, 0.0)
-VIEW_PRIORS = dict.fromkeys(CATEGORIES, _ON_THE_GROUND) | {
+# Quadrupeds stand on their legs and are seen at eye level, vehicles on their wheels; birds perch
+_VEHICLE = ViewPrior(8.0, 10.0, 6.0, 0.0, 0.0)
+VIEW_PRIORS = dict.fromkeys(CATEGORIES, ViewPrior(5.0, 8.0, 6.0, 0.0, 0.0)) | {
+    **dict.fromkeys(("motorcycle", "bus", "truck", "car"), _VEHICLE),
     "bird": ViewPrior(5.0, 15.0, 12.0, 20.0, 25.0),
     "airplane": ViewPrior(5.0, 15.0, 12.0, 5.0, 15.0),
 }

@@ -61,14 +61,18 @@ class Outlines(NamedTuple):
 
 
 class ContourSearch:
-    """Search for the poses of some templates; the views of the grid are drawn once."""
+    """Search for the poses of some templates; the views of the grid are drawn once.
+
+    Attributes:
+        prior: what is expected of the rotations.
+    """
 
     def __init__(self, templates: Tensor, faces: Tensor, prior: ViewPrior) -> None:
         """Draws the templates (T, V, 3) with faces (F, 3) in every view of the grid."""
         self._templates = templates.cpu().double().numpy()
         self._faces = faces.cpu().numpy()
         self._edges = edge_table(self._faces)
-        self._prior = np.radians(prior.tilts())
+        self.prior = prior
         views = view_grid(prior)
         self._num_views = len(views)
         drawn = [self._draw(vertices, views) for vertices in self._templates]
@@ -83,12 +87,12 @@ class ContourSearch:
         count = poses.shape[1]
         poses, template = poses.reshape(-1, 8), template.ravel()
         image = np.repeat(np.arange(len(masks)), count)
-        ious = np.zeros(len(poses))
+        ious, tilts = np.zeros(len(poses)), np.radians(self.prior.tilts())
 
         def fit(begin: int, end: int) -> None:
             meshes = (self._templates, self._faces, self._edges)
             numba_contour.fit(
-                poses, template, image, begin, end, *meshes, *targets, self._prior, STEPS, ious
+                poses, template, image, begin, end, *meshes, *targets, tilts, STEPS, ious
             )
 
         map_chunks(fit, len(poses))

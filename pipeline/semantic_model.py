@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data.definitions import ViewPrior
 from pipeline.silhouette import SHARPNESS, constrain, unpack
+from pipeline.view_prior import with_prior
 from rendering.camera import Pose, project
 from rendering.mesh_template import MeshTemplate
 from rendering.rasterizer import Raster, rasterize
@@ -140,7 +142,12 @@ def compare(
 
 
 def refine(
-    model: SemanticModel, parameters: Tensor, choice: Tensor, targets: Targets, steps: int
+    model: SemanticModel,
+    parameters: Tensor,
+    choice: Tensor,
+    targets: Targets,
+    prior: ViewPrior,
+    steps: int,
 ) -> Tensor:
     """Moves B poses so that silhouette and parts fit better.
 
@@ -149,6 +156,7 @@ def refine(
         parameters: (B, 8) poses.
         choice: (B,) template of each.
         targets: B targets.
+        prior: what is expected of the rotations.
         steps: number of steps; the learning rate falls linearly.
 
     Returns:
@@ -159,11 +167,13 @@ def refine(
     for step in range(steps):
         optimizer.lr = LEARNING_RATE * (1 - step / steps)
         parameters = parameters.detach().requires_grad_()
-        raster = model.render(unpack(parameters), choice, size, soft=True)
+        pose = unpack(parameters)
+        raster = model.render(pose, choice, size, soft=True)
         assert raster.alpha is not None
         assert raster.attributes is not None
         error = (raster.alpha[:, 0] - targets.masks).square().mean(dim=(1, 2))
         error = error + (raster.attributes - targets.parts).square().sum(dim=1).mean(dim=(1, 2))
+        error = with_prior(error, pose.rotation, prior)
         (gradient,) = torch.autograd.grad(error.sum() / GRADIENT_SCALE, parameters)
         parameters = constrain(optimizer.step(parameters, gradient))
     return parameters.detach()

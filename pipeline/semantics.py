@@ -52,9 +52,9 @@ DISCARDED_SHARE = 0.1
 REFINED = 4  # hypotheses of an image that are refined
 PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
 AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
-PRIOR_WEIGHT = 0.01  # overlap that a log density of poses is worth
-TEMPERATURE = 0.03  # overlap that a log density of colors is worth
-CONFIDENCE_TEMPERATURE = 0.03
+UNCERTAINTY = 0.15  # of an overlap, as a share of what it lacks
+LEAST_NOISE = 0.005
+PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
 SAME_POSE = 30.0  # degrees
 
 logger = logging.getLogger(__name__)
@@ -107,8 +107,12 @@ class Candidates(NamedTuple):
         return Candidates(*(member[index] for member in self))
 
     def score(self) -> Tensor:
-        """Returns what speaks for each hypothesis (N, H), in units of overlap."""
-        return self.miou + PRIOR_WEIGHT * self.prior + TEMPERATURE * self.colors
+        """Returns the logarithm of the probability (N, H) of each hypothesis, up to a constant.
+
+        Overlaps are uncertain by a share of what the best outline of the image lacks.
+        """
+        noise = UNCERTAINTY * (1 - self.iou.amax(dim=-1, keepdim=True)) + LEAST_NOISE
+        return self.miou / noise + PRIOR_WEIGHT * self.prior + self.colors
 
     def best(self) -> "Candidates":
         """Returns the hypothesis of the highest score of each image, members without H."""
@@ -117,13 +121,13 @@ class Candidates(NamedTuple):
 
     def spread(self) -> Tensor:
         """Returns the agreement score (N,) of the hypotheses; see `pose_report.agreement`."""
-        return agreement(self.score(), self.parameters[..., :4])
+        return agreement(self.score() * pose_report.TEMPERATURE, self.parameters[..., :4])
 
     def confidence(self) -> Tensor:
         """Returns the probability (N,) that the best hypothesis is right to 30 degrees."""
         rotations = self.parameters[..., :4]
         near = quaternion.angle_between(rotations, self.best().parameters[:, None, :4]) < SAME_POSE
-        return (torch.softmax(self.score() / CONFIDENCE_TEMPERATURE, dim=1) * near).sum(dim=1)
+        return (torch.softmax(self.score(), dim=1) * near).sum(dim=1)
 
 
 @one_torch_thread()
@@ -154,7 +158,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
         candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
         candidates = weigh_colors(candidates, textures)
         if not photographs.part_names:
-            colors = appearance.expected_colors(textures, candidates.score() / TEMPERATURE)
+            colors = appearance.expected_colors(textures, candidates.score())
         rows = accept(candidates, config.keep_share, config.v_agr_threshold)
         overlap = candidates.best().miou.mean()
         logger.info("round %d: overlap %.3f, %d images kept", number + 1, overlap, len(rows))
@@ -189,7 +193,7 @@ def to_candidates(hypotheses: Hypotheses, num_templates: int, prior: ViewPrior) 
 def weigh_colors(candidates: Candidates, textures: Textures) -> Candidates:
     """Compares the colors of all images with each other; every process does all of it."""
     plain = candidates._replace(colors=torch.zeros_like(candidates.colors))
-    return plain._replace(colors=appearance.likelihood(textures, plain.score() / TEMPERATURE))
+    return plain._replace(colors=appearance.likelihood(textures, plain.score()))
 
 
 def side_views(candidates: Candidates) -> Tensor:
@@ -278,10 +282,10 @@ def improve(
     with progress(total=len(shard), description="comparing") as bar:
         for at, images, targets in photographs.batches(shard.tolist()):
             some = candidates.select(shard[at])
-            guide = Guide(model, targets)
+            guide = Guide(model, targets, prior)
             if colors is not None:
                 painted = colors[shard[at]].to(images.device)[:, :, cells]
-                guide = Guide(model, Targets(targets.masks, images[:, :3]), painted)
+                guide = Guide(model, Targets(targets.masks, images[:, :3]), prior, painted)
             some = _improve_batch(some, model, targets, guide, steps)
             some = some._replace(prior=log_prior(some.parameters[..., :4], prior))
             done.append((some, paint(some, images, model, cells)))
@@ -300,11 +304,13 @@ class Guide(NamedTuple):
     Attributes:
         model: templates with part probabilities.
         targets: N masks, and part maps or colors in their place.
+        prior: what is expected of the rotations.
         colors: (N, H, V, 3) expected colors of the vertices in their place; None for the parts.
     """
 
     model: SemanticModel
     targets: Targets
+    prior: ViewPrior
     colors: Tensor | None = None
 
     def refine(self, parameters: Tensor, choice: Tensor, index: Tensor, steps: int) -> Tensor:
@@ -317,7 +323,7 @@ class Guide(NamedTuple):
             model = SemanticModel(model.templates[choice], colors, model.faces)
             choice = torch.arange(len(choice), device=device)
         small = self.targets.resized(self.targets.masks.shape[-1] // 4).select(image)
-        moved = refine(model, parameters.flatten(0, 1).to(device), choice, small, steps)
+        moved = refine(model, parameters.flatten(0, 1).to(device), choice, small, self.prior, steps)
         return moved.cpu().reshape(parameters.shape)
 
 

@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 
 from data import artifacts
 from data.artifacts import Hypotheses
-from data.definitions import VIEW_PRIORS
+from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
 from data.images import ObjectImages
 from pipeline import pose_report
 from pipeline.contour_search import ContourSearch
 from pipeline.partial_results import PartialResults
 from pipeline.pose_report import agreement
+from pipeline.view_prior import with_prior
 from rendering import quaternion, rasterizer
 from rendering.camera import Pose, project
 from rendering.mesh_template import MeshTemplate
@@ -141,7 +142,12 @@ def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def silhouette_gradient(
-    parameters: Tensor, vertices: Tensor, faces: Tensor, targets: Tensor, sharpness: float
+    parameters: Tensor,
+    vertices: Tensor,
+    faces: Tensor,
+    targets: Tensor,
+    sharpness: float,
+    prior: ViewPrior | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of each hypothesis' error: squared silhouette difference plus the wall term.
 
@@ -154,6 +160,7 @@ def silhouette_gradient(
         faces: (F, 3).
         targets: (N, h, w) masks.
         sharpness: of the soft edge.
+        prior: what is expected of the rotations; None for nothing.
 
     Returns:
         Gradient (N H, 8) and hard intersection over union (N H,).
@@ -161,8 +168,11 @@ def silhouette_gradient(
     per_image = len(parameters) // len(targets)
     image = torch.arange(len(targets), device=parameters.device).repeat_interleave(per_image)
     parameters = parameters.detach().requires_grad_()
-    screen = project(vertices, unpack(parameters))
+    pose = unpack(parameters)
+    screen = project(vertices, pose)
     error, iou = silhouette_loss(screen, faces, targets, image, sharpness=sharpness)
+    if prior is not None:
+        error = with_prior(error, pose.rotation, prior)
     planar = screen[..., :2]
     wall = (planar - planar.detach().clamp(-1, 1)).square().mean(dim=(1, 2))
     (gradient,) = torch.autograd.grad((error + wall).sum() / per_image, parameters)
@@ -250,7 +260,7 @@ def search_poses(
     for step in range(steps):
         optimizer.lr = REFINEMENT_RATE * (1 - step / steps)
         gradient, _ = silhouette_gradient(
-            parameters, vertices, faces, masks, schedule.sharpness(step)
+            parameters, vertices, faces, masks, schedule.sharpness(step), search.prior
         )
         parameters = constrain(optimizer.step(parameters, gradient))
     return _hypotheses(parameters, choice, templates, faces, targets)

@@ -7,6 +7,7 @@ from data.definitions import ViewPrior
 from rendering import quaternion
 
 LEAST_DENSITY = -10.0  # logarithm; photographs of any view exist
+NOISE = 0.1  # an image weighs as 20 measurements, whose noise is the error that is left
 
 
 def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
@@ -15,12 +16,19 @@ def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
     The rotation is a camera's view of an object that has lifted its head: the pitch is integrated out.
     """
     deviations = torch.linspace(-2, 2, 9).to(rotation)
-    pitch = prior.pitch + prior.pitch_spread * deviations
-    lateral = rotation.new_tensor([-1.0, 0.0, 0.0]).expand(len(pitch), 3)
-    lowered = quaternion.from_axis_angle(lateral, -pitch)
-    _, elevation, roll = quaternion.to_view(quaternion.multiply(rotation[..., None, :], lowered))
+    pitch = torch.deg2rad(prior.pitch + prior.pitch_spread * deviations)
+    # The vertical, in the frame of an object with its head up
+    vertical = torch.stack([torch.zeros_like(pitch), -pitch.sin(), pitch.cos()], dim=-1)
+    x, y, z = quaternion.rotate(rotation, vertical).unbind(-1)
+    elevation = torch.rad2deg(torch.atan2(-z, (x * x + y * y + 1e-9).sqrt()))
+    roll = torch.rad2deg(torch.atan2(x, -y))
     energy = ((elevation - prior.elevation) / prior.elevation_spread).square()
     energy = energy + (roll / prior.roll_spread).square()
     weights = torch.softmax(-deviations.square() / 2, dim=0).log()
     density = torch.logsumexp(weights - energy / 2, dim=-1)
     return torch.logaddexp(density, density.new_tensor(LEAST_DENSITY))
+
+
+def with_prior(error: Tensor, rotation: Tensor, prior: ViewPrior) -> Tensor:
+    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4)."""
+    return error - NOISE * error.detach() * log_prior(rotation, prior)

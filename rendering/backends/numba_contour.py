@@ -11,9 +11,9 @@ import numpy as np
 from rendering.backends.numba_jit import Array, compiled
 
 STEP = 7  # numbers in a step
-RESIDUAL = 0.03  # expected distance of outlines in screen units
+LEAST_NOISE = 0.01  # of the distances of outlines, in screen units
 OUTLIER = 0.15  # distance from which on the Cauchy weight falls
-EVIDENCE = 20.0  # outlines count as so many independent points against the prior
+EVIDENCE = 20.0  # outlines weigh as so many measurements, whose noise is the distance that is left
 DAMPING = 0.1
 LEAST_DAMPING = 1e-3  # where neither outline nor prior say anything
 LARGEST_TURN = 0.4  # radians in one step
@@ -150,7 +150,7 @@ def add(row: Array, residual: float, weight: float, matrix: Array, vector: Array
 
 
 @compiled
-def add_outlines(
+def compare_outlines(
     points: Array,
     pose: Array,
     field: Array,
@@ -159,7 +159,7 @@ def add_outlines(
     matrix: Array,
     vector: Array,
 ) -> None:
-    """Adds the distances of two outlines, measured from each to the other.
+    """Writes the normal equations of the distances of two outlines, from each to the other.
 
     Args:
         points: (P, 8) contour points of the mesh.
@@ -167,16 +167,18 @@ def add_outlines(
         field: (h, h) signed distance to the outline of the target, positive outside.
         samples: (M, 4) points on the outline of the target and its outward normals.
         row: (7,) scratch.
-        matrix: (7, 7) added to.
-        vector: (7,) added to.
+        matrix: (7, 7) written.
+        vector: (7,) written.
     """
-    unit = EVIDENCE / RESIDUAL**2
+    matrix[:], vector[:] = 0.0, 0.0
+    noise = LEAST_NOISE**2
     total = points[:, 7].sum()
     for p in range(len(points)):
         value, gx, gy = sample(field, points[p, 3], points[p, 4])
         derivative(points[p], pose, gx, gy, row)
-        weight = unit * points[p, 7] / total / (1 + (value / OUTLIER) ** 2)
+        weight = points[p, 7] / total / (1 + (value / OUTLIER) ** 2)
         add(row, value, weight, matrix, vector)
+        noise += weight * value**2 / 2
     for m in range(len(samples)):
         x, y, nx, ny = samples[m]
         nearest, best = -1, np.inf
@@ -187,8 +189,11 @@ def add_outlines(
         if nearest >= 0:
             derivative(points[nearest], pose, nx, ny, row)
             residual = nx * (points[nearest, 3] - x) + ny * (points[nearest, 4] - y)
-            weight = unit / len(samples) / (1 + best / OUTLIER**2)
+            weight = 1 / len(samples) / (1 + best / OUTLIER**2)
             add(row, residual, weight, matrix, vector)
+            noise += weight * residual**2 / 2
+    matrix *= EVIDENCE / noise
+    vector *= EVIDENCE / noise
 
 
 @compiled
@@ -292,8 +297,7 @@ def fit(
             found = outline(turned, screen, edges, front, mask, points)
             if step == steps or found == 0:
                 break
-            matrix[:], vector[:] = 0.0, 0.0
-            add_outlines(points[:found], pose, fields[n], samples[n], row, matrix, vector)
+            compare_outlines(points[:found], pose, fields[n], samples[n], row, matrix, vector)
             add_prior(pose, prior, row, matrix, vector)
             for i in range(STEP):
                 matrix[i, i] += DAMPING * matrix[i, i] + LEAST_DAMPING
