@@ -36,7 +36,8 @@ from utils.run_directory import RunDirectory, configure_logging
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10  # steps between records of the losses
-WARMUP_WEIGHT = 10.0  # of the distance to the samples' mean, at the first step
+WARMUP_COLORS = 10.0  # weight of the distance to the samples' mean texture, at the first step
+WARMUP_SHAPE = 1000.0  # the same of the displacement maps, whose values are ten times as small
 SAVES_WITH_ITERS = 30  # numbered checkpoints of a run whose length is given by --iters
 DISCRIMINATOR_OPTIONS = ("num_discriminators", "norm_d")
 
@@ -243,7 +244,7 @@ def _generator_step(
         # The samples have nothing to do with the codes, so this leads to their mean
         color = (texture * batch.alpha - batch.texture).square().mean()
         shape = (displacement - batch.mesh).square().mean()
-        loss = loss + warmth * WARMUP_WEIGHT * (color + shape)
+        loss = loss + warmth * (WARMUP_COLORS * color + WARMUP_SHAPE * shape)
     _update(gan.optimizer_g, loss, config.lr_g * factor)
     gan.discriminator.requires_grad_(True)
     return {"loss_g": adversarial.detach(), "flat": flat.detach()}

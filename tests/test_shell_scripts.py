@@ -38,7 +38,7 @@ def run(folder: Path, script: str, **variables: str) -> subprocess.CompletedProc
 
 
 def test_the_demo_calls_every_stage_with_options_that_exist(copy):
-    exported = copy / "output" / "demo_bird_singletpl"
+    exported = copy / "output" / "demo_elephant_singletpl"
     exported.mkdir(parents=True)
     exported.with_suffix(".png").touch()
     for _ in range(2):
