@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.io import loadmat
 
 from data.collection import DATASETS_FOLDER, IMAGE_SUFFIXES, collection_folder
 from data.definitions import DATASETS, SYNSETS
@@ -23,11 +22,13 @@ from data.storage import save_arrays
 from rendering import quaternion
 from utils.archives import extract, is_archive
 from utils.cli import UserError
+from utils.matlab import read_structures
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
 _P3D_CLASSES = {"p3d_car": "car", "p3d_airplane": "aeroplane"}
+_AGAIN = "Get the annotations of CMR again, all from the same source."
 _ONE_BASED = 0.5  # the center of MATLAB's first pixel is 1, of ours 0.5
 
 
@@ -190,41 +191,36 @@ def _annotated(images: Path, data: Path | None, cameras: Path | None) -> list[Ph
     """Returns the photographs that CMR's annotations list; none without annotations."""
     if data is None:
         return []
-    records = _read_mat(data, "images")
-    poses = [None] * len(records) if cameras is None else _read_mat(cameras, "sfm_anno")
+    records = read_structures(data, "images", ("rel_path", "mask", "parts"), _AGAIN)
+    poses: list[dict[str, np.ndarray]] = [{}] * len(records)
+    if cameras is not None:
+        poses = read_structures(cameras, "sfm_anno", ("rot", "scale", "trans"), _AGAIN)
     if len(poses) != len(records):
         raise UserError(
-            f"{cameras} has {len(poses)} cameras, but {data} lists {len(records)} images. "
-            "Take both from the same source."
+            f"{cameras} has {len(poses)} cameras, but {data} lists {len(records)} images. {_AGAIN}"
         )
     return [_photo(images, r, p, data) for r, p in zip(records, poses, strict=True)]
 
 
-def _read_mat(path: Path, name: str) -> list[Any]:
-    try:
-        content = loadmat(path, struct_as_record=False, squeeze_me=True)
-        return list(np.atleast_1d(content[name]))
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{path}: no annotations of CMR ({error}). Get it again.") from None
-
-
-def _photo(images: Path, record: Any, pose: Any, source: Path) -> Photo:
-    name = Path(*PureWindowsPath(str(record.rel_path)).parts)  # Pascal3D+ writes backslashes
+def _photo(
+    images: Path, record: dict[str, np.ndarray], pose: dict[str, np.ndarray], source: Path
+) -> Photo:
+    name = Path(*PureWindowsPath(str(record["rel_path"])).parts)  # Pascal3D+ writes backslashes
     if name.is_absolute() or ".." in name.parts:
-        raise UserError(f"{source}: {name} leads out of {images}/. Get the file again.")
+        raise UserError(f"{source}: {name} leads out of {images}/. {_AGAIN}")
     if not (images / name).is_file():
         raise UserError(
             f"{images / name} does not exist, but {source} lists it. Unpack all images."
         )
-    mask = np.where(np.asarray(record.mask) > 0, 255, 0).astype(np.uint8)
-    keypoints = np.asarray(record.parts, np.float32).T.copy()
+    mask = np.where(record["mask"] > 0, 255, 0).astype(np.uint8)
+    keypoints = record["parts"].astype(np.float32).T.copy()
     keypoints[:, :2] -= _ONE_BASED
     truth: dict[str, Any] = {"name": name.with_suffix("").as_posix(), "keypoints": keypoints}
-    if pose is not None:
-        rotation = quaternion.from_matrix(torch.from_numpy(np.asarray(pose.rot, np.float64)))
+    if pose:
+        rotation = quaternion.from_matrix(torch.from_numpy(pose["rot"].astype(np.float64)))
         truth["rotation"] = rotation.numpy().astype(np.float32)
-        truth["scale_px"] = np.float32(pose.scale)
-        truth["translation_px"] = (np.asarray(pose.trans) - _ONE_BASED).astype(np.float32)
+        truth["scale_px"] = pose["scale"].astype(np.float32)
+        truth["translation_px"] = (pose["trans"] - _ONE_BASED).astype(np.float32)
         truth["camera_distance"] = np.float32(np.inf)
         truth["shape_id"] = np.int64(-1)
     return Photo(images / name, name, mask, truth)

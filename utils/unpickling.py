@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ _OPCODES = set(
 _MISTAKES = (  # what unpickling of a damaged or hostile file ends with
     *(pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(EOFError, RuntimeError, RecursionError, MemoryError, OverflowError, ImportError),
+    AssertionError,
     *(zipfile.BadZipFile, NotImplementedError),
 )
 
@@ -105,8 +107,10 @@ def loads(content: bytes) -> Any:
         pickle.UnpicklingError: if it holds instructions or names that plain data do not need; other
             exceptions if it is damaged.
     """
-    _inspect(content)
-    return _plain(_Unpickler(io.BytesIO(content)).load(), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged text; the errors tell enough
+        _inspect(content)
+        return _plain(_Unpickler(io.BytesIO(content)).load(), {})
 
 
 def _inspect(content: bytes) -> None:

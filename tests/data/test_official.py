@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from data import prepare
 from data.definitions import SYNSETS
@@ -20,6 +20,7 @@ from data.images import ObjectImages, to_pixels
 from rendering import quaternion
 from utils.archives import extract
 from utils.cli import UserError
+from utils.matlab import read_structures
 
 SIZE = (150, 200)  # height, width
 BOX = (40, 30, 159, 119)  # x1, y1, x2, y2, both ends included
@@ -229,21 +230,23 @@ def test_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leads out of"):
         prepare.main(["--dataset", "cub"])
     write_cmr(*cmr, names)
-    savemat("datasets/cub/sfm/anno_train.mat", {"sfm_anno": structures([{"rot": 1}])})
+    savemat(
+        "datasets/cub/sfm/anno_train.mat",
+        {"sfm_anno": structures([{"rot": 1, "scale": 1, "trans": 1}])},
+    )
     with pytest.raises(UserError, match="has 1 cameras, but"):
         prepare.main(["--dataset", "cub"])
     Path("datasets/cub/data/train_cub_cleaned.mat").write_bytes(b"rubbish" * 100)
-    with pytest.raises(UserError, match="no annotations of CMR"):
+    with pytest.raises(UserError, match=r"train_cub_cleaned\.mat: cannot be read"):
         prepare.main(["--dataset", "cub"])
     assert not Path("datasets/cub/images").exists()
 
 
 def test_cameras_of_cmr_are_the_published_rotations(shared: Path) -> None:
-    cameras = loadmat(
-        shared / "data/upstream/cub_sfm_anno_train.mat", struct_as_record=False, squeeze_me=True
-    )["sfm_anno"]
+    path = shared / "data/upstream/cub_sfm_anno_train.mat"
+    cameras = read_structures(path, "sfm_anno", ("rot",), "")
     published = np.load(shared / "data/upstream/poses_plain_cub.npz")["rotation"]
-    ours = quaternion.from_matrix(torch.from_numpy(np.stack([camera.rot for camera in cameras])))
+    ours = quaternion.from_matrix(torch.from_numpy(np.stack([camera["rot"] for camera in cameras])))
     angles = quaternion.angle_between(ours, torch.from_numpy(published).double())
     assert angles.max() < 0.01  # degrees
 

@@ -74,3 +74,20 @@ def test_members_that_unpack_to_too_much_are_refused(folder: Path) -> None:
     (folder / "a.npz").write_bytes(make())
     with pytest.raises(UserError, match=f"at most {MAX_BYTES} are expected"):
         load_pickled(folder / "a.npz")
+
+
+def test_damaged_pickles_are_read_or_refused_and_never_crash(folder: Path) -> None:
+    content = {"scale": torch.rand(5, 1), "rotation": np.zeros((5, 4)), "path": ["a", "b"]}
+    intact = pickle.dumps(content, 3)
+    rng = np.random.default_rng(0)
+    refusals = []
+    for _ in range(400):
+        damaged = np.frombuffer(intact, np.uint8).copy()
+        damaged[rng.integers(len(damaged), size=2)] = rng.integers(256, size=2)
+        (folder / "a.npy").write_bytes(hostile.npy(damaged.tobytes()))
+        try:
+            load_pickled(folder / "a.npy")
+        except UserError as refusal:
+            refusals.append(str(refusal))
+    assert len(refusals) > 200
+    assert not any("\n" in line for line in refusals)
