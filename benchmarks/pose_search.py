@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -44,10 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     torch.set_num_threads(1)
     masks, truth = load(options.dataset, options.num_images)
-    results = {}
+    results = compare(options.dataset, options.mode, masks, truth)
     print(f"{'search':10}{'s/image':>9}{'IoU':>8}{'median':>9}{'< 30':>8}{'any < 30':>10}")  # noqa: T201
-    for name in ("contour", "reference"):
-        r = results[name] = measure(name, options.dataset, options.mode, masks, truth)
+    for name, r in results.items():
         print(  # noqa: T201
             f"{name:10}{r['seconds_per_image']:9.3f}{r['iou']:8.4f}{r['median_degrees']:8.1f}°"
             f"{r['share_under_30']:8.1%}{r['share_any_under_30']:10.1%}"
@@ -70,25 +69,40 @@ def load(dataset: str, count: int) -> tuple[Tensor, Tensor]:
     return torch.stack([images[i].image[3] for i in range(len(rows))]), truth.rotation[rows]
 
 
-def measure(
-    name: str, dataset: str, mode: str, masks: Tensor, truth: Tensor
-) -> dict[str, float | int]:
-    """Searches all images and compares the hypotheses with the true rotations."""
+def compare(dataset: str, mode: str, masks: Tensor, truth: Tensor) -> dict[str, dict[str, float]]:
+    """Runs both searches batch by batch in turn, so that a busy machine slows both alike."""
+    searches = {name: open_search(name, dataset, mode) for name in ("contour", "reference")}
+    seconds = dict.fromkeys(searches, 0.0)
+    found: dict[str, list[Hypotheses]] = {name: [] for name in searches}
+    for search in searches.values():
+        search(masks[:1])
+    for batch in masks.split(BATCH_SIZE):
+        for name, search in searches.items():
+            start = time.perf_counter()
+            found[name].append(search(batch))
+            seconds[name] += time.perf_counter() - start
+    return {
+        name: {"seconds_per_image": seconds[name] / len(masks), **judge(join(parts), truth)}
+        for name, parts in found.items()
+    }
+
+
+def open_search(name: str, dataset: str, mode: str) -> Callable[[Tensor], Hypotheses]:
+    """Returns a search with the options that stage 1 would have."""
     command = ["--dataset", dataset, "--mode", mode, "--search", name]
     config = SilhouetteConfig(**vars(pose_optimization_step1.build_parser().parse_args(command)))
     category = artifacts.category_of(dataset)
-    search = make_search(config, category, artifacts.load_templates(category, mode))
-    search(masks[:1])
-    start = time.perf_counter()
-    found = join([search(batch) for batch in masks.split(BATCH_SIZE)])
-    seconds = (time.perf_counter() - start) / len(masks)
+    return make_search(config, category, artifacts.load_templates(category, mode))
+
+
+def judge(found: Hypotheses, truth: Tensor) -> dict[str, float]:
+    """Compares hypotheses with the true rotations (N, 4)."""
     degrees = quaternion.angle_between(found.pose.rotation, truth[:, None])
-    best = found.iou.argmax(dim=1, keepdim=True)
+    best = degrees.gather(1, found.iou.argmax(dim=1, keepdim=True))
     return {
-        "seconds_per_image": seconds,
         "iou": found.iou.amax(dim=1).mean().item(),
-        "median_degrees": degrees.gather(1, best).quantile(0.5).item(),
-        "share_under_30": (degrees.gather(1, best) < 30).float().mean().item(),
+        "median_degrees": best.quantile(0.5).item(),
+        "share_under_30": (best < 30).float().mean().item(),
         "share_any_under_30": (degrees.amin(dim=1) < 30).float().mean().item(),
         "hypotheses": found.iou.shape[1],
     }

@@ -7,6 +7,7 @@ from data.definitions import ViewPrior
 from rendering import quaternion
 
 LEAST_DENSITY = -10.0  # logarithm; photographs of any view exist
+GROUP = 4  # divides the number of poses that are refined per image
 NOISE = 0.1  # an image weighs as 20 measurements, whose noise is the error that is left
 
 
@@ -30,5 +31,9 @@ def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
 
 
 def with_prior(error: Tensor, rotation: Tensor, prior: ViewPrior) -> Tensor:
-    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4)."""
-    return error - NOISE * error.detach() * log_prior(rotation, prior)
+    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4).
+
+    In groups of one size, since PyTorch rounds sums of differently shaped tensors differently.
+    """
+    density = torch.cat([log_prior(group, prior) for group in rotation.split(GROUP)])
+    return error - NOISE * error.detach() * density
