@@ -10,7 +10,7 @@ the prior of the category add to the score. Where there are no part maps, they d
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from data import artifacts
-from data.artifacts import EstimatedPoses, Hypotheses, SemanticTemplate
+from data.artifacts import EstimatedPoses, SemanticTemplate
 from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
 from data.images import ObjectImages, part_vocabulary
 from data.storage import save_arrays
 from pipeline import appearance, pose_pictures, pose_report
 from pipeline.appearance import Textures
-from pipeline.pose_report import agreement
+from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh_colors
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -36,26 +36,16 @@ from pipeline.semantic_model import (
 )
 from pipeline.silhouette import load_batches, prepare, unpack
 from pipeline.view_prior import log_prior
-from rendering import quaternion
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate
 from utils import distributed
-from utils.cli import UserError
 from utils.progress import progress
 from utils.run_directory import configure_logging
 from utils.threads import one_torch_thread
 
 LARGEST_SUPPORT = 100  # images that the semantic template of a mesh template is made of
-LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned round images in
-LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
-DISCARDED_SHARE = 0.1
 REFINED = 4  # hypotheses of an image that are refined
 PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
-AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
-UNCERTAINTY = 0.15  # of an overlap, as a share of what it lacks
-LEAST_NOISE = 0.005
-PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
-SAME_POSE = 30.0  # degrees
 
 logger = logging.getLogger(__name__)
 
@@ -81,53 +71,6 @@ class SemanticsConfig:
     gpu_ids: tuple[int | str, ...] | None
     seed: int
     rasterizer: str
-
-
-class Candidates(NamedTuple):
-    """Hypotheses of N images, and how well they fit.
-
-    Attributes:
-        parameters: (N, H, 8) poses.
-        choice: (N, H) template of each.
-        iou: (N, H) overlap of the masks.
-        miou: (N, H) mean overlap of the parts; that of the masks where parts are unknown.
-        prior: (N, H) logarithm of the density of poses.
-        colors: (N, H) logarithm of the density of colors; 0 before they have been compared.
-    """
-
-    parameters: Tensor
-    choice: Tensor
-    iou: Tensor
-    miou: Tensor
-    prior: Tensor
-    colors: Tensor
-
-    def select(self, index: Any) -> "Candidates":
-        """Returns the hypotheses at an index of the leading axes."""
-        return Candidates(*(member[index] for member in self))
-
-    def score(self) -> Tensor:
-        """Returns the logarithm of the probability (N, H) of each hypothesis, up to a constant.
-
-        Overlaps are uncertain by a share of what the best outline of the image lacks.
-        """
-        noise = UNCERTAINTY * (1 - self.iou.amax(dim=-1, keepdim=True)) + LEAST_NOISE
-        return self.miou / noise + PRIOR_WEIGHT * self.prior + self.colors
-
-    def best(self) -> "Candidates":
-        """Returns the hypothesis of the highest score of each image, members without H."""
-        index = self.score().argmax(dim=1)
-        return self.select((torch.arange(len(index)), index))
-
-    def spread(self) -> Tensor:
-        """Returns the agreement score (N,) of the hypotheses; see `pose_report.agreement`."""
-        return agreement(self.score() * pose_report.TEMPERATURE, self.parameters[..., :4])
-
-    def confidence(self) -> Tensor:
-        """Returns the probability (N,) that the best hypothesis is right to 30 degrees."""
-        rotations = self.parameters[..., :4]
-        near = quaternion.angle_between(rotations, self.best().parameters[:, None, :4]) < SAME_POSE
-        return (torch.softmax(self.score(), dim=1) * near).sum(dim=1)
 
 
 @one_torch_thread()
@@ -166,65 +109,6 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
         write(config, detections, photographs.part_names, model, candidates, rows)
         if config.visualize:
             visualize(config, photographs, model, candidates)
-
-
-def to_candidates(hypotheses: Hypotheses, num_templates: int, prior: ViewPrior) -> Candidates:
-    """Takes the hypotheses of stage 1 and their complementary poses, which fit as well."""
-    if hypotheses.template_weights.shape[2] != num_templates:
-        got = hypotheses.template_weights.shape[2]
-        raise UserError(
-            f"The hypotheses of stage 1 were made with {got} templates, now there are "
-            f"{num_templates}. Run pose_optimization_step1.py again."
-        )
-    pose = hypotheses.pose
-    rotation = torch.cat([pose.rotation, quaternion.complementary(pose.rotation)], dim=1)
-    others = torch.cat([pose.scale, pose.translation, pose.z0], dim=2).repeat(1, 2, 1)
-    iou = hypotheses.iou.repeat(1, 2)
-    return Candidates(
-        parameters=torch.cat([rotation, others], dim=2),
-        choice=hypotheses.template_weights.argmax(dim=2).repeat(1, 2),
-        iou=iou,
-        miou=iou,
-        prior=log_prior(rotation, prior),
-        colors=torch.zeros_like(iou),
-    )
-
-
-def weigh_colors(candidates: Candidates, textures: Textures) -> Candidates:
-    """Compares the colors of all images with each other; every process does all of it."""
-    plain = candidates._replace(colors=torch.zeros_like(candidates.colors))
-    return plain._replace(colors=appearance.likelihood(textures, plain.score()))
-
-
-def side_views(candidates: Candidates) -> Tensor:
-    """Rows of the images whose poses are to be trusted before the parts have been compared.
-
-    An object that faces the viewer has the silhouette of one that faces away by the same angle, so
-    only poses near the exact side view are sure. Images of which the hypotheses disagree come in
-    only if there are no others.
-    """
-    best = candidates.best()
-    confident = (candidates.spread() < AGREEMENT).nonzero()[:, 0]
-    if len(confident) == 0:
-        logger.warning("in no image the hypotheses agree: all images make the semantic template")
-        return torch.arange(len(best.miou))
-    score = quaternion.complementary_score(best.parameters[confident, :4])
-    order = score.argsort(descending=True, stable=True)
-    return confident[order[: max(LEAST_SUPPORT, int((score > LEAST_SIDE_VIEW).sum()))]]
-
-
-def accept(candidates: Candidates, keep_share: float, threshold: float | None) -> Tensor:
-    """Rows of the images that are kept: the most confident share, or by the published rule.
-
-    The rule keeps images whose hypotheses agree and whose parts fit better than the worst tenth's.
-    """
-    if threshold is None:
-        order = candidates.confidence().argsort(descending=True, stable=True)
-        return order[: max(1, round(keep_share * len(order)))].sort().values
-    overlap = candidates.best().miou
-    discarded = int(DISCARDED_SHARE * len(overlap))
-    least = overlap.kthvalue(discarded).values if discarded else -torch.inf
-    return ((candidates.spread() < threshold) & (overlap > least)).nonzero()[:, 0]
 
 
 def collect_parts(

@@ -11,7 +11,7 @@ from data import artifacts
 from data.artifacts import Hypotheses
 from data.definitions import VIEW_PRIORS
 from data.detections import load_detections
-from pipeline import semantics
+from pipeline.candidates import Candidates, accept
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -21,7 +21,6 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.semantics import Candidates
 from pipeline.silhouette import pack, unpack
 from rendering import quaternion
 from rendering.camera import Pose, project
@@ -147,7 +146,7 @@ def test_worst_tenth_and_doubtful_images_are_dropped() -> None:
     parameters = torch.cat([rotation, torch.zeros(count, 2, 4)], dim=2)
     miou = torch.stack([torch.linspace(0.3, 0.8, count), torch.zeros(count)], dim=1)
     miou[7, 1] = miou[7, 0]  # two rotations fit equally
-    kept = semantics.accept(candidates_of(parameters, miou), keep_share=1.0, threshold=0.05)
+    kept = accept(candidates_of(parameters, miou), keep_share=1.0, threshold=0.05)
     assert kept.tolist() == [2, 3, 4, 5, 6, *range(8, 20)]
 
 
@@ -155,7 +154,7 @@ def test_small_collections_are_not_thinned_out() -> None:
     parameters = torch.cat([quaternion.initial_views()[:3, None], torch.zeros(3, 1, 4)], dim=2)
     miou = torch.tensor([[0.1], [0.2], [0.3]])
     candidates = candidates_of(parameters, miou)
-    assert semantics.accept(candidates, keep_share=1.0, threshold=0.3).tolist() == [0, 1, 2]
+    assert accept(candidates, keep_share=1.0, threshold=0.3).tolist() == [0, 1, 2]
 
 
 def test_the_most_confident_share_is_kept() -> None:
@@ -163,7 +162,7 @@ def test_the_most_confident_share_is_kept() -> None:
     parameters = torch.cat([rotation, torch.zeros(4, 2, 4)], dim=2)
     miou = torch.tensor([[0.5, 0.3], [0.5, 0.5], [0.3, 0.5], [0.5, 0.49]])
     candidates = candidates_of(parameters, miou)
-    assert semantics.accept(candidates, keep_share=0.5, threshold=None).tolist() == [0, 2]
+    assert accept(candidates, keep_share=0.5, threshold=None).tolist() == [0, 2]
     confidence = candidates.confidence()
     assert confidence[1] == pytest.approx(0.5)
     assert confidence[0] > 0.9
