@@ -1,13 +1,15 @@
 """What is known about a pose before looking at the image: `data.definitions.VIEW_PRIORS`."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from data.definitions import ViewPrior
 from rendering import quaternion
 
-LEAST_DENSITY = -10.0  # logarithm; photographs of any view exist
-GROUP = 4  # divides the number of poses that are refined per image
+LEAST_DENSITY = math.exp(-10)  # photographs of any view exist
+GROUP = 64  # poses computed at a time
 NOISE = 0.1  # an image weighs as 20 measurements, whose noise is the error that is left
 
 
@@ -16,24 +18,37 @@ def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
 
     The rotation is a camera's view of an object that has lifted its head: the pitch is integrated out.
     """
+    rows = rotation.reshape(-1, 4)
+    # Whole groups, and sums without reductions: PyTorch rounds differently at the end of a tensor
+    missing = rows.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(-len(rows) % GROUP, -1)
+    density = _log_prior(torch.cat([rows, missing]), prior)
+    return density[: len(rows)].reshape(rotation.shape[:-1])
+
+
+def _log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
+    """Does the work of `log_prior` for rotations (N, 4)."""
     deviations = torch.linspace(-2, 2, 9).to(rotation)
     pitch = torch.deg2rad(prior.pitch + prior.pitch_spread * deviations)
-    # The vertical, in the frame of an object with its head up
-    vertical = torch.stack([torch.zeros_like(pitch), -pitch.sin(), pitch.cos()], dim=-1)
-    x, y, z = quaternion.rotate(rotation, vertical).unbind(-1)
+    # The vertical (0, -sin, cos), in the frame of an object with its head up
+    _, forward, upright = quaternion.to_matrix(rotation).permute(2, 1, 0)  # (3, N) each
+    sine, cosine = pitch.sin()[:, None, None], pitch.cos()[:, None, None]
+    x, y, z = (cosine * upright - sine * forward).unbind(1)  # (9, N) each
     elevation = torch.rad2deg(torch.atan2(-z, (x * x + y * y + 1e-9).sqrt()))
     roll = torch.rad2deg(torch.atan2(x, -y))
     energy = ((elevation - prior.elevation) / prior.elevation_spread).square()
     energy = energy + (roll / prior.roll_spread).square()
-    weights = torch.softmax(-deviations.square() / 2, dim=0).log()
-    density = torch.logsumexp(weights - energy / 2, dim=-1)
-    return torch.logaddexp(density, density.new_tensor(LEAST_DENSITY))
+    weights = torch.softmax(-deviations.square() / 2, dim=0)
+    return _sum(weights[:, None] * torch.exp(-energy / 2), LEAST_DENSITY).log()
+
+
+def _sum(rows: Tensor, start: float) -> Tensor:
+    """Adds up the rows (9, N) one after the other."""
+    total = torch.full_like(rows[0], start)
+    for row in rows:
+        total = total + row
+    return total
 
 
 def with_prior(error: Tensor, rotation: Tensor, prior: ViewPrior) -> Tensor:
-    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4).
-
-    In groups of one size, since PyTorch rounds sums of differently shaped tensors differently.
-    """
-    density = torch.cat([log_prior(group, prior) for group in rotation.split(GROUP)])
-    return error - NOISE * error.detach() * density
+    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4)."""
+    return error - NOISE * error.detach() * log_prior(rotation, prior)

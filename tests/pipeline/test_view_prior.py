@@ -40,3 +40,13 @@ def test_a_mirrored_view_is_as_likely() -> None:
     for prior in VIEW_PRIORS.values():
         mirrored = log_prior(quaternion.mirror(rotation), prior)
         torch.testing.assert_close(mirrored, log_prior(rotation, prior), atol=1e-4, rtol=0)
+
+
+def test_density_does_not_depend_on_the_other_poses() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rotation = quaternion.normalize(torch.randn(150, 4, generator=generator))
+    together = log_prior(rotation, VIEW_PRIORS["bird"])
+    for count in (1, 3, 64, 77):
+        assert torch.equal(log_prior(rotation[:count], VIEW_PRIORS["bird"]), together[:count])
+    shaped = log_prior(rotation.reshape(10, 15, 4), VIEW_PRIORS["bird"])
+    assert torch.equal(shaped, together.reshape(10, 15))
