@@ -22,12 +22,10 @@ from data.artifacts import Hypotheses
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth
 from data.images import ObjectImages
-from pipeline.silhouette import SilhouetteConfig, make_search
+from pipeline.silhouette import IMAGES_PER_BATCH, SilhouetteConfig, make_search
 from rendering import quaternion
 from rendering.camera import Pose
 from utils.cli import MODES, UserError, positive_int, run
-
-BATCH_SIZE = 4
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,10 +74,10 @@ def compare(dataset: str, mode: str, masks: Tensor, truth: Tensor) -> dict[str, 
     found: dict[str, list[Hypotheses]] = {name: [] for name in searches}
     for search in searches.values():
         search(masks[:1])
-    for batch in masks.split(BATCH_SIZE):
+    for together in masks.split(max(IMAGES_PER_BATCH.values())):
         for name, search in searches.items():
             start = time.perf_counter()
-            found[name].append(search(batch))
+            found[name] += [search(batch) for batch in together.split(IMAGES_PER_BATCH[name])]
             seconds[name] += time.perf_counter() - start
     return {
         name: {"seconds_per_image": seconds[name] / len(masks), **judge(join(parts), truth)}

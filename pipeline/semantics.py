@@ -34,7 +34,7 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.silhouette import load_batches, prepare, unpack
+from pipeline.silhouette import images_per_batch, load_batches, prepare, unpack
 from pipeline.view_prior import log_prior
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate
@@ -46,6 +46,7 @@ from utils.threads import one_torch_thread
 LARGEST_SUPPORT = 100  # images that the semantic template of a mesh template is made of
 REFINED = 4  # hypotheses of an image that are refined
 PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
+IMAGES_PER_BATCH = 4  # per device: part maps are large
 
 logger = logging.getLogger(__name__)
 
@@ -369,7 +370,8 @@ class Photographs:
             part_names=self.part_names,
             cache=False,
         )
-        for item in load_batches(dataset, config.batch_size, config.num_workers):
+        size = images_per_batch(config.batch_size, IMAGES_PER_BATCH)
+        for item in load_batches(dataset, size, config.num_workers):
             image = item.image.to(self._device)
             parts = item.parts[:, 1:].to(self._device) if self.part_names else image[:, 3:]
             yield item.index, image, Targets(image[:, 3], parts)

@@ -21,7 +21,7 @@ from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
 from data.images import ObjectImages
 from pipeline import pose_report
-from pipeline.contour_search import ContourSearch
+from pipeline.contour_search import ContourSearch, Modes
 from pipeline.partial_results import PartialResults
 from pipeline.pose_report import agreement
 from pipeline.view_prior import with_prior
@@ -43,7 +43,9 @@ INITIAL_EXTENT = 0.9  # leaves the margin of 5 % that the crops have
 SHARPNESS = 7000.0
 FINAL_SHARPNESS = 70000.0
 REFINEMENT_RATE = 0.03
-IMAGES_PER_BATCH = 4  # per device: small enough to lose little when interrupted
+NUM_FREE = 2  # modes that are refined without the prior as well, for twice the steps
+# Per device: small enough to lose little when interrupted
+IMAGES_PER_BATCH = {"contour": 16, "reference": 4}
 
 
 @dataclass(frozen=True)
@@ -242,28 +244,48 @@ def search_poses(
 ) -> Hypotheses:
     """Finds the modes of N images by their outlines, and refines each against the mask.
 
+    All are refined under the prior, which pulls them towards the true pose where the template differs
+    from the object, and the best ones also without: they tell how well the template can fit.
+
     Args:
         targets: (N, h, w) masks in [0, 1] at full resolution; refined at half of it.
         search: of the same templates.
         templates: (T, V, 3) object space.
         faces: (F, 3).
-        steps: of the refinement; the learning rate falls linearly.
+        steps: of the refinement.
 
     Returns:
-        NUM_MODES hypotheses per image.
+        NUM_MODES + NUM_FREE hypotheses per image.
     """
     modes = search.find(targets)
-    parameters = modes.parameters.flatten(0, 1).to(templates)
-    choice = modes.choice.flatten().to(templates.device)
-    vertices, masks = templates[choice], _resize(targets, targets.shape[-1] // 2)
+    modes = Modes(modes.parameters.to(templates), modes.choice.to(templates.device))
+    free = Modes(*(member[:, :NUM_FREE] for member in modes))
+    masks = _resize(targets, targets.shape[-1] // 2)
+    found = [
+        _refine(modes, masks, templates, faces, steps, search.prior),
+        _refine(free, masks, templates, faces, 2 * steps, None),
+    ]
+    choice = torch.cat([modes.choice, free.choice], dim=1).flatten()
+    return _hypotheses(torch.cat(found, dim=1).flatten(0, 1), choice, templates, faces, targets)
+
+
+def _refine(
+    modes: Modes,
+    masks: Tensor,
+    templates: Tensor,
+    faces: Tensor,
+    steps: int,
+    prior: ViewPrior | None,
+) -> Tensor:
+    """Moves the modes (N, K, 8) so that they fit the masks; the learning rate falls linearly."""
+    parameters, vertices = modes.parameters.flatten(0, 1), templates[modes.choice.flatten()]
     optimizer, schedule = FullMatrixAdam(parameters), Schedule(steps, steps, prune=False)
     for step in range(steps):
         optimizer.lr = REFINEMENT_RATE * (1 - step / steps)
-        gradient, _ = silhouette_gradient(
-            parameters, vertices, faces, masks, schedule.sharpness(step), search.prior
-        )
+        sharpness = schedule.sharpness(step)
+        gradient, _ = silhouette_gradient(parameters, vertices, faces, masks, sharpness, prior)
         parameters = constrain(optimizer.step(parameters, gradient))
-    return _hypotheses(parameters, choice, templates, faces, targets)
+    return parameters.reshape(modes.parameters.shape)
 
 
 def _hypotheses(
@@ -303,7 +325,8 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
     with progress(
         total=len(partial.rows) + len(rows), description="images", initial=len(partial.rows)
     ) as bar:
-        for images in load_batches(dataset, config.batch_size, config.num_workers):
+        size = images_per_batch(config.batch_size, IMAGES_PER_BATCH[config.search])
+        for images in load_batches(dataset, size, config.num_workers):
             found = search(images.image[:, 3].to(device))
             partial.add([rows[i] for i in images.index], _to_tensors(found))
             bar.update(len(images.index))
@@ -375,11 +398,13 @@ def _open_partial_results(
     return PartialResults(folder, settings, distributed.shard(len(detections)))
 
 
-def load_batches(dataset: ObjectImages, batch_size: int, num_workers: int) -> DataLoader:
-    """Loads images in order, this process's share of the batch size at a time (-1: a few)."""
-    size = IMAGES_PER_BATCH
-    if batch_size > 0:
-        size = max(1, batch_size // distributed.world_size())
+def images_per_batch(batch_size: int, automatic: int) -> int:
+    """Returns this process's share of the batch size over all; -1 chooses `automatic`."""
+    return max(1, batch_size // distributed.world_size()) if batch_size > 0 else automatic
+
+
+def load_batches(dataset: ObjectImages, size: int, num_workers: int) -> DataLoader:
+    """Loads images in order, `size` at a time."""
     workers = min(num_workers, len(dataset), os.cpu_count() or 1)
     return DataLoader(dataset, batch_size=size, num_workers=workers)
 

@@ -102,7 +102,7 @@ def test_outlines_find_the_pose_of_a_rendered_body(faces: Tensor) -> None:
     template = pose_world.body()[None]
     search = ContourSearch(template, faces, VIEW_PRIORS["bird"])
     found = silhouette.search_poses(targets, search, template, faces, steps=30)
-    assert found.iou.shape == (2, 8)
+    assert found.iou.shape == (2, 8 + 2)
     assert found.iou.amax(dim=1).min() > 0.95
     apart = quaternion.angle_between(found.pose.rotation, truth.rotation[:, None])
     assert apart.amin(dim=1).max() < 5
