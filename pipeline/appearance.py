@@ -23,7 +23,7 @@ LARGEST_BANK = 500  # images that the others are compared with
 FIRST_SHARE = 0.25  # of the images that the first round looks at
 ROUNDS = 6
 LEAST_PROBABILITY = 0.02  # of candidates that the others are compared with
-LEAST_DENSITY = 1e-9
+UNLIKE = 3e-4  # likeness to an image that has not been taken: colors need not occur twice
 LEAST_WEIGHT = 0.05  # of the mean color, where nothing else is known
 _CHUNK = 512  # candidates compared at a time
 
@@ -96,7 +96,7 @@ def likelihood(textures: Textures, evidence: Tensor) -> Tensor:
         share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
         bank = _choose_bank(torch.softmax(evidence + density, dim=1), share)
         kernels = _kernels(textures, bank)
-        density = torch.cat([kernel.sum(dim=1) for kernel in kernels]) + LEAST_DENSITY
+        density = torch.cat([kernel.sum(dim=1) for kernel in kernels]) + UNLIKE / len(evidence)
         density = density.log().reshape(evidence.shape)
     return density
 

@@ -19,8 +19,15 @@ LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned r
 LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
 DISCARDED_SHARE = 0.1
 AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
-UNCERTAINTY = 0.15  # of an overlap, as a share of what it lacks
-LEAST_NOISE = 0.005
+MASK_NOISE = (
+    0.005,
+    0.15,
+)  # of an overlap of masks: at least, and as a share of what the best lacks
+PARTS_NOISE = (
+    0.05,
+    0.1,
+)  # of an overlap of parts: as shares of a good one, and of what the best lacks
+GOOD_QUANTILE = 0.75  # of the best overlaps of all images: a good one
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
 SAME_POSE = 30.0  # degrees
 
@@ -35,6 +42,7 @@ class Candidates(NamedTuple):
         choice: (N, H) template of each.
         iou: (N, H) overlap of the masks.
         miou: (N, H) mean overlap of the parts; that of the masks where parts are unknown.
+        noise: (N, H) standard deviation of the above.
         prior: (N, H) logarithm of the density of poses.
         colors: (N, H) logarithm of the density of colors; 0 before they have been compared.
     """
@@ -43,6 +51,7 @@ class Candidates(NamedTuple):
     choice: Tensor
     iou: Tensor
     miou: Tensor
+    noise: Tensor
     prior: Tensor
     colors: Tensor
 
@@ -51,12 +60,8 @@ class Candidates(NamedTuple):
         return Candidates(*(member[index] for member in self))
 
     def score(self) -> Tensor:
-        """Returns the logarithm of the probability (N, H) of each hypothesis, up to a constant.
-
-        Overlaps are uncertain by a share of what the best outline of the image lacks.
-        """
-        noise = UNCERTAINTY * (1 - self.iou.amax(dim=-1, keepdim=True)) + LEAST_NOISE
-        return self.miou / noise + PRIOR_WEIGHT * self.prior + self.colors
+        """Returns the logarithm of the probability (N, H) of each hypothesis, up to a constant."""
+        return self.miou / self.noise + PRIOR_WEIGHT * self.prior + self.colors
 
     def best(self) -> "Candidates":
         """Returns the hypothesis of the highest score of each image, members without H."""
@@ -91,14 +96,41 @@ def to_candidates(hypotheses: Hypotheses, num_templates: int, prior: ViewPrior) 
         choice=hypotheses.template_weights.argmax(dim=2).repeat(1, 2),
         iou=iou,
         miou=iou,
+        noise=mask_noise(iou),
         prior=log_prior(rotation, prior),
         colors=torch.zeros_like(iou),
     )
 
 
-def weigh_colors(candidates: Candidates, textures: Textures) -> Candidates:
-    """Compares the colors of all images with each other; every process does all of it."""
-    plain = candidates._replace(colors=torch.zeros_like(candidates.colors))
+def mask_noise(iou: Tensor) -> Tensor:
+    """Standard deviation (N, H) of overlaps of masks: a template that fits badly is less telling."""
+    least, share = MASK_NOISE
+    return (least + share * (1 - iou.amax(dim=1, keepdim=True))).expand_as(iou)
+
+
+def parts_noise(miou: Tensor, shown: Tensor) -> Tensor:
+    """Standard deviation (N, H) of overlaps of parts.
+
+    Its unit is a good overlap of the collection, since thin parts overlap little also in the right
+    pose. Part maps of images in which no pose comes near it are doubtful.
+
+    Args:
+        miou: (N, H) overlaps.
+        shown: (N,) whether the image shows parts; at least one does.
+    """
+    best = miou.amax(dim=1, keepdim=True)
+    good = best[shown].quantile(GOOD_QUANTILE)
+    least, share = PARTS_NOISE
+    return (least * good + share * (good - best).clamp(min=0)).expand_as(miou)
+
+
+def weigh(candidates: Candidates, textures: Textures) -> Candidates:
+    """Compares parts and colors of all images with each other; every process does all of it."""
+    shown = (candidates.miou != candidates.iou).any(dim=1)
+    noise = mask_noise(candidates.iou)
+    if shown.any():
+        noise = torch.where(shown[:, None], parts_noise(candidates.miou, shown), noise)
+    plain = candidates._replace(noise=noise, colors=torch.zeros_like(candidates.colors))
     return plain._replace(colors=appearance.likelihood(textures, plain.score()))
 
 

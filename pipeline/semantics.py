@@ -25,7 +25,7 @@ from data.images import ObjectImages, part_vocabulary
 from data.storage import save_arrays
 from pipeline import appearance, pose_pictures, pose_report
 from pipeline.appearance import Textures
-from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh_colors
+from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -100,7 +100,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
             model = model._replace(probabilities=normalize_parts(sums, mesh, config.symmetric))
         steps = config.refine_steps if photographs.part_names or number > 0 else 0
         candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
-        candidates = weigh_colors(candidates, textures)
+        candidates = weigh(candidates, textures)
         if not photographs.part_names:
             colors = appearance.expected_colors(textures, candidates.score())
         rows = accept(candidates, config.keep_share, config.v_agr_threshold)

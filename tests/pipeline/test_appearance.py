@@ -74,6 +74,14 @@ def test_sure_images_tell_how_the_others_are_turned() -> None:
     assert (density[:, 0] > density[:, 1] + 2).all()
 
 
+def test_colors_that_occur_only_once_say_nothing() -> None:
+    paintings, evidence = world()
+    generator = torch.Generator().manual_seed(8)
+    odd = torch.rand(12, 2, 12, 3, generator=generator) * 8 - 4
+    density = appearance.likelihood(Textures(odd, paintings.weights), evidence)
+    assert (density[:, 0] - density[:, 1]).abs().max() < 0.01
+
+
 def test_the_order_of_the_images_does_not_matter() -> None:
     paintings, evidence = world()
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,8 @@ from data import artifacts
 from data.artifacts import Hypotheses
 from data.definitions import VIEW_PRIORS
 from data.detections import load_detections
-from pipeline.candidates import Candidates, accept
+from pipeline.appearance import Textures
+from pipeline.candidates import Candidates, accept, mask_noise, parts_noise, weigh
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -79,7 +80,8 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
 
 def candidates_of(parameters: torch.Tensor, miou: torch.Tensor) -> Candidates:
     zero = torch.zeros_like(miou)
-    return Candidates(parameters, zero.long(), miou, miou, prior=zero, colors=zero)
+    noise = mask_noise(miou)
+    return Candidates(parameters, zero.long(), miou, miou, noise, prior=zero, colors=zero)
 
 
 def chosen() -> artifacts.EstimatedPoses:
@@ -239,3 +241,22 @@ def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
     assert figures["images"] == 6
     assert figures["rotation_of_kept"]["images"] == figures["kept"]
     assert figures["rotation_of_kept"]["median_degrees"] < 30
+
+
+def test_part_maps_that_no_pose_explains_are_doubted() -> None:
+    miou = torch.tensor([[0.4, 0.2], [0.38, 0.2], [0.39, 0.2], [0.1, 0.05]])
+    good = np.quantile([0.4, 0.38, 0.39, 0.1], 0.75)
+    noise = parts_noise(miou, torch.ones(4, dtype=torch.bool))
+    expected = [0.05 * good + 0.1 * max(good - best, 0) for best in (0.4, 0.38, 0.39, 0.1)]
+    torch.testing.assert_close(noise, torch.tensor(expected)[:, None].expand(-1, 2).float())
+
+
+def test_an_image_without_parts_is_as_uncertain_as_its_outline() -> None:
+    iou = torch.tensor([[0.9, 0.8], [0.7, 0.6]])
+    parameters = torch.zeros(2, 2, 8)
+    parameters[..., 0] = 1
+    candidates = candidates_of(parameters, torch.tensor([[0.3, 0.2], [0.7, 0.6]]))
+    candidates = candidates._replace(iou=iou)
+    weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)))
+    expected = torch.tensor([0.05 * 0.3, 0.005 + 0.15 * 0.3])
+    torch.testing.assert_close(weighed.noise[:, 0], expected)
