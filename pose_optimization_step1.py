@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("contour search")
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that refine the modes of an image (default: %(default)s)")
+    group.add_argument("--adapt_shape", type=cli.non_negative_float, default=0.0, metavar="SPREAD", help="also fit the shape: usual size of stretches, tapers and bends of the template, for example 0.1 (default: the template as it is)")
 
     group = parser.add_argument_group("reference search")
     group.add_argument("--camera_optim_steps", type=cli.positive_int, default=100, metavar="N", help="steps per image (default: %(default)s)")

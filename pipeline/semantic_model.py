@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.definitions import ViewPrior
-from pipeline.silhouette import SHARPNESS, constrain, unpack
+from pipeline.pose_fitting import SHARPNESS, constrain, unpack
 from pipeline.view_prior import with_prior
 from rendering.camera import Pose, project
 from rendering.mesh_template import MeshTemplate

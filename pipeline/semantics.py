@@ -26,6 +26,7 @@ from data.storage import save_arrays
 from pipeline import appearance, pose_pictures, pose_report
 from pipeline.appearance import Textures
 from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh
+from pipeline.pose_fitting import unpack
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -34,7 +35,7 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.silhouette import images_per_batch, load_batches, prepare, unpack
+from pipeline.silhouette import images_per_batch, load_batches, prepare
 from pipeline.view_prior import log_prior
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate

@@ -13,6 +13,7 @@ from data.definitions import VIEW_PRIORS
 from data.detections import load_detections
 from pipeline.appearance import Textures
 from pipeline.candidates import Candidates, accept, mask_noise, parts_noise, weigh
+from pipeline.pose_fitting import pack, unpack
 from pipeline.semantic_model import (
     SemanticModel,
     Targets,
@@ -22,7 +23,6 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.silhouette import pack, unpack
 from rendering import quaternion
 from rendering.camera import Pose, project
 from rendering.mesh_template import MeshTemplate

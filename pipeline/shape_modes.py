@@ -1,0 +1,41 @@
+"""Low-frequency shapes: stretches, tapers and bends that fit a template to the object of a mask."""
+
+import torch
+from torch import Tensor
+
+NOISE = (
+    0.1  # as that of the prior of poses: deformations weigh as measurements with the error's noise
+)
+
+
+def deformation_fields(vertices: Tensor) -> Tensor:
+    """Returns the mirror-symmetric fields (..., 11, V, 3) of vertices (..., V, 3).
+
+    Each moves along one axis by a monomial of degree one or two. Those that a rotation imitates are
+    left out, since the object may lift its head, but the axes stay.
+    """
+    x, y, z = vertices.unbind(-1)
+    along = ((x, x * y, x * z), (y, y * y, y * z, z * z), (z, y * y, y * z, z * z))
+    fields = []
+    for axis, monomials in enumerate(along):
+        for monomial in monomials:
+            field = torch.zeros_like(vertices)
+            field[..., axis] = monomial
+            fields.append(field)
+    return torch.stack(fields, dim=-3)
+
+
+def deform(vertices: Tensor, coefficients: Tensor, fields: Tensor) -> Tensor:
+    """Adds fields (B, M, V, 3) times coefficients (B, M) to vertices (B, V, 3)."""
+    # One after the other: PyTorch rounds products of differently shaped tensors differently
+    for coefficient, field in zip(coefficients.unbind(1), fields.unbind(1), strict=True):
+        vertices = vertices + coefficient[:, None, None] * field
+    return vertices
+
+
+def with_shape(error: Tensor, coefficients: Tensor) -> Tensor:
+    """Adds to mean squared errors (B,) what speaks against coefficients (B, M) of unit spread."""
+    energy = torch.zeros_like(error)
+    for coefficient in coefficients.unbind(1):
+        energy = energy + coefficient.square() / 2
+    return error + NOISE * error.detach() * energy
