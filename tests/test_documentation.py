@@ -32,6 +32,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "pipeline.demo_report",
+    "benchmarks.pose_confidence",
     "benchmarks.pose_search",
     "benchmarks.rasterization",
 )
