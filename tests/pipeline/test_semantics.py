@@ -258,5 +258,5 @@ def test_an_image_without_parts_is_as_uncertain_as_its_outline() -> None:
     candidates = candidates_of(parameters, torch.tensor([[0.3, 0.2], [0.7, 0.6]]))
     candidates = candidates._replace(iou=iou)
     weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)))
-    expected = torch.tensor([0.05 * 0.3, 0.005 + 0.15 * 0.3])
+    expected = torch.tensor([0.05 * 0.3, 0.01 + 0.3 * 0.3])
     torch.testing.assert_close(weighed.noise[:, 0], expected)
