@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from data.artifacts import PseudoItem, read_metadata, read_statistics, write_metadata
+from data.artifacts import PseudoItem, read_metadata, write_metadata
 from data.definitions import MODES
 from data.detections import Detections, read_published, write_detections
+from data.feature_statistics import read_statistics
 from data.storage import load_arrays, save_arrays
 from utils import checkpoint, cli
 from utils.cli import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import artifacts, released
+from data import artifacts, feature_statistics, released
 from data.detections import decode_mask, load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from tests import hostile, published
@@ -34,7 +34,7 @@ def test_published_caches_load_as_they_are(archive: Path) -> None:
     artifacts.load_hypotheses("cub", "singletpl", detections.fingerprint)
     sample = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl", segmentation=True)[2]
     assert sample.texture.shape == (3, published.RESOLUTION, published.RESOLUTION)
-    assert artifacts.load_statistics("cub").num_images == 2
+    assert feature_statistics.load_statistics("cub").num_images == 2
 
 
 def test_conversion_changes_the_form_and_not_the_content(archive: Path) -> None:

@@ -11,7 +11,7 @@ import trimesh
 
 import run_generation
 import run_reconstruction
-from data import artifacts, released
+from data import feature_statistics, released
 from data.detections import load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from pipeline import sampling
@@ -142,7 +142,7 @@ def test_pseudo_ground_truth_is_made_of_published_poses(photographs: Path, conve
     dataset = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl")
     assert len(dataset) == published.COUNT
     assert dataset[3].alpha.max() == 1
-    statistics = artifacts.load_statistics("cub", "proxy")
+    statistics = feature_statistics.load_statistics("cub", "proxy")
     assert statistics.images == load_detections("cub").fingerprint
 
 
