@@ -13,15 +13,25 @@ import torch
 from torch import Tensor
 
 from data.definitions import CATEGORIES, DATASETS
-from data.storage import load_arrays, load_tensors, save_arrays, save_tensors
+from data.storage import check_numbers, load_arrays, load_tensors, save_arrays, save_tensors
 from rendering.camera import Pose
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import read_json
 
 CACHE_FOLDER = Path("cache")
+IMAGE_RESOLUTION = 299  # of the Inception network
 ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
 _POSE_KEYS = {"scale": "s", "translation": "t", "rotation": "R", "z0": "z0"}
+# Shapes of the entries of both kinds of pose files
+HYPOTHESES = {
+    **{"R": ("N", "H", 4), "s": ("N", "H", 1), "t": ("N", "H", 2), "z0": ("N", "H", 1)},
+    **{"w": ("N", "H", "T"), "iou": ("N", "H")},
+}
+ESTIMATED = {
+    **{"R": ("K", 4), "s": ("K", 1), "t": ("K", 2), "z0": ("K", 1)},
+    **{"w": ("K", "T"), "iou": ("K", 1), "miou": ("K", 1), "indices": ("K",)},
+}
 
 
 class Hypotheses(NamedTuple):
@@ -175,14 +185,16 @@ def load_templates(category: str, mode: str) -> Tensor:
     """
     path = templates_path(category, mode)
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
-    vertices = checkpoint.load_plain(path, remedy=remedy)
-    if not isinstance(vertices, Tensor) or vertices.shape[1:] != (962, 3) or len(vertices) == 0:
-        got = tuple(vertices.shape) if isinstance(vertices, Tensor) else type(vertices).__name__
-        raise UserError(f"{path}: expected a tensor of shape (T, 962, 3), got {got}. {remedy}")
+    vertices = read_templates(path, remedy)
     if mode == "singletpl" and len(vertices) != 1:
         raise UserError(f"{path}: singletpl expects 1 template, got {len(vertices)}. {remedy}")
-    if not vertices.isfinite().all():
-        raise UserError(f"{path}: has vertices that are not finite. {remedy}")
+    return vertices
+
+
+def read_templates(path: Path, remedy: str) -> Tensor:
+    """Reads remeshed templates (T, 962, 3) from a file."""
+    vertices = checkpoint.load_plain(path, remedy=remedy)
+    check_numbers(path, {"the tensor": vertices}, {"the tensor": ("T", 962, 3)}, remedy)
     return vertices.float()
 
 
@@ -215,7 +227,8 @@ def load_hypotheses(dataset: str, mode: str, fingerprint: str) -> Hypotheses:
     """Reads the result of step 1; UserError if it was made from other detections."""
     path = hypotheses_path(dataset, mode)
     command = f"python pose_optimization_step1.py --dataset {dataset} --mode {mode}"
-    content = load_tensors(path, (*_POSE_KEYS.values(), "w", "iou"), fingerprint, command)
+    content = load_tensors(path, tuple(HYPOTHESES), fingerprint, command)
+    check_poses(path, content, HYPOTHESES, f"Make it again with: {command}")
     return Hypotheses(_pose_from(content), content["w"], content["iou"])
 
 
@@ -231,11 +244,24 @@ def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> Estimated
     """Reads the result of step 2; UserError if it was made from other detections."""
     path = poses_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou")
-    content = load_tensors(path, names, fingerprint, command, optional=["confidence"])
+    content = load_tensors(path, tuple(ESTIMATED), fingerprint, command, optional=["confidence"])
+    check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
     confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
     scores = (content["iou"], content["miou"], confidence)
     return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores)
+
+
+def check_poses(
+    path: Path, content: dict[str, Any], shapes: dict[str, tuple[int | str, ...]], remedy: str
+) -> None:
+    """Raises a UserError unless a pose file has these entries, finite, and rows in ascending order."""
+    missing = [name for name in shapes if name not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}. {remedy}")
+    check_numbers(path, content, shapes, remedy)
+    rows = content.get("indices", torch.arange(1))
+    if rows.dtype != torch.int64 or rows[0] < 0 or (rows.diff() <= 0).any():
+        raise UserError(f"{path}: indices are not ascending whole numbers from 0 on. {remedy}")
 
 
 def save_semantic_template(
@@ -302,16 +328,32 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     """
     names = ("scale", "translation", "rotation", "path")
     arrays = load_arrays(path, names, remedy, optional=("z0", "category"))
-    count = len(arrays["path"])
+    count = arrays["path"].size
     arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
     arrays.setdefault("category", np.zeros(count, np.int64))
-    widths = {"scale": (1,), "translation": (3,), "rotation": (4,), "z0": (1,), "category": ()}
-    for name, width in widths.items():
-        if arrays[name].shape != (count, *width):
-            got = arrays[name].shape
-            raise UserError(f"{path}: {name} has shape {got}, expected {(count, *width)}. {remedy}")
-    paths = [str(entry) for entry in arrays.pop("path")]
-    return PoseMetadata(paths=paths, **{k: torch.from_numpy(v) for k, v in arrays.items()})
+    widths = {"scale": 1, "translation": 3, "rotation": 4, "z0": 1}
+    shapes = {name: (count, width) for name, width in widths.items()}
+    check_numbers(path, arrays, {**shapes, "category": (count,)}, remedy)
+    category = arrays["category"]
+    if category.dtype.kind not in "iu" or not np.isin(category, range(len(CATEGORIES))).all():
+        raise UserError(
+            f"{path}: category has other numbers than 0-{len(CATEGORIES) - 1}. {remedy}"
+        )
+    pose = {name: torch.from_numpy(arrays[name]).float() for name in widths}
+    paths = [str(entry) for entry in arrays["path"]]
+    return PoseMetadata(**pose, category=torch.from_numpy(category).long(), paths=paths)
+
+
+def item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
+    """Returns the shapes of the arrays of a pseudo-ground-truth item."""
+    return {
+        "mesh": (3, 32, 32),
+        "seg": ("P", "h", "w"),
+        "texture": (3, resolution, resolution),
+        "texture_alpha": (1, resolution, resolution),
+        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
+        "category": (),
+    }
 
 
 def save_pseudo_item(

@@ -7,13 +7,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from data.artifacts import cache_folder, collection_path
+from data.artifacts import IMAGE_RESOLUTION, cache_folder, collection_path
 from data.definitions import expand_dataset
-from data.storage import PUBLISHED, load_arrays, save_arrays
+from data.storage import PUBLISHED, check_numbers, load_arrays, save_arrays
 from utils.cli import UserError
 from utils.files import read_json
-
-IMAGE_RESOLUTION = 299  # of the Inception network
 
 Features = Literal["fid", "standard_fid", "proxy"]
 
@@ -76,17 +74,19 @@ def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
     """Reads feature statistics from a file, also a published one."""
     names = ("stats_m", "stats_s", "num_images", "resolution")
     arrays = load_arrays(path, names, remedy, optional=("sample", "network", "images"))
-    if int(arrays["resolution"]) != IMAGE_RESOLUTION:
-        got = int(arrays["resolution"])
-        raise UserError(f"{path}: expected resolution {IMAGE_RESOLUTION}, got {got}.")
+    shapes = {"stats_m": ("D",), "stats_s": ("D", "D"), "num_images": (), "resolution": ()}
+    if arrays.get("sample", np.zeros(0)).size:
+        shapes["sample"] = ("n", "D")
+    check_numbers(path, arrays, shapes, remedy)
+    count, resolution = int(arrays["num_images"]), int(arrays["resolution"])
+    if resolution != IMAGE_RESOLUTION or count < 2:
+        got = f"{count} images of {resolution} pixels"
+        raise UserError(f"{path}: expected {IMAGE_RESOLUTION} pixels, 2 images or more; got {got}.")
     mean, lower = (arrays[name].astype(np.float64) for name in ("stats_m", "stats_s"))
-    if mean.ndim != 1 or lower.shape != 2 * mean.shape or not np.isfinite(lower).all():
-        got = f"{mean.shape} and {lower.shape}"
-        raise UserError(f"{path}: expected finite numbers (D,) and (D, D), got {got}. {remedy}")
     covariance = lower + np.tril(lower, -1).T
-    sample = arrays.get("sample", np.zeros((0, len(mean)), np.float32))
+    sample = arrays.get("sample", np.zeros(0, np.float32)).reshape(-1, len(mean))
     origin = {name: str(arrays[name]) for name in ("network", "images") if name in arrays}
-    return FeatureStatistics(mean, covariance, int(arrays["num_images"]), sample, **origin)
+    return FeatureStatistics(mean, covariance, count, sample, **origin)
 
 
 def images_fingerprint(dataset: str) -> str | None:

@@ -241,7 +241,7 @@ def _record_name(measure: Measure, kind: str, category: str | None) -> str:
 
 
 def _features(measure: Measure, template: MeshTemplate, sample: sampling.Generated) -> Tensor:
-    colors, _ = sampling.render(template, sample, feature_statistics.IMAGE_RESOLUTION)
+    colors, _ = sampling.render(template, sample, artifacts.IMAGE_RESOLUTION)
     with torch.no_grad():
         return measure.features(colors / 2 + 0.5)
 

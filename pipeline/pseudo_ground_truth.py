@@ -106,7 +106,7 @@ def make_items(
             seg=prediction.parts[i].cpu().numpy(),
             texture=texture[i].cpu().numpy(),
             texture_alpha=alpha[i].cpu().numpy(),
-            image=object_image(data.detection(row), feature_statistics.IMAGE_RESOLUTION).numpy(),
+            image=object_image(data.detection(row), artifacts.IMAGE_RESOLUTION).numpy(),
             category=int(data.labels.category[row]),
         )
         for i, row in enumerate(indices)
@@ -211,7 +211,7 @@ def _statistics(
     steps = range(mine.start, mine.stop, config.batch_size)
     for start in progress(steps, description=f"image statistics ({network.name})"):
         numbers = range(start, min(start + config.batch_size, mine.stop))
-        crops = [object_image(items[i], feature_statistics.IMAGE_RESOLUTION)[:3] for i in numbers]
+        crops = [object_image(items[i], artifacts.IMAGE_RESOLUTION)[:3] for i in numbers]
         features = network(torch.stack(crops).to(device) / 2 + 0.5)  # on grey
         moments.update(features)
         sample.update(features, numbers)

@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import re
+import tokenize
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -91,7 +92,10 @@ def _load_npy(file: IO[bytes]) -> Any:
     version = npy_format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"expected version 1.0 of the .npy format, got {version}")
-    shape, _, dtype = npy_format.read_array_header_1_0(file)
+    try:
+        shape, _, dtype = npy_format.read_array_header_1_0(file)
+    except (SyntaxError, tokenize.TokenError):
+        raise ValueError("a damaged header of the .npy format") from None
     if not dtype.hasobject or len(shape) > 1:
         raise ValueError(f"expected a pickled object, got an array {shape} of {dtype}")
     values = loads(file.read())

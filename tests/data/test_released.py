@@ -107,6 +107,17 @@ def test_the_list_says_what_each_file_is(archive: Path, capsys) -> None:
     assert "feature statistics of 2 images" in out
 
 
+def test_text_in_files_cannot_write_lines_of_the_list(tmp_path: Path, capsys) -> None:
+    """Neither a second line nor a command to the terminal."""
+    state = {"generator": {"a": torch.ones(1)}, "epoch": "1\x1b[2J\nplain      elsewhere"}
+    torch.save(state, tmp_path / "checkpoint_1.pth")
+    (tmp_path / "notes\nplain").touch()
+    released.main([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 3
+    assert "\x1b" not in out
+
+
 SPOILED = {
     "unknown category dragon": lambda row: row.update({"class": "dragon"}),
     "leads out of the working directory": lambda row: row.update(image_path="../../etc/passwd"),
