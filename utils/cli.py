@@ -24,7 +24,7 @@ def run(main: Callable[[], object]) -> None:
     try:
         main()
     except UserError as error:
-        _fail(f"error: {' '.join(str(error).splitlines())}", 1)
+        _fail(f"error: {one_line(str(error))}", 1)
     except KeyboardInterrupt:
         _fail("interrupted: run the same command again to continue", 130)
     except OSError as error:
@@ -32,6 +32,11 @@ def run(main: Callable[[], object]) -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def one_line(text: str) -> str:
+    """Returns text in one line that a terminal only prints; names in downloaded files may be commands."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.splitlines()))
 
 
 def _fail(line: str, status: int) -> None:

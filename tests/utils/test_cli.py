@@ -25,7 +25,7 @@ def end_of(statement: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("statement", "status", "line"),
     [
-        ("raise cli.UserError('a\\nb')", 1, "error: a b"),
+        ("raise cli.UserError('a\\nb\\x1b[2J')", 1, "error: a b?[2J"),
         ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to continue"),
         (
             f"raise OSError({errno.ENOSPC}, 'No space left on device', 'x.npz')",
