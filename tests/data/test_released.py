@@ -124,13 +124,16 @@ SPOILED = {
     "/etc/passwd leads out": lambda row: row.update(image_path="/etc/passwd"),
     "UnicodeDecodeError": lambda row: row["mask"].update(counts=b"0\xff"),
     "damaged run lengths": lambda row: row["mask"].update(counts=b"aaaaaaaaaaaaaaaaa"),
-    "a mask of [100000, 100000]": lambda row: (
+    "an image of 100000 x 100000": lambda row: (
         row.update(image_height=100_000, image_width=100_000),
         row["mask"].update(size=[100_000, 100_000]),
     ),
     "a mask of [8, 8] in an image of": lambda row: row["mask"].update(size=[8, 8]),
     "unknown part hat": lambda row: row["parts"][0].update({"class": "hat"}),
     "KeyError": lambda row: row.pop("bbox"),
+    "a box (nan, 0.0, 1.0, 1.0)": lambda row: row.update(bbox=np.array([[np.nan, 0, 1, 1]])),
+    "a box (9.0, 0.0, 5.0, 1.0)": lambda row: row.update(bbox=np.array([[9.0, 0, 5, 1]])),
+    "a box (0.0, 0.0, 1000000000.0, 1.0)": lambda row: row.update(bbox=np.array([[0, 0, 1e9, 1]])),
 }
 
 
