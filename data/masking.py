@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation
 
 from data.collection import Collection
 from data.detections import check_size, checked_mask, decode_mask
-from data.pictures import read_mask, read_photograph
+from data.pictures import UnreadablePicture, read_mask, read_photograph
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import atomic_path, read_json
@@ -71,14 +71,17 @@ def write_masks(collection: Collection, category: str, detect: Detector) -> int:
     """Writes the masks that are missing or empty; returns how many of them have an object.
 
     Raises:
-        UserError: if a photograph cannot be read, or its masks are of another size.
+        UserError: if the masks of a photograph are of another size.
     """
     found = 0
     for image in progress(collection.images, description="masks"):
         path = collection.mask_path(image)
         if path.exists() and read_mask(path).any():
             continue
-        shape = read_photograph(image).shape[:2]
+        try:
+            shape = read_photograph(image).shape[:2]
+        except UnreadablePicture:
+            continue  # the preparation tells of it, together with what else is wrong
         candidates = detect(image)
         for height, width in {candidate.mask.shape for candidate in candidates} - {shape}:
             raise UserError(

@@ -95,7 +95,9 @@ def test_masks_of_a_network_are_written_where_there_are_none(
     )
     torch.save(FakeNetwork().state_dict(), "weights.pth")
     write_photographs(2)
-    prepare.main(["--dataset", "cars", "--category", "car", "--mask_rcnn", "weights.pth"])
+    Path("datasets/cars/images/2.jpg").write_bytes(b"damaged")
+    options = ["--mask_rcnn", "weights.pth", "--skip_invalid"]
+    prepare.main(["--dataset", "cars", "--category", "car", *options])
     mask = np.asarray(Image.open("datasets/cars/masks/1.png"))
     assert mask.sum() == 255 * 120 * 160
     with pytest.raises(UserError, match=r"does not exist\. Get https://download"):
