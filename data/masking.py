@@ -4,6 +4,7 @@ Of the objects of the right category in a photograph, the best one is taken: who
 not in contact with another object. Without such an object the mask stays empty.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 from pathlib import Path, PureWindowsPath
@@ -22,6 +23,8 @@ from utils import checkpoint
 from utils.cli import UserError
 from utils.files import atomic_path, read_json
 from utils.progress import progress
+
+logger = logging.getLogger(__name__)
 
 MIN_AREA = 96 * 96  # pixels
 MIN_SCORE = 0.9
@@ -67,13 +70,16 @@ class Candidate(NamedTuple):
 Detector = Callable[[Path], list[Candidate]]
 
 
-def write_masks(collection: Collection, category: str, detect: Detector) -> int:
-    """Writes the masks that are missing or empty; returns how many of them have an object.
+def write_masks(collection: Collection, category: str, detect: Detector) -> dict[Path, str]:
+    """Writes the masks that are missing or empty.
+
+    Returns:
+        Why the mask stays empty, by photograph.
 
     Raises:
         UserError: if the masks of a photograph are of another size.
     """
-    found = 0
+    reasons, found = {}, 0
     for image in progress(collection.images, description="masks"):
         path = collection.mask_path(image)
         if path.exists() and read_mask(path).any():
@@ -93,7 +99,10 @@ def write_masks(collection: Collection, category: str, detect: Detector) -> int:
         with atomic_path(path) as temporary:
             Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(temporary)
         found += best is not None
-    return found
+        if best is None:
+            reasons[image] = _why_none(candidates, category)
+    logger.info("%s/masks/: %d new masks with an object", collection.root, found)
+    return reasons
 
 
 def choose(candidates: list[Candidate], category: str) -> int | None:
@@ -101,13 +110,31 @@ def choose(candidates: list[Candidate], category: str) -> int | None:
     usable = [
         i
         for i, candidate in enumerate(candidates)
-        if candidate.category == category
-        and candidate.score >= MIN_SCORE
-        and candidate.mask.sum() >= MIN_AREA
-        and not is_cut_off(candidate.mask)
-        and not _collides(candidates, i)
+        if candidate.category == category and complaint(candidates, i) is None
     ]
     return max(usable, key=lambda i: candidates[i].score * candidates[i].mask.sum(), default=None)
+
+
+def complaint(candidates: list[Candidate], number: int) -> str | None:
+    """Returns what speaks against an object, the end of a sentence; None if it is usable."""
+    candidate = candidates[number]
+    area = int(candidate.mask.sum())
+    if candidate.score < MIN_SCORE:
+        return f"is uncertain: score {candidate.score:.2f}, expected {MIN_SCORE}"
+    if area < MIN_AREA:
+        return f"is small: {area} pixels, expected {MIN_AREA}"
+    if is_cut_off(candidate.mask):
+        return "is cut off at the border"
+    return "touches another object" if _collides(candidates, number) else None
+
+
+def _why_none(candidates: list[Candidate], category: str) -> str:
+    """Returns why no object of a photograph is usable, by the largest of the category."""
+    numbers = [i for i, candidate in enumerate(candidates) if candidate.category == category]
+    if not numbers:
+        return f"shows no {category}"
+    largest = max(numbers, key=lambda i: candidates[i].mask.sum())
+    return f"shows a {category} that {complaint(candidates, largest)}"
 
 
 def is_cut_off(mask: np.ndarray) -> bool:

@@ -52,6 +52,28 @@ def test_the_best_usable_object_is_chosen(candidates: list[Candidate], chosen: i
 
 
 @pytest.mark.parametrize(
+    ("candidates", "reason"),
+    [
+        ([GOOD._replace(category="bus")], "shows no car"),
+        ([GOOD._replace(score=0.8)], "is uncertain: score 0.80, expected 0.9"),
+        ([GOOD._replace(mask=box(50, 50, 60, 60))], "is small: 100 pixels, expected 9216"),
+        ([GOOD._replace(mask=box(5, 50, 150, 150))], "is cut off at the border"),
+        ([GOOD, Candidate("dog", 0.5, box(172, 60, 190, 70))], "touches another object"),
+    ],
+)
+def test_the_check_says_why_an_object_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candidate], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(masking, "coco_detector", lambda _: lambda _: candidates)
+    write_photographs(1)
+    options = ["--dataset", "cars", "--category", "car", "--annotations", "a.json", "--check"]
+    prepare.main(options)
+    (found,) = json.loads(Path("cache/cars/check.json").read_text()).values()
+    assert found[0].endswith(reason)
+
+
+@pytest.mark.parametrize(
     ("mask", "cut"),
     [
         (box(50, 50, 350, 250), False),
