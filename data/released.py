@@ -36,6 +36,7 @@ from data.definitions import MODES
 from data.detections import Detections, read_published, write_detections
 from data.feature_statistics import read_statistics
 from data.storage import check_numbers, load_arrays, save_arrays
+from rendering.obj import load_mesh
 from utils import checkpoint, cli
 from utils.cli import UserError
 from utils.files import require_file
@@ -156,6 +157,10 @@ def _check_templates(path: Path) -> Report:
     return Report(f"{len(read_templates(path, REMEDY))} remeshed templates")
 
 
+def _check_drawing(path: Path) -> Report:
+    return Report(f"remeshed templates to look at, {len(load_mesh(path).faces)} triangles")
+
+
 def _check_poses(path: Path) -> Report:
     content = checkpoint.load(path, remedy=REMEDY)
     check_poses(path, content, ESTIMATED if "estimated" in path.name else HYPOTHESES, REMEDY)
@@ -208,6 +213,7 @@ def _check_statistics(path: Path) -> Report:
 CHECKS: tuple[tuple[str, Callable[[Path], Report]], ...] = (
     (r"checkpoint_\w+\.pth", _check_checkpoint),
     (r"\w+_templates\.pth", _check_templates),
+    (r"\w+_templates\.obj", _check_drawing),
     (rf"(?:camera_hypotheses_silhouette|poses_estimated)_{_MODE}\.bin", _check_poses),
     (r"detections\.npy", _check_detections),
     (rf"poses_metadata_{_MODE}\.npz", _check_metadata),

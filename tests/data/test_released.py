@@ -99,10 +99,14 @@ def test_metadata_without_category_and_perspective_is_accepted(
 def test_the_list_says_what_each_file_is(archive: Path, capsys) -> None:
     published.write_checkpoint(archive, "pretrained_cub_singletpl")
     (archive / "cache/notes.txt").write_text("?")
+    templates = archive / "cache/remeshed_templates/singletpl/bird_templates.obj"
+    templates.parent.mkdir(parents=True)
+    templates.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     released.main([".", "--check"])
     out = capsys.readouterr().out
     assert "pickled    cache/cub/detections.npy: 4 objects of category bird" in out
     assert "unknown    cache/notes.txt" in out
+    assert "bird_templates.obj: remeshed templates to look at, 1 triangles" in out
     assert "plain      checkpoints_gan/pretrained_cub_singletpl/checkpoint_latest.pth" in out
     assert "feature statistics of 2 images" in out
 
