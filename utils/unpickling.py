@@ -26,6 +26,7 @@ from utils.cli import UserError
 from utils.files import require_file
 
 MAX_BYTES = 2**30  # of a member when unpacked; the largest published ones have some ten megabytes
+MAX_INSTRUCTIONS = 2 * 10**7  # of a pickle; 6000 detections with ten parts each have four million
 _OPCODES = set(
     re.findall(
         r"\w+",
@@ -119,7 +120,12 @@ def loads(content: bytes) -> Any:
 
 def _inspect(content: bytes) -> None:
     """Refuses a pickle by its instructions, none of which has run yet."""
-    for opcode, argument, position in pickletools.genops(content):
+    instructions = pickletools.genops(content)
+    for number, (opcode, argument, position) in enumerate(instructions):
+        if number >= MAX_INSTRUCTIONS:  # a megabyte that unpacks to a gigabyte of empty lists
+            raise pickle.UnpicklingError(
+                f"the pickle has more than {MAX_INSTRUCTIONS} instructions"
+            )
         if opcode.name not in _OPCODES:
             raise pickle.UnpicklingError(f"the pickle has the instruction {opcode.name}")
         if opcode.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
