@@ -91,10 +91,14 @@ def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
 
 def images_fingerprint(dataset: str) -> str | None:
     """Returns the fingerprint of the detections that a dataset has now; None where it has none."""
-    records = [collection_path(name) for name in expand_dataset(dataset)]
-    if not all(path.exists() for path in records):
+    paths = [collection_path(name) for name in expand_dataset(dataset)]
+    if not all(path.exists() for path in paths):
         return None
-    return common_fingerprint([read_json(path)["fingerprint"] for path in records])
+    records = [read_json(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if not isinstance(record, dict) or not isinstance(record.get("fingerprint"), str):
+            raise UserError(f"{path}: has no fingerprint. Prepare {path.parent.name} again.")
+    return common_fingerprint([record["fingerprint"] for record in records])
 
 
 def common_fingerprint(fingerprints: Sequence[str]) -> str:

@@ -240,6 +240,9 @@ def test_statistics_of_another_origin_are_an_error_and_no_number(toy: Path) -> N
     (toy / "cache/toy/collection.json").write_text('{"fingerprint": "others"}')
     with pytest.raises(UserError, match=r"other images.*--generate_pseudogt"):
         run("--evaluate", "--proxy_distance")
+    (toy / "cache/toy/collection.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no fingerprint\. Prepare toy again"):
+        run("--evaluate", "--proxy_distance")
     (toy / "cache/toy/collection.json").write_text('{"fingerprint": "those"}')
     run("--evaluate", "--proxy_distance")
 
