@@ -344,18 +344,6 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     return PoseMetadata(**pose, category=torch.from_numpy(category).long(), paths=paths)
 
 
-def item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
-    """Returns the shapes of the arrays of a pseudo-ground-truth item."""
-    return {
-        "mesh": (3, 32, 32),
-        "seg": ("P", "h", "w"),
-        "texture": (3, resolution, resolution),
-        "texture_alpha": (1, resolution, resolution),
-        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
-        "category": (),
-    }
-
-
 def save_pseudo_item(
     dataset: str, resolution: int, mode: str, index: int, item: PseudoItem
 ) -> Path:

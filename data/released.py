@@ -25,9 +25,9 @@ from torch import Tensor
 from data.artifacts import (
     ESTIMATED,
     HYPOTHESES,
+    IMAGE_RESOLUTION,
     PseudoItem,
     check_poses,
-    item_shapes,
     read_metadata,
     read_templates,
     write_metadata,
@@ -202,8 +202,19 @@ def _check_metadata(path: Path) -> Report:
 def _check_item(path: Path) -> Report:
     arrays = load_arrays(path, PseudoItem._fields, REMEDY)
     size = int(path.parent.name.split("_")[1].partition("x")[0])
-    check_numbers(path, arrays, item_shapes(size), REMEDY)
+    check_numbers(path, arrays, _item_shapes(size), REMEDY)
     return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)
+
+
+def _item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
+    return {
+        "mesh": (3, 32, 32),
+        "seg": ("P", "h", "w"),
+        "texture": (3, resolution, resolution),
+        "texture_alpha": (1, resolution, resolution),
+        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
+        "category": (),
+    }
 
 
 def _check_statistics(path: Path) -> Report:
