@@ -1,20 +1,19 @@
-"""Every file under cache/ that one stage writes and another reads: paths, typed readers and writers.
+"""The files under cache/ that one stage writes and another reads: paths, typed readers and writers.
 
 Files are plain tensors, plain arrays or JSON, written atomically. A reader that misses its file names the
 command that makes it. Hypotheses and poses carry the fingerprint of the detections they refer to.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.definitions import CATEGORIES, DATASETS, expand_dataset
-from data.storage import PUBLISHED, load_arrays, load_tensors, save_arrays, save_tensors
+from data.definitions import CATEGORIES, DATASETS
+from data.storage import check_numbers, load_arrays, load_tensors, save_arrays, save_tensors
 from rendering.camera import Pose
 from utils import checkpoint
 from utils.cli import UserError
@@ -24,8 +23,15 @@ CACHE_FOLDER = Path("cache")
 IMAGE_RESOLUTION = 299  # of the Inception network
 ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
 _POSE_KEYS = {"scale": "s", "translation": "t", "rotation": "R", "z0": "z0"}
-
-Features = Literal["fid", "standard_fid", "proxy"]
+# Shapes of the entries of both kinds of pose files
+HYPOTHESES = {
+    **{"R": ("N", "H", 4), "s": ("N", "H", 1), "t": ("N", "H", 2), "z0": ("N", "H", 1)},
+    **{"w": ("N", "H", "T"), "iou": ("N", "H")},
+}
+ESTIMATED = {
+    **{"R": ("K", 4), "s": ("K", 1), "t": ("K", 2), "z0": ("K", 1)},
+    **{"w": ("K", "T"), "iou": ("K", 1), "miou": ("K", 1), "indices": ("K",)},
+}
 
 
 class Hypotheses(NamedTuple):
@@ -119,26 +125,6 @@ class PseudoItem(NamedTuple):
     category: int
 
 
-class FeatureStatistics(NamedTuple):
-    """Gaussian of image features.
-
-    Attributes:
-        mean: (D,) float64.
-        covariance: (D, D) float64, symmetric.
-        num_images: number of images behind it.
-        sample: (n, D) float32 features of some of the images; empty in published files.
-        network: fingerprint of the network; "" in published files.
-        images: fingerprint of the detections that the images were cut from; "" likewise.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    num_images: int
-    sample: np.ndarray
-    network: str = PUBLISHED
-    images: str = PUBLISHED
-
-
 def cache_folder(dataset: str) -> Path:
     """Returns the folder of a dataset's artifacts."""
     return CACHE_FOLDER / dataset
@@ -199,14 +185,16 @@ def load_templates(category: str, mode: str) -> Tensor:
     """
     path = templates_path(category, mode)
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
-    vertices = checkpoint.load_plain(path, remedy=remedy)
-    if not isinstance(vertices, Tensor) or vertices.shape[1:] != (962, 3) or len(vertices) == 0:
-        got = tuple(vertices.shape) if isinstance(vertices, Tensor) else type(vertices).__name__
-        raise UserError(f"{path}: expected a tensor of shape (T, 962, 3), got {got}. {remedy}")
+    vertices = read_templates(path, remedy)
     if mode == "singletpl" and len(vertices) != 1:
         raise UserError(f"{path}: singletpl expects 1 template, got {len(vertices)}. {remedy}")
-    if not vertices.isfinite().all():
-        raise UserError(f"{path}: has vertices that are not finite. {remedy}")
+    return vertices
+
+
+def read_templates(path: Path, remedy: str) -> Tensor:
+    """Reads remeshed templates (T, 962, 3) from a file."""
+    vertices = checkpoint.load_plain(path, remedy=remedy)
+    check_numbers(path, {"the tensor": vertices}, {"the tensor": ("T", 962, 3)}, remedy)
     return vertices.float()
 
 
@@ -239,7 +227,8 @@ def load_hypotheses(dataset: str, mode: str, fingerprint: str) -> Hypotheses:
     """Reads the result of step 1; UserError if it was made from other detections."""
     path = hypotheses_path(dataset, mode)
     command = f"python pose_optimization_step1.py --dataset {dataset} --mode {mode}"
-    content = load_tensors(path, (*_POSE_KEYS.values(), "w", "iou"), fingerprint, command)
+    content = load_tensors(path, tuple(HYPOTHESES), fingerprint, command)
+    check_poses(path, content, HYPOTHESES, f"Make it again with: {command}")
     return Hypotheses(_pose_from(content), content["w"], content["iou"])
 
 
@@ -255,11 +244,24 @@ def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> Estimated
     """Reads the result of step 2; UserError if it was made from other detections."""
     path = poses_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    names = (*_POSE_KEYS.values(), "indices", "w", "iou", "miou")
-    content = load_tensors(path, names, fingerprint, command, optional=["confidence"])
+    content = load_tensors(path, tuple(ESTIMATED), fingerprint, command, optional=["confidence"])
+    check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
     confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
     scores = (content["iou"], content["miou"], confidence)
     return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores)
+
+
+def check_poses(
+    path: Path, content: dict[str, Any], shapes: dict[str, tuple[int | str, ...]], remedy: str
+) -> None:
+    """Raises a UserError unless a pose file has these entries, finite, and rows in ascending order."""
+    missing = [name for name in shapes if name not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}. {remedy}")
+    check_numbers(path, content, shapes, remedy)
+    rows = content.get("indices", torch.arange(1))
+    if rows.dtype != torch.int64 or rows[0] < 0 or (rows.diff() <= 0).any():
+        raise UserError(f"{path}: indices are not ascending whole numbers from 0 on. {remedy}")
 
 
 def save_semantic_template(
@@ -326,16 +328,20 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     """
     names = ("scale", "translation", "rotation", "path")
     arrays = load_arrays(path, names, remedy, optional=("z0", "category"))
-    count = len(arrays["path"])
+    count = arrays["path"].size
     arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
     arrays.setdefault("category", np.zeros(count, np.int64))
-    widths = {"scale": (1,), "translation": (3,), "rotation": (4,), "z0": (1,), "category": ()}
-    for name, width in widths.items():
-        if arrays[name].shape != (count, *width):
-            got = arrays[name].shape
-            raise UserError(f"{path}: {name} has shape {got}, expected {(count, *width)}. {remedy}")
-    paths = [str(entry) for entry in arrays.pop("path")]
-    return PoseMetadata(paths=paths, **{k: torch.from_numpy(v) for k, v in arrays.items()})
+    widths = {"scale": 1, "translation": 3, "rotation": 4, "z0": 1}
+    shapes = {name: (count, width) for name, width in widths.items()}
+    check_numbers(path, arrays, {**shapes, "category": (count,)}, remedy)
+    category = arrays["category"]
+    if category.dtype.kind not in "iu" or not np.isin(category, range(len(CATEGORIES))).all():
+        raise UserError(
+            f"{path}: category has other numbers than 0-{len(CATEGORIES) - 1}. {remedy}"
+        )
+    pose = {name: torch.from_numpy(arrays[name]).float() for name in widths}
+    paths = [str(entry) for entry in arrays["path"]]
+    return PoseMetadata(**pose, category=torch.from_numpy(category).long(), paths=paths)
 
 
 def save_pseudo_item(
@@ -392,72 +398,3 @@ def _export_command(dataset: str, mode: str, resolution: int | None = None) -> s
         f"python run_reconstruction.py --name <model> --dataset {dataset} --mode {mode} "
         f"--generate_pseudogt{option}"
     )
-
-
-# Statistics of image features
-
-
-def statistics_path(dataset: str, features: Features = "fid") -> Path:
-    """Returns the path of the feature statistics of a dataset's photographs."""
-    return (
-        cache_folder(dataset) / f"precomputed_{features}_{IMAGE_RESOLUTION}x{IMAGE_RESOLUTION}.npz"
-    )
-
-
-def save_statistics(
-    dataset: str, statistics: FeatureStatistics, features: Features = "fid"
-) -> Path:
-    """Writes feature statistics, of the covariance only the lower triangle; returns the path."""
-    arrays = {
-        "stats_m": statistics.mean,
-        "stats_s": np.tril(statistics.covariance),
-        "num_images": np.asarray(statistics.num_images, np.int64),
-        "resolution": np.asarray(IMAGE_RESOLUTION, np.int64),
-        "sample": statistics.sample,
-        "network": np.asarray(statistics.network),
-        "images": np.asarray(statistics.images),
-    }
-    return save_arrays(statistics_path(dataset, features), arrays)
-
-
-def load_statistics(dataset: str, features: Features = "fid") -> FeatureStatistics:
-    """Reads feature statistics; the covariance comes back symmetric."""
-    remedy = f"Create it with: {statistics_command(dataset)}"
-    return read_statistics(statistics_path(dataset, features), remedy)
-
-
-def statistics_command(dataset: str) -> str:
-    """Returns the command that makes the feature statistics of a dataset's photographs."""
-    return f"python run_reconstruction.py --name <model> --dataset {dataset} --generate_pseudogt"
-
-
-def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
-    """Reads feature statistics from a file, also a published one."""
-    names = ("stats_m", "stats_s", "num_images", "resolution")
-    arrays = load_arrays(path, names, remedy, optional=("sample", "network", "images"))
-    if int(arrays["resolution"]) != IMAGE_RESOLUTION:
-        got = int(arrays["resolution"])
-        raise UserError(f"{path}: expected resolution {IMAGE_RESOLUTION}, got {got}.")
-    mean, lower = (arrays[name].astype(np.float64) for name in ("stats_m", "stats_s"))
-    if mean.ndim != 1 or lower.shape != 2 * mean.shape or not np.isfinite(lower).all():
-        got = f"{mean.shape} and {lower.shape}"
-        raise UserError(f"{path}: expected finite numbers (D,) and (D, D), got {got}. {remedy}")
-    covariance = lower + np.tril(lower, -1).T
-    sample = arrays.get("sample", np.zeros((0, len(mean)), np.float32))
-    origin = {name: str(arrays[name]) for name in ("network", "images") if name in arrays}
-    return FeatureStatistics(mean, covariance, int(arrays["num_images"]), sample, **origin)
-
-
-def images_fingerprint(dataset: str) -> str | None:
-    """Returns the fingerprint of the detections that a dataset has now; None where it has none."""
-    records = [collection_path(name) for name in expand_dataset(dataset)]
-    if not all(path.exists() for path in records):
-        return None
-    return common_fingerprint([read_json(path)["fingerprint"] for path in records])
-
-
-def common_fingerprint(fingerprints: Sequence[str]) -> str:
-    """Returns the fingerprint of several sets of detections; of a single one its own."""
-    if len(fingerprints) == 1:
-        return fingerprints[0]
-    return hashlib.sha256("".join(fingerprints).encode()).hexdigest()

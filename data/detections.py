@@ -214,7 +214,7 @@ def _published_object(row: dict[str, Any], number: int) -> Detection:
         image_path=_safe_path(row["image_path"]),
         height=height,
         width=width,
-        bbox=_published_box(row["bbox"]),
+        bbox=_published_box(row["bbox"], height, width),
         score=float(row["score"]),
         mask=checked_mask(row["mask"], height, width),
         parts=tuple(_published_part(part, height, width) for part in row["parts"]),
@@ -225,12 +225,13 @@ def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
     name = _part_name(row["class"])
     mask = checked_mask(row["mask"], height, width)
     frequency = float(row["frequency"])
-    return Part(name, float(row["score"]), _published_box(row["bbox"]), mask, frequency)
+    box = _published_box(row["bbox"], height, width)
+    return Part(name, float(row["score"]), box, mask, frequency)
 
 
-def _published_box(bbox: np.ndarray) -> Box4:
+def _published_box(bbox: np.ndarray, height: int, width: int) -> Box4:
     x1, y1, x2, y2 = (float(x) for x in np.asarray(bbox, np.float64).reshape(4))
-    return x1, y1, x2, y2
+    return _checked_box((x1, y1, x2, y2), height, width)
 
 
 def _part_name(name: str) -> str:
@@ -239,12 +240,27 @@ def _part_name(name: str) -> str:
     return name
 
 
+def check_size(height: int, width: int) -> None:
+    """Raises a ValueError for images that Pillow would not open."""
+    if min(height, width) < 1 or height * width > _MAX_PIXELS:
+        raise ValueError(f"an image of {width} x {height} pixels")
+
+
+def _checked_box(box: Box4, height: int, width: int) -> Box4:
+    """Returns a box that lies in its image, up to the rounding of detectors; ValueError otherwise."""
+    x1, y1, x2, y2 = box
+    if not (-1 <= x1 <= x2 <= width + 1 and -1 <= y1 <= y2 <= height + 1):
+        raise ValueError(f"a box {box} in an image of {width} x {height} pixels")
+    return box
+
+
 def checked_mask(rle: Any, height: int, width: int) -> RLE:
     """Returns run lengths that pycocotools can decode without harm; ValueError otherwise."""
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    if [int(x) for x in rle["size"]] != [height, width] or not 0 < height * width <= _MAX_PIXELS:
+    if [int(x) for x in rle["size"]] != [height, width]:
         raise ValueError(f"a mask of {rle['size']} in an image of {[height, width]} pixels")
+    check_size(height, width)
     if not _RUN_LENGTHS.fullmatch(text):
         raise ValueError("damaged run lengths")
     return {"size": [height, width], "counts": text}
@@ -305,7 +321,7 @@ def _parse_object(
         image_path=_safe_path(image["file_name"]),
         height=height,
         width=width,
-        bbox=_corners(entry["bbox"]),
+        bbox=_corners(entry["bbox"], height, width),
         score=float(entry["score"]),
         mask=checked_mask(entry["segmentation"], height, width),
         parts=parts,
@@ -314,11 +330,12 @@ def _parse_object(
 
 def _parse_part(entry: dict[str, Any], names: dict[int, str], image: dict[str, Any]) -> Part:
     name = _part_name(names[entry["category_id"]])
-    mask = checked_mask(entry["segmentation"], int(image["height"]), int(image["width"]))
-    box, score = _corners(entry["bbox"]), float(entry["score"])
+    height, width = int(image["height"]), int(image["width"])
+    mask = checked_mask(entry["segmentation"], height, width)
+    box, score = _corners(entry["bbox"], height, width), float(entry["score"])
     return Part(name, score, box, mask, float(entry["frequency"]))
 
 
-def _corners(bbox: list[float]) -> Box4:
+def _corners(bbox: list[float], image_height: int, image_width: int) -> Box4:
     x, y, width, height = map(float, bbox)
-    return x, y, x + width - 1, y + height - 1
+    return _checked_box((x, y, x + width - 1, y + height - 1), image_height, image_width)

@@ -152,10 +152,18 @@ class ObjectImages(Dataset[ObjectImage]):
             part_names: channels of the part maps; default the frequent parts of the rows.
             cache: keeps what has been read in memory.
             antialias: filters before shrinking; off as in the published system.
+
+        Raises:
+            UserError: if there are not that many objects.
         """
         self.detections = detections
         self.size = size
         self.rows = list(range(len(detections))) if rows is None else [int(row) for row in rows]
+        if max(self.rows, default=0) >= len(detections) > 0:
+            raise UserError(
+                f"{detections.dataset} has {len(detections)} objects, but poses refer to row "
+                f"{max(self.rows)}. Poses and detections do not belong together: get both again."
+            )
         self.parts: PartMaps = parts
         self.part_names = list(part_names or part_vocabulary(detections, self.rows))
         self.antialias = antialias

@@ -18,7 +18,7 @@ from PIL import Image
 from data.collection import DATASETS_FOLDER, IMAGE_SUFFIXES, collection_folder
 from data.definitions import DATASETS, SYNSETS
 from data.pictures import read_mask
-from data.storage import save_arrays
+from data.storage import check_numbers, save_arrays
 from rendering import quaternion
 from utils.archives import extract, is_archive
 from utils.cli import UserError
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _P3D_CLASSES = {"p3d_car": "car", "p3d_airplane": "aeroplane"}
 _AGAIN = "Get the annotations of CMR again, all from the same source."
+_ROUNDING = 1e-3  # of the entries of rotation matrices
 _ONE_BASED = 0.5  # the center of MATLAB's first pixel is 1, of ours 0.5
 
 
@@ -212,11 +213,16 @@ def _photo(
         raise UserError(
             f"{images / name} does not exist, but {source} lists it. Unpack all images."
         )
+    check_numbers(source, record, {"mask": ("h", "w")}, _AGAIN)
+    if record["parts"].ndim != 2 or len(record["parts"]) != 3 or record["parts"].dtype.kind in "US":
+        got = record["parts"].shape
+        raise UserError(f"{source}: the keypoints of {name} are {got}, expected (3, K). {_AGAIN}")
     mask = np.where(record["mask"] > 0, 255, 0).astype(np.uint8)
     keypoints = record["parts"].astype(np.float32).T.copy()
     keypoints[:, :2] -= _ONE_BASED
     truth: dict[str, Any] = {"name": name.with_suffix("").as_posix(), "keypoints": keypoints}
     if pose:
+        _check_camera(pose, name)
         rotation = quaternion.from_matrix(torch.from_numpy(pose["rot"].astype(np.float64)))
         truth["rotation"] = rotation.numpy().astype(np.float32)
         truth["scale_px"] = pose["scale"].astype(np.float32)
@@ -224,6 +230,16 @@ def _photo(
         truth["camera_distance"] = np.float32(np.inf)
         truth["shape_id"] = np.int64(-1)
     return Photo(images / name, name, mask, truth)
+
+
+def _check_camera(pose: dict[str, np.ndarray], name: Path) -> None:
+    """Raises a UserError for what is no camera: a rotation, a scale above 0, a translation."""
+    shapes = {"rot": (3, 3), "scale": (), "trans": (2,)}
+    check_numbers(Path(f"camera of {name}"), pose, shapes, _AGAIN)
+    rotation = pose["rot"].astype(np.float64)
+    turned = np.abs(rotation @ rotation.T - np.eye(3)).max() < _ROUNDING
+    if not turned or np.linalg.det(rotation) < 0 or pose["scale"] <= 0:
+        raise UserError(f"camera of {name}: no rotation, or a scale below 0. {_AGAIN}")
 
 
 def _save_truth(root: Path, photos: Sequence[Photo]) -> None:

@@ -54,6 +54,8 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 def _open(path: str | Path) -> Image.Image:
     """Decodes a whole file, so that a truncated one is found here."""
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        raise UnreadablePicture(path, "is no file")
     try:
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture)

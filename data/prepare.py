@@ -120,13 +120,14 @@ def prepare(config: PrepareConfig) -> Detections | None:
         official.arrange(config.dataset, config.source)
     collection = open_collection(config.dataset)
     category = _choose_category(collection, config.category)
-    _detect_masks(collection, category, config)
+    objectless = _detect_masks(collection, category, config)
     if not (collection.root / "masks").is_dir():
         raise UserError(
             f"{collection.root}/masks/ does not exist. Put a mask for every photograph there: "
             "same name, .png, white = object. Or let --mask_rcnn or --annotations make them."
         )
     items, left_out = _inspect_all(collection, config.min_area)
+    left_out |= objectless
     if config.check:
         inspection.report(collection, items, left_out)
         return None
@@ -140,17 +141,16 @@ def prepare(config: PrepareConfig) -> Detections | None:
     return detections
 
 
-def _detect_masks(collection: Collection, category: str, config: PrepareConfig) -> None:
-    """Writes the masks that are missing, if the options say how."""
+def _detect_masks(collection: Collection, category: str, config: PrepareConfig) -> dict[Path, str]:
+    """Writes the masks that are missing, if the options say how; returns why some stay empty."""
     if config.annotations is not None:
         detect = masking.coco_detector(config.annotations)
     elif config.mask_rcnn is not None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         detect = masking.mask_rcnn_detector(config.mask_rcnn, device)
     else:
-        return
-    found = masking.write_masks(collection, category, detect)
-    logger.info("%s/masks/: %d new masks with an object", collection.root, found)
+        return {}
+    return masking.write_masks(collection, category, detect)
 
 
 def _choose_category(collection: Collection, option: str | None) -> str:

@@ -20,13 +20,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from data.artifacts import PseudoItem, read_metadata, read_statistics, write_metadata
+from data.artifacts import (
+    ESTIMATED,
+    HYPOTHESES,
+    IMAGE_RESOLUTION,
+    PseudoItem,
+    check_poses,
+    read_metadata,
+    read_templates,
+    write_metadata,
+)
 from data.definitions import MODES
 from data.detections import Detections, read_published, write_detections
-from data.storage import load_arrays, save_arrays
+from data.feature_statistics import read_statistics
+from data.storage import check_numbers, load_arrays, save_arrays
+from rendering.obj import load_mesh
 from utils import checkpoint, cli
 from utils.cli import UserError
 from utils.files import require_file
@@ -77,7 +87,7 @@ def inspect(folder: Path, *, convert: bool) -> Counter[str]:
         state, what = _handle(path, convert)
         counts[state] += 1
         if state in ("refused", "unknown") or not path.stem.isdecimal():
-            logger.info("%-9s  %s: %s", state, path, what)
+            logger.info("%-9s  %s", state, cli.one_line(f"{path}: {what}"))
     logger.info("%s", ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if counts["refused"]:
         raise UserError(f"{folder}: {counts['refused']} files were refused, see above. {REMEDY}")
@@ -108,7 +118,7 @@ def _handle(path: Path, convert: bool) -> tuple[str, str]:
     try:
         what, converter = check(path)
     except UserError as error:
-        return "refused", str(error)
+        return "refused", str(error).removeprefix(str(path)).lstrip(": ")
     if converter is None:
         return "plain", what
     if convert:
@@ -135,7 +145,7 @@ def _is_network(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and bool(value)
-        and all(isinstance(x, Tensor) for x in value.values())
+        and all(isinstance(k, str) and isinstance(x, Tensor) for k, x in value.items())
     )
 
 
@@ -144,20 +154,16 @@ def _all_finite(network: dict[str, Tensor]) -> bool:
 
 
 def _check_templates(path: Path) -> Report:
-    vertices = checkpoint.load_plain(path, remedy=REMEDY)
-    shape = tuple(vertices.shape) if isinstance(vertices, Tensor) else type(vertices).__name__
-    if not isinstance(vertices, Tensor) or shape[1:] != (962, 3) or not vertices.isfinite().all():
-        raise UserError(f"{path}: expected finite vertices (T, 962, 3), got {shape}. {REMEDY}")
-    return Report(f"{len(vertices)} remeshed templates")
+    return Report(f"{len(read_templates(path, REMEDY))} remeshed templates")
+
+
+def _check_drawing(path: Path) -> Report:
+    return Report(f"remeshed templates to look at, {len(load_mesh(path).faces)} triangles")
 
 
 def _check_poses(path: Path) -> Report:
     content = checkpoint.load(path, remedy=REMEDY)
-    names = {"R", "s", "t", "z0", "w", "iou"} | ({"indices"} if "estimated" in path.name else set())
-    if not names <= content.keys() or not all(isinstance(content[x], Tensor) for x in names):
-        raise UserError(f"{path}: expected the tensors {', '.join(sorted(names))}. {REMEDY}")
-    if len({len(content[name]) for name in names}) > 1:
-        raise UserError(f"{path}: its tensors are of different lengths. {REMEDY}")
+    check_poses(path, content, ESTIMATED if "estimated" in path.name else HYPOTHESES, REMEDY)
     what = f"poses of {len(content['R'])} images"
     return Report(what, None if "fingerprint" in content else _stamping(path, content))
 
@@ -196,12 +202,19 @@ def _check_metadata(path: Path) -> Report:
 def _check_item(path: Path) -> Report:
     arrays = load_arrays(path, PseudoItem._fields, REMEDY)
     size = int(path.parent.name.split("_")[1].partition("x")[0])
-    shapes = {"mesh": (3, 32, 32), "texture": (3, size, size), "texture_alpha": (1, size, size)}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            got = arrays[name].shape
-            raise UserError(f"{path}: {name} {got}, expected finite numbers {shape}. {REMEDY}")
+    check_numbers(path, arrays, _item_shapes(size), REMEDY)
     return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)
+
+
+def _item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
+    return {
+        "mesh": (3, 32, 32),
+        "seg": ("P", "h", "w"),
+        "texture": (3, resolution, resolution),
+        "texture_alpha": (1, resolution, resolution),
+        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
+        "category": (),
+    }
 
 
 def _check_statistics(path: Path) -> Report:
@@ -211,6 +224,7 @@ def _check_statistics(path: Path) -> Report:
 CHECKS: tuple[tuple[str, Callable[[Path], Report]], ...] = (
     (r"checkpoint_\w+\.pth", _check_checkpoint),
     (r"\w+_templates\.pth", _check_templates),
+    (r"\w+_templates\.obj", _check_drawing),
     (rf"(?:camera_hypotheses_silhouette|poses_estimated)_{_MODE}\.bin", _check_poses),
     (r"detections\.npy", _check_detections),
     (rf"poses_metadata_{_MODE}\.npz", _check_metadata),

@@ -4,7 +4,7 @@ Published files, which are pickled and not stamped, are read as well.
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,38 @@ def load_tensors(
             f"mean other images. Make it again with: {command}"
         )
     return {name: content[name] for name in (*names, *optional) if name in content}
+
+
+def check_numbers(
+    path: Path, content: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]], remedy: str
+) -> None:
+    """Refuses arrays and tensors that are not finite numbers of the expected shapes.
+
+    Args:
+        path: of the file, for the error.
+        content: what the file holds, by name.
+        shapes: of the entries to check; a letter is a size above 0, the same wherever it occurs.
+        remedy: last sentence of the error.
+
+    Raises:
+        UserError: names the first entry that is wrong.
+    """
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        value, known = content[name], dict(sizes)
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        array = np.asarray(value.float() if floating else value)
+        expected = tuple(
+            sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+            for axis, size in zip(shape, array.shape, strict=False)
+        )
+        fits = len(shape) == array.ndim and array.shape == expected and 0 not in expected
+        if not fits or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            wanted = ", ".join(f"{x} = {known[x]}" if x in known else str(x) for x in shape)
+            raise UserError(
+                f"{path}: {name} is {array.dtype} {array.shape}, expected finite numbers ({wanted}). "
+                f"{remedy}"
+            )
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:

@@ -22,10 +22,12 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     generators of the published checkpoints are evaluated with averaged vectors.
 
     Raises:
-        ValueError: if two names become one, or the content is no state dict.
+        ValueError: if two names become one, a number is not finite, or the content is no state dict.
     """
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise ValueError("expected names with tensors")
+    if not all(x.isfinite().all() for x in state.values()):
+        raise ValueError("numbers that are not finite")
     translated = {_translate(name): value for name, value in state.items()}
     if len(translated) != len(state):
         raise ValueError("several tensors have the same name")

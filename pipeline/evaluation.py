@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data import artifacts
+from data import artifacts, feature_statistics
 from data.definitions import default_dataset
 from data.pseudo_ground_truth import PseudoGroundTruth
 from models.generator import Generator
@@ -55,9 +55,9 @@ class Measure(NamedTuple):
     """
 
     title: str
-    key: artifacts.Features
+    key: feature_statistics.Features
     features: nn.Module
-    real: artifacts.FeatureStatistics
+    real: feature_statistics.FeatureStatistics
 
 
 def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
@@ -71,7 +71,7 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
     if config.filter_class is not None:
         dataset = default_dataset(config.filter_class)
     title, key, make_features = _choose_measure(config)
-    real = artifacts.load_statistics(dataset, key)
+    real = feature_statistics.load_statistics(dataset, key)
     features = make_features()
     _check_origin(dataset, key, real, fingerprint(features))
     return Measure(title, key, features.to(device), real)
@@ -79,7 +79,7 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
 
 def _choose_measure(
     config: GenerationConfig,
-) -> tuple[str, artifacts.Features, Callable[[], nn.Module]]:
+) -> tuple[str, feature_statistics.Features, Callable[[], nn.Module]]:
     """Returns title and key of the measure, and what makes its network."""
     if config.proxy_distance:
         return "proxy distance (not FID)", "proxy", ProxyFeatures
@@ -89,20 +89,26 @@ def _choose_measure(
 
 
 def _check_origin(
-    dataset: str, key: artifacts.Features, real: artifacts.FeatureStatistics, network: str
+    dataset: str,
+    key: feature_statistics.Features,
+    real: feature_statistics.FeatureStatistics,
+    network: str,
 ) -> None:
     """Refuses statistics of another network or of other images; published ones are of the predecessor's.
 
     Raises:
         UserError: says what differs.
     """
-    path, command = artifacts.statistics_path(dataset, key), artifacts.statistics_command(dataset)
+    path, command = (
+        feature_statistics.statistics_path(dataset, key),
+        feature_statistics.statistics_command(dataset),
+    )
     if real.network != network and (real.network or key != "fid"):
         raise cli.UserError(
             f"{path} was made with another network (fingerprint {real.network[:8] or 'unknown'}, "
             f"here {network[:8]}), so a distance to it means nothing. Make it again with: {command}"
         )
-    now = artifacts.images_fingerprint(dataset)
+    now = feature_statistics.images_fingerprint(dataset)
     if real.images and now is not None and real.images != now:
         raise cli.UserError(
             f"{path} was made from other images than the present detections of {dataset}. "

@@ -17,6 +17,7 @@ from rendering.mesh_template import MeshTemplate
 from rendering.obj import save_textured_mesh
 from utils import distributed, images
 from utils.progress import progress
+from utils.run_directory import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ GRID_SUPERSAMPLING = 4
 def export_sample(device: torch.device, config: GenerationConfig) -> None:
     """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png."""
     rasterizer.set_backend(config.rasterizer)
+    configure_logging()
     metadata = artifacts.load_metadata(config.dataset, config.mode)
     path = choose_checkpoint(config, device)
     config = sampling.with_architecture_of(path, config)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data import artifacts
+from data import artifacts, feature_statistics
 from data.images import object_image
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction_config import ReconstructionConfig
@@ -179,7 +179,7 @@ def _write_statistics(
     if sum(map(len, data.detections)) < 2:
         logger.warning("no statistics of the photographs: %s has only one", config.dataset)
         return
-    networks: dict[artifacts.Features, ProxyFeatures | InceptionFeatures] = {
+    networks: dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures] = {
         "proxy": ProxyFeatures()
     }
     if config.standard_fid is not None:
@@ -193,7 +193,7 @@ def _write_statistics(
     for key, network in networks.items():
         statistics = _statistics(data, config, network, device)
         if distributed.is_main():
-            artifacts.save_statistics(config.dataset, statistics, key)
+            feature_statistics.save_statistics(config.dataset, statistics, key)
     distributed.barrier()
 
 
@@ -203,7 +203,7 @@ def _statistics(
     config: ReconstructionConfig,
     network: ProxyFeatures | InceptionFeatures,
     device: torch.device,
-) -> artifacts.FeatureStatistics:
+) -> feature_statistics.FeatureStatistics:
     items = [item for detections in data.detections for item in detections.items]
     moments, sample = Moments(network.dimension, device), FeatureSample(len(items))
     network = network.to(device)
@@ -217,11 +217,11 @@ def _statistics(
         sample.update(features, numbers)
     moments.reduce()
     mean, covariance = moments.result()
-    return artifacts.FeatureStatistics(
+    return feature_statistics.FeatureStatistics(
         mean.numpy(),
         covariance.numpy(),
         moments.count,
         sample.result().numpy(),
         network=fingerprint(network),
-        images=artifacts.common_fingerprint([d.fingerprint for d in data.detections]),
+        images=feature_statistics.common_fingerprint([d.fingerprint for d in data.detections]),
     )

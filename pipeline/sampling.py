@@ -106,7 +106,9 @@ def load_generator(
         generator.load_state_dict(translate(state["generator_running_avg"]), assign=True)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise cli.UserError(f"{path} holds a generator of another architecture: {reason}") from None
+        raise cli.UserError(
+            f"{path} holds no generator, or one of another architecture: {reason}"
+        ) from None
     return generator.float().eval().requires_grad_(False)
 
 

@@ -1,5 +1,6 @@
 """Files that try to run code, to write files or to exhaust memory when they are opened."""
 
+import functools
 import io
 import pickle
 import pickletools
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from data.artifacts import PseudoItem
 
 MARK = "executed"  # the folder that a successful attack makes
 
@@ -179,6 +182,41 @@ def _overlapping_pth() -> bytes:
     return out.getvalue()
 
 
+def _generator(tensor: torch.Tensor) -> bytes:
+    return _saved({"generator": {"a": tensor}}, True)
+
+
+def _without_numbers() -> bytes:
+    """A file of the old format that reserves eight gigabytes and brings none of them."""
+    content = _saved({"generator": {"a": torch.ones(7)}})
+    ends = [end for end in range(len(content)) if content[end : end + 3] == b".\x80\x02"]
+    kept = content[: ends[3] + 1].replace(b"K\x07", b"J" + struct.pack("<i", 2 * 10**9))
+    return kept + pickle.dumps([], 2)
+
+
+def _npz_of(**arrays: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def _poses(**changes: torch.Tensor) -> bytes:
+    pose = {"R": torch.eye(4), "s": torch.ones(4, 1), "t": torch.zeros(4, 2), "w": torch.ones(4, 1)}
+    pose |= dict.fromkeys(("z0", "iou", "miou"), torch.ones(4, 1)) | {"indices": torch.arange(4)}
+    return _saved(pose | changes, True)
+
+
+def _metadata(**changes: Any) -> bytes:
+    arrays: dict[str, Any] = {"scale": np.ones((2, 1)), "translation": np.zeros((2, 3))}
+    arrays |= {"rotation": np.ones((2, 4)), "z0": np.ones((2, 1)), "category": np.zeros(2, int)}
+    return _npz_of(**arrays | {"path": ["a", "b"]} | changes)
+
+
+def _statistics(**changes: Any) -> bytes:
+    arrays = {"stats_m": np.zeros(3), "stats_s": np.eye(3), "num_images": 9, "resolution": 299}
+    return _npz_of(**arrays | changes)
+
+
 ARCHIVES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "npz of 4 GB": ("cache/cub/poses_metadata_singletpl.npz", _lying_npz),
     "npz without its member": (
@@ -209,6 +247,66 @@ ARCHIVES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "checkpoint of an array": (
         "checkpoints_gan/a/checkpoint_1.pth",
         lambda: _saved({"generator": np.ones(2)}, True),
+    ),
+}
+_CHECKPOINT = "checkpoints_gan/a/checkpoint_1.pth"
+_CUB = "cache/cub"
+ARCHIVES |= {
+    "80 GB of one number": (_CHECKPOINT, lambda: _generator(torch.zeros(1).expand(2 * 10**10))),
+    "8 GB without numbers": (_CHECKPOINT, _without_numbers),
+    "tensor elsewhere": (_CHECKPOINT, lambda: _generator(torch.empty(10**9, device="meta"))),
+    "sparse tensor": (_CHECKPOINT, lambda: _generator(torch.eye(3).to_sparse())),
+    "tensors without names": (_CHECKPOINT, lambda: _saved({"generator": {1: torch.ones(2)}}, True)),
+    "templates of one number": (
+        "cache/remeshed_templates/singletpl/bird_templates.pth",
+        lambda: _saved(torch.zeros(1).expand(10**7, 962, 3), True),
+    ),
+    **{
+        f"poses with {name}": (
+            f"{_CUB}/poses_estimated_singletpl.bin",
+            functools.partial(_poses, **{name: value}),
+        )
+        for name, value in {
+            "R": torch.full((4, 4), float("nan")),
+            "s": torch.ones(()),
+            "t": torch.zeros(4, 3),
+            "w": torch.ones(3, 1),
+            "indices": torch.arange(-1, 3),
+            "iou": torch.ones(4, 1).bool().to_sparse(),
+        }.items()
+    },
+    **{
+        f"metadata with {name}": (
+            f"{_CUB}/poses_metadata_singletpl.npz",
+            functools.partial(_metadata, **{name: value}),
+        )
+        for name, value in {
+            "scale": np.full((2, 1), np.inf),
+            "rotation": np.full((2, 4), "x"),
+            "category": np.array([0, 99]),
+            "path": np.array("a"),
+        }.items()
+    },
+    **{
+        f"statistics with {name}": (
+            f"{_CUB}/precomputed_fid_299x299.npz",
+            functools.partial(_statistics, **{name: value}),
+        )
+        for name, value in {
+            "stats_m": np.full(3, np.nan),
+            "stats_s": np.eye(3) * 1j,
+            "num_images": 0,
+            "resolution": "large",
+            "sample": np.zeros((2, 3, 4)),
+        }.items()
+    },
+    "item of text": (
+        f"{_CUB}/pseudogt_8x8_singletpl/0.npz",
+        lambda: _npz_of(**dict.fromkeys(PseudoItem._fields, "x")),
+    ),
+    "header of brackets": (
+        f"{_CUB}/detections.npy",
+        lambda: npy(b"N.").replace(b"'|O'", b"[[[[["),
     ),
 }
 

@@ -1,5 +1,6 @@
 """Unpacks downloaded archives: plain files into a new folder, or nothing at all."""
 
+import errno
 import os
 import shutil
 import tarfile
@@ -44,7 +45,10 @@ def extract(archive: Path, folder: Path) -> None:
         EOFError,
         ValueError,
         NotImplementedError,
+        OSError,
     ) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         reason = " ".join(str(error).split())
         raise UserError(
             f"{archive} was not unpacked: {reason}. Get it from its source again."

@@ -88,8 +88,10 @@ def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
     """
     _refuse_bomb(file)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is read or refused
-        return torch.load(file, map_location=device, weights_only=True)
+        warnings.simplefilter("ignore")  # what they are about is read or refused
+        content = torch.load(file, map_location=device, weights_only=True)
+    _refuse_inflated(content, file.seek(0, io.SEEK_END))
+    return content
 
 
 def _refuse_bomb(file: IO[bytes]) -> None:
@@ -102,6 +104,36 @@ def _refuse_bomb(file: IO[bytes]) -> None:
         if sum(info.file_size for info in members) > file.seek(0, io.SEEK_END):
             raise pickle.UnpicklingError("overlapping members")
     file.seek(0)
+
+
+def _refuse_inflated(content: Any, size: int) -> None:
+    """Refuses tensors that stand for more numbers than a file of this size can hold."""
+    storages: dict[int, int] = {}
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif isinstance(value, torch.Tensor | torch.TypedStorage):
+            storage = (
+                _dense_storage(value) if isinstance(value, torch.Tensor) else value._untyped_storage
+            )
+            storages[storage.data_ptr()] = storage.nbytes()
+    if sum(storages.values()) > size:
+        raise pickle.UnpicklingError("tensors without their numbers")
+
+
+def _dense_storage(tensor: torch.Tensor) -> torch.UntypedStorage:
+    """Returns the memory of a tensor; only dense ones, whose numbers are all there, have one."""
+    dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    if not dense or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise pickle.UnpicklingError("a tensor that is not all there")
+    return tensor.untyped_storage()
 
 
 def stored_options(

@@ -11,6 +11,12 @@ MODES = ("singletpl", "multitpl")
 RASTERIZERS = ("auto", "numba", "triton", "kaolin", "dense")
 
 
+_UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+
 class UserError(Exception):
     """A mistake of the user, told in one line: what, where, got versus expected, remedy."""
 
@@ -18,20 +24,27 @@ class UserError(Exception):
 def run(main: Callable[[], object]) -> None:
     """Calls `main` and ends the process with one line, not a traceback, for the expected failures.
 
-    Exit status: 1 after a `UserError` or on a full disk, 130 after Ctrl-C. Everything else is a
-    defect of ours and keeps its traceback.
+    Exit status: 1 after a `UserError`, on a full disk or a path that may not be used, 130 after
+    Ctrl-C. Everything else is a defect of ours and keeps its traceback.
     """
     try:
         main()
     except UserError as error:
-        _fail(f"error: {' '.join(str(error).splitlines())}", 1)
+        _fail(f"error: {one_line(str(error))}", 1)
     except KeyboardInterrupt:
         _fail("interrupted: run the same command again to continue", 130)
     except OSError as error:
+        if error.errno in _UNUSABLE and error.filename:
+            _fail(f"error: {one_line(str(error.filename))} cannot be used ({error.strerror}).", 1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def one_line(text: str) -> str:
+    """Returns text in one line that a terminal only prints; names in downloaded files may be commands."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.splitlines()))
 
 
 def _fail(line: str, status: int) -> None:
@@ -86,7 +99,7 @@ def mode_from_name(name: str, mode: str) -> str:
             return candidate
     raise UserError(
         f"--name {name}: the name contains neither singletpl nor multitpl, so the mode is unknown. "
-        "Add --mode singletpl or --mode multitpl."
+        f"Give the whole name, such as {name}_singletpl, or add --mode singletpl or multitpl."
     )
 
 

@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import re
+import tokenize
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from utils.cli import UserError
 from utils.files import require_file
 
 MAX_BYTES = 2**30  # of a member when unpacked; the largest published ones have some ten megabytes
+MAX_INSTRUCTIONS = 2 * 10**7  # of a pickle; 6000 detections with ten parts each have four million
 _OPCODES = set(
     re.findall(
         r"\w+",
@@ -91,7 +93,10 @@ def _load_npy(file: IO[bytes]) -> Any:
     version = npy_format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"expected version 1.0 of the .npy format, got {version}")
-    shape, _, dtype = npy_format.read_array_header_1_0(file)
+    try:
+        shape, _, dtype = npy_format.read_array_header_1_0(file)
+    except (SyntaxError, tokenize.TokenError):
+        raise ValueError("a damaged header of the .npy format") from None
     if not dtype.hasobject or len(shape) > 1:
         raise ValueError(f"expected a pickled object, got an array {shape} of {dtype}")
     values = loads(file.read())
@@ -115,7 +120,12 @@ def loads(content: bytes) -> Any:
 
 def _inspect(content: bytes) -> None:
     """Refuses a pickle by its instructions, none of which has run yet."""
-    for opcode, argument, position in pickletools.genops(content):
+    instructions = pickletools.genops(content)
+    for number, (opcode, argument, position) in enumerate(instructions):
+        if number >= MAX_INSTRUCTIONS:  # a megabyte that unpacks to a gigabyte of empty lists
+            raise pickle.UnpicklingError(
+                f"the pickle has more than {MAX_INSTRUCTIONS} instructions"
+            )
         if opcode.name not in _OPCODES:
             raise pickle.UnpicklingError(f"the pickle has the instruction {opcode.name}")
         if opcode.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from data import artifacts
+from data import artifacts, feature_statistics
 from data.artifacts import (
     EstimatedPoses,
-    FeatureStatistics,
     Hypotheses,
     PoseMetadata,
     PseudoItem,
     SemanticTemplate,
 )
+from data.feature_statistics import FeatureStatistics
 from rendering.camera import Pose
 from utils.cli import UserError
 
@@ -106,8 +106,8 @@ def test_templates_survive_a_round_trip_and_are_checked():
     assert torch.equal(artifacts.load_templates("bird", MODE), vertices)
     for spoiled, message in [
         (torch.rand(2, 962, 3), "singletpl expects 1 template, got 2"),
-        (torch.rand(1, 482, 3), r"expected a tensor of shape \(T, 962, 3\), got \(1, 482, 3\)"),
-        (torch.full((1, 962, 3), torch.nan), "not finite"),
+        (torch.rand(1, 482, 3), r"\(1, 482, 3\), expected finite numbers \(T, 962, 3\)"),
+        (torch.full((1, 962, 3), torch.nan), "expected finite numbers"),
     ]:
         artifacts.save_templates("bird", MODE, spoiled)
         with pytest.raises(UserError, match=message):
@@ -143,9 +143,9 @@ def test_statistics_store_the_lower_triangle(features):
     covariance = (half @ half.T).astype(np.float64)
     mean = half[:, 0].astype(np.float64)
     statistics = FeatureStatistics(mean, covariance, 12, half.T, "network", "images")
-    path = artifacts.save_statistics("toy", statistics, features)
+    path = feature_statistics.save_statistics("toy", statistics, features)
     assert str(path) == f"cache/toy/precomputed_{features}_299x299.npz"
-    loaded = artifacts.load_statistics("toy", features)
+    loaded = feature_statistics.load_statistics("toy", features)
     np.testing.assert_array_equal(
         loaded.covariance, np.tril(covariance) + np.tril(covariance, -1).T
     )
@@ -165,7 +165,7 @@ LOADERS = {
     "--generate_pseudogt --pseudogt_resolution 8": lambda: artifacts.load_pseudo_item(
         "toy", 8, MODE, 0
     ),
-    "--dataset toy --generate_pseudogt": lambda: artifacts.load_statistics("toy"),
+    "--dataset toy --generate_pseudogt": lambda: feature_statistics.load_statistics("toy"),
     "data.prepare --dataset toy --category": lambda: artifacts.category_of("toy"),
 }
 
@@ -187,7 +187,7 @@ def save_everything() -> list[Path]:
         artifacts.save_estimated_poses("toy", MODE, estimated(), "abc"),
         artifacts.save_metadata("toy", MODE, metadata()),
         artifacts.save_pseudo_item("toy", 8, MODE, 0, pseudo_item()),
-        artifacts.save_statistics("toy", statistics),
+        feature_statistics.save_statistics("toy", statistics),
     ]
 
 

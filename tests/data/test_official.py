@@ -242,6 +242,37 @@ def test_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not Path("datasets/cub/images").exists()
 
 
+@pytest.mark.parametrize(
+    ("record", "camera", "message"),
+    [
+        ({"mask": np.ones((3, 3, 3))}, {}, "mask is float64"),
+        ({"parts": np.ones(3)}, {}, "the keypoints"),
+        ({}, {"rot": np.full((3, 3), np.nan)}, "rot is float64"),
+        ({}, {"rot": np.diag([1, 1, -1.0])}, "no rotation"),
+        ({}, {"rot": 2 * np.eye(3)}, "no rotation"),
+        ({}, {"scale": -1.0}, "a scale below 0"),
+        ({}, {"trans": np.ones(3)}, "trans is float64"),
+        ({}, {"trans": "x"}, "trans is <U1"),
+    ],
+)
+def test_annotations_that_are_no_masks_and_cameras_are_refused(
+    tmp_path: Path, record: dict, camera: dict, message: str
+) -> None:
+    names = write_cub(tmp_path / "datasets/cub")[:1]
+    records = [{"rel_path": names[0], "mask": object_mask(), "parts": np.ones((3, 15))} | record]
+    cameras = [{"rot": np.eye(3), "scale": 1.0, "trans": np.ones(2)} | camera]
+    for name, key, rows in [
+        ("data/train_cub_cleaned.mat", "images", records),
+        ("sfm/anno_train.mat", "sfm_anno", cameras),
+    ]:
+        path = tmp_path / "datasets/cub" / name
+        path.parent.mkdir()
+        savemat(path, {key: structures(rows)})
+    with pytest.raises(UserError, match=message):
+        prepare.main(["--dataset", "cub"])
+    assert not (tmp_path / "datasets/cub/images").exists()
+
+
 def test_cameras_of_cmr_are_the_published_rotations(shared: Path) -> None:
     path = shared / "data/upstream/cub_sfm_anno_train.mat"
     cameras = read_structures(path, "sfm_anno", ("rot",), "")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import artifacts, released
+from data import artifacts, feature_statistics, released
 from data.detections import decode_mask, load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from tests import hostile, published
@@ -34,7 +34,7 @@ def test_published_caches_load_as_they_are(archive: Path) -> None:
     artifacts.load_hypotheses("cub", "singletpl", detections.fingerprint)
     sample = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl", segmentation=True)[2]
     assert sample.texture.shape == (3, published.RESOLUTION, published.RESOLUTION)
-    assert artifacts.load_statistics("cub").num_images == 2
+    assert feature_statistics.load_statistics("cub").num_images == 2
 
 
 def test_conversion_changes_the_form_and_not_the_content(archive: Path) -> None:
@@ -99,12 +99,27 @@ def test_metadata_without_category_and_perspective_is_accepted(
 def test_the_list_says_what_each_file_is(archive: Path, capsys) -> None:
     published.write_checkpoint(archive, "pretrained_cub_singletpl")
     (archive / "cache/notes.txt").write_text("?")
+    templates = archive / "cache/remeshed_templates/singletpl/bird_templates.obj"
+    templates.parent.mkdir(parents=True)
+    templates.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     released.main([".", "--check"])
     out = capsys.readouterr().out
     assert "pickled    cache/cub/detections.npy: 4 objects of category bird" in out
     assert "unknown    cache/notes.txt" in out
+    assert "bird_templates.obj: remeshed templates to look at, 1 triangles" in out
     assert "plain      checkpoints_gan/pretrained_cub_singletpl/checkpoint_latest.pth" in out
     assert "feature statistics of 2 images" in out
+
+
+def test_text_in_files_cannot_write_lines_of_the_list(tmp_path: Path, capsys) -> None:
+    """Neither a second line nor a command to the terminal."""
+    state = {"generator": {"a": torch.ones(1)}, "epoch": "1\x1b[2J\nplain      elsewhere"}
+    torch.save(state, tmp_path / "checkpoint_1.pth")
+    (tmp_path / "notes\nplain").touch()
+    released.main([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 3
+    assert "\x1b" not in out
 
 
 SPOILED = {
@@ -113,13 +128,16 @@ SPOILED = {
     "/etc/passwd leads out": lambda row: row.update(image_path="/etc/passwd"),
     "UnicodeDecodeError": lambda row: row["mask"].update(counts=b"0\xff"),
     "damaged run lengths": lambda row: row["mask"].update(counts=b"aaaaaaaaaaaaaaaaa"),
-    "a mask of [100000, 100000]": lambda row: (
+    "an image of 100000 x 100000": lambda row: (
         row.update(image_height=100_000, image_width=100_000),
         row["mask"].update(size=[100_000, 100_000]),
     ),
     "a mask of [8, 8] in an image of": lambda row: row["mask"].update(size=[8, 8]),
     "unknown part hat": lambda row: row["parts"][0].update({"class": "hat"}),
     "KeyError": lambda row: row.pop("bbox"),
+    "a box (nan, 0.0, 1.0, 1.0)": lambda row: row.update(bbox=np.array([[np.nan, 0, 1, 1]])),
+    "a box (9.0, 0.0, 5.0, 1.0)": lambda row: row.update(bbox=np.array([[9.0, 0, 5, 1]])),
+    "a box (0.0, 0.0, 1000000000.0, 1.0)": lambda row: row.update(bbox=np.array([[0, 0, 1e9, 1]])),
 }
 
 

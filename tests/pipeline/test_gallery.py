@@ -157,3 +157,40 @@ def test_the_page_draws_and_turns_in_a_browser(tmp_path: Path) -> None:
         red.append((pixels[..., 0] - pixels[..., 1] > 150).sum())
     assert red[0] > 200  # the marked side is seen first
     assert red[1] < red[0] / 2
+    seen, expected = outline(shots[0]), seen_from(tmp_path / "mesh.glb", azimuth=60, polar=75)
+    np.testing.assert_allclose(seen, expected, atol=0.02)
+
+
+def outline(shot: Path) -> tuple[float, float, float]:
+    """Returns height per width of the object in a screenshot, and where in it the red patch is."""
+    pixels = np.asarray(Image.open(shot).convert("RGB"), int)
+    card = np.argwhere(pixels.min(-1) == 255)
+    (top, left), (bottom, right) = card.min(0), card.max(0)
+    inside = pixels[top : bottom - 30, left:right]  # without the name below it
+    grey = (abs(inside - 127) < 4).all(-1)
+    red = inside[..., 0] - inside[..., 1] > 150
+    blue = inside[..., 2] - inside[..., 1] > 150
+    return relative(np.argwhere(grey | red | blue)[:, ::-1], np.argwhere(red)[:, ::-1].mean(0))
+
+
+def relative(points: np.ndarray, marker: np.ndarray) -> tuple[float, float, float]:
+    """Returns height per width of points (x, y), and the marker's place in their box."""
+    low, size = points.min(0), np.ptp(points, axis=0)
+    x, y = (marker - low) / size
+    return float(size[1] / size[0]), float(x), float(y)
+
+
+def seen_from(mesh_path: Path, azimuth: float, polar: float) -> tuple[float, float, float]:
+    """The same of a mesh, seen by a pinhole camera that turns about the y axis; 0 looks along -z."""
+    mesh = trimesh.load(mesh_path, force="mesh", process=False)
+    assert isinstance(mesh, trimesh.Trimesh)
+    theta, phi = np.radians([azimuth, polar])
+    back = np.array([np.sin(phi) * np.sin(theta), np.cos(phi), np.sin(phi) * np.cos(theta)])
+    right = np.array([np.cos(theta), 0, -np.sin(theta)])
+    axes = np.stack([right, np.cross(right, back), back], axis=1)  # right, down, towards the camera
+    points = (mesh.vertices - mesh.bounds.mean(0)) @ axes
+    distance = np.linalg.norm(points, axis=1).max() / np.sin(np.radians(15))  # 30 degrees wide
+    image = points[:, :2] / (distance - points[:, 2:])
+    uvs = mesh.visual.uv  # type: ignore[union-attr]
+    marked = (abs(uvs - [0.5, 0.25]) < 1 / 16).all(1)
+    return relative(image, image[marked].mean(0))

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 import run_generation
-from data import artifacts
+from data import artifacts, feature_statistics
 from pipeline import evaluation, generation, sampling
 from pipeline.generation_config import make_config
 from utils import checkpoint
@@ -67,7 +67,7 @@ def save_statistics(seed: int = 0) -> None:
     )
     values = features.double().numpy()
     # As many samples as there were images are generated
-    statistics = artifacts.FeatureStatistics(
+    statistics = feature_statistics.FeatureStatistics(
         values.mean(0),
         np.cov(values.T),
         4,
@@ -75,7 +75,7 @@ def save_statistics(seed: int = 0) -> None:
         network=fingerprint(evaluation.ProxyFeatures()),
         images="those",
     )
-    artifacts.save_statistics("toy", statistics, "proxy")
+    feature_statistics.save_statistics("toy", statistics, "proxy")
 
 
 def assert_equal(first: object, second: object) -> None:
@@ -231,14 +231,17 @@ def test_evaluation_does_not_depend_on_the_batch_size(toy: Path) -> None:
 def test_statistics_of_another_origin_are_an_error_and_no_number(toy: Path) -> None:
     run("--iters", "1")
     save_statistics()
-    statistics = artifacts.load_statistics("toy", "proxy")
+    statistics = feature_statistics.load_statistics("toy", "proxy")
     for other in ("", "0123"):
-        artifacts.save_statistics("toy", statistics._replace(network=other), "proxy")
+        feature_statistics.save_statistics("toy", statistics._replace(network=other), "proxy")
         with pytest.raises(UserError, match=r"another network.*--generate_pseudogt"):
             run("--evaluate", "--proxy_distance")
-    artifacts.save_statistics("toy", statistics, "proxy")
+    feature_statistics.save_statistics("toy", statistics, "proxy")
     (toy / "cache/toy/collection.json").write_text('{"fingerprint": "others"}')
     with pytest.raises(UserError, match=r"other images.*--generate_pseudogt"):
+        run("--evaluate", "--proxy_distance")
+    (toy / "cache/toy/collection.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no fingerprint\. Prepare toy again"):
         run("--evaluate", "--proxy_distance")
     (toy / "cache/toy/collection.json").write_text('{"fingerprint": "those"}')
     run("--evaluate", "--proxy_distance")

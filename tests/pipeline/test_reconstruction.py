@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import run_reconstruction
-from data import artifacts
+from data import artifacts, feature_statistics
 from data.collection import shapes_path
 from data.detections import Detection, Detections, Part, encode_mask, mask_box, save_detections
 from pipeline.reconstruction_config import make_config, make_schedule
@@ -198,7 +198,7 @@ def test_export_writes_everything_the_gan_reads() -> None:
     color = np.asarray(Image.open("datasets/toy/images/3.png"))[0, 0] / 127.5 - 1
     np.testing.assert_allclose(item.texture[:, seen].mean(1), color, atol=0.02)
     assert not item.texture[:, item.texture_alpha[0] == 0].any()
-    assert artifacts.load_statistics("toy", "proxy").num_images == COUNT
+    assert feature_statistics.load_statistics("toy", "proxy").num_images == COUNT
 
 
 @pytest.mark.usefixtures("toy")

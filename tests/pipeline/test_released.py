@@ -11,7 +11,7 @@ import trimesh
 
 import run_generation
 import run_reconstruction
-from data import artifacts, released
+from data import feature_statistics, released
 from data.detections import load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from pipeline import sampling
@@ -114,6 +114,16 @@ def test_absurd_options_in_a_checkpoint_are_refused(archive: Path, args, message
         run_generation.main([*COMMAND, "--batch_size", "1", "--export_sample"])
 
 
+def test_a_generator_that_diverged_is_refused(archive: Path) -> None:
+    path = archive / f"checkpoints_gan/{NAME}/checkpoint_latest.pth"
+    state = torch.load(path, weights_only=True)
+    state["generator_running_avg"] |= {"conv_mesh.weight": torch.full((3, 64, 5, 5), torch.nan)}
+    torch.save(state, path)
+    with pytest.raises(UserError, match="not finite"):
+        run_generation.main([*COMMAND, "--batch_size", "1", "--export_sample"])
+    assert not (archive / "output").exists()
+
+
 @pytest.fixture
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the predecessor's command for pseudo-ground-truth needs."""
@@ -142,7 +152,7 @@ def test_pseudo_ground_truth_is_made_of_published_poses(photographs: Path, conve
     dataset = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl")
     assert len(dataset) == published.COUNT
     assert dataset[3].alpha.max() == 1
-    statistics = artifacts.load_statistics("cub", "proxy")
+    statistics = feature_statistics.load_statistics("cub", "proxy")
     assert statistics.images == load_detections("cub").fingerprint
 
 
@@ -156,6 +166,15 @@ def test_pseudo_ground_truth_is_made_of_published_poses(photographs: Path, conve
 def test_absurd_estimators_are_refused(photographs: Path, args: dict, message: str) -> None:
     published.write_reconstruction(photographs, NAME, **args)
     with pytest.raises(UserError, match=message):
+        generate_pseudogt()
+
+
+def test_poses_beyond_the_detections_are_refused(photographs: Path) -> None:
+    published.write_reconstruction(photographs, NAME)
+    path = photographs / "cache/cub/poses_estimated_singletpl.bin"
+    poses = torch.load(path, weights_only=True)
+    torch.save(poses | {"indices": torch.tensor([0, 1, 2, 50])}, path)
+    with pytest.raises(UserError, match="cub has 4 objects, but poses refer to row 50"):
         generate_pseudogt()
 
 

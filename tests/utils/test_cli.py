@@ -25,8 +25,13 @@ def end_of(statement: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("statement", "status", "line"),
     [
-        ("raise cli.UserError('a\\nb')", 1, "error: a b"),
+        ("raise cli.UserError('a\\nb\\x1b[2J')", 1, "error: a b?[2J"),
         ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to continue"),
+        (
+            f"raise OSError({errno.ENOTDIR}, 'Not a directory', 'output/x')",
+            1,
+            "error: output/x cannot be used (Not a directory).",
+        ),
         (
             f"raise OSError({errno.ENOSPC}, 'No space left on device', 'x.npz')",
             1,
@@ -133,5 +138,5 @@ def test_common_options_have_their_defaults():
 def test_mode_is_read_from_the_name_of_the_run():
     assert cli.mode_from_name("new_cub_multitpl", "autodetect") == "multitpl"
     assert cli.mode_from_name("new_cub_multitpl", "singletpl") == "singletpl"
-    with pytest.raises(cli.UserError, match="Add --mode singletpl or --mode multitpl"):
+    with pytest.raises(cli.UserError, match="such as new_cub_singletpl, or add --mode"):
         cli.mode_from_name("new_cub", "autodetect")

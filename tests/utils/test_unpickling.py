@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import hostile
-from utils import checkpoint
+from utils import checkpoint, unpickling
 from utils.cli import UserError
 from utils.unpickling import MAX_BYTES, is_pickled, load_pickled, loads
 
@@ -42,6 +42,15 @@ def test_a_file_of_the_predecessors_predecessor_equals_its_plain_copy(shared: Pa
     assert read.keys() == set(plain.files)
     for name in plain.files:
         assert np.array_equal(np.asarray(read[name]), plain[name])
+
+
+def test_a_gigabyte_of_empty_lists_is_refused_while_it_is_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unpickling, "MAX_INSTRUCTIONS", 10)
+    assert loads(b"\x80\x02(" + b"]" * 5 + b"t.") == ([],) * 5
+    with pytest.raises(pickle.UnpicklingError, match="more than 10 instructions"):
+        loads(b"\x80\x02(" + b"]" * 10 + b"t.")
 
 
 @pytest.fixture
