@@ -26,14 +26,16 @@ class Targets(NamedTuple):
     Attributes:
         masks: (N, h, w) in [0, 1].
         parts: (N, K + 1, h, w) probabilities, channel 0 = object without part, 0 outside.
+        trust: in [0, 1], weight of the parts' overlap; the rest is that of the masks.
     """
 
     masks: Tensor
     parts: Tensor
+    trust: float = 1.0
 
     def select(self, index: Tensor | slice) -> "Targets":
         """Returns the targets at an index of the images."""
-        return Targets(self.masks[index], self.parts[index])
+        return Targets(self.masks[index], self.parts[index], self.trust)
 
     def resized(self, size: int) -> "Targets":
         """Returns smaller targets, averaged over the pixels."""
@@ -41,7 +43,7 @@ class Targets(NamedTuple):
             return self
         together = torch.cat([self.masks[:, None], self.parts], dim=1)
         small = functional.interpolate(together, (size, size), mode="bilinear", antialias=True)
-        return Targets(small[:, 0], small[:, 1:])
+        return Targets(small[:, 0], small[:, 1:], self.trust)
 
 
 class SemanticModel(NamedTuple):
@@ -138,7 +140,9 @@ def compare(
     assert raster.attributes is not None
     iou = mask_overlap(raster.coverage[:, 0], targets.masks)
     shows_parts = targets.parts[:, 1:].sum(dim=(1, 2, 3)) > LEAST_MASS
-    return iou, torch.where(shows_parts, part_overlap(raster.attributes, targets.parts), iou)
+    overlap = part_overlap(raster.attributes, targets.parts)
+    overlap = targets.trust * overlap + (1 - targets.trust) * iou
+    return iou, torch.where(shows_parts, overlap, iou)
 
 
 def refine(

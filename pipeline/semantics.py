@@ -9,7 +9,7 @@ the prior of the category add to the score. Where there are no part maps, they d
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,10 @@ from data.artifacts import EstimatedPoses, SemanticTemplate
 from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
 from data.images import ObjectImages, part_vocabulary
+from data.learned_parts import LearnedParts
 from data.storage import save_arrays
-from pipeline import appearance, pose_pictures, pose_report
+from models.backbones import load_backbone
+from pipeline import appearance, part_discovery, pose_pictures, pose_report
 from pipeline.appearance import Textures
 from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh
 from pipeline.pose_fitting import unpack
@@ -66,6 +68,9 @@ class SemanticsConfig:
     semantic_rounds: int
     refine_steps: int
     parts_source: str
+    num_parts: int
+    parts_iters: int
+    parts_features: str | None
     keep_share: float
     v_agr_threshold: float | None
     export_semantic_template: bool
@@ -95,6 +100,13 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     rows = side_views(candidates)
     model = SemanticModel(templates, templates.new_ones(*templates.shape[:2], 1), mesh.faces)
     colors = None
+    if config.parts_source == "learned":
+        # Colors alone find out whose poses can be trusted
+        candidates, textures = improve(candidates, model, photographs, prior, None, steps=0)
+        candidates = weigh(candidates, textures)
+        colors = appearance.expected_colors(textures, candidates.score())
+        rows = accept(candidates, part_discovery.TEACHING_SHARE, threshold=None)
+        photographs.learn(candidates, rows, model)
     for number in range(config.semantic_rounds):
         if photographs.part_names:
             sums = collect_parts(candidates, rows, model, photographs)
@@ -102,7 +114,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
         steps = config.refine_steps if photographs.part_names or number > 0 else 0
         candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
         candidates = weigh(candidates, textures)
-        if not photographs.part_names:
+        if colors is not None or not photographs.part_names:
             colors = appearance.expected_colors(textures, candidates.score())
         rows = accept(candidates, config.keep_share, config.v_agr_threshold)
         overlap = candidates.best().miou.mean()
@@ -340,7 +352,7 @@ class Photographs:
     """Masks and part maps of a dataset, read again in every round.
 
     Attributes:
-        part_names: the K frequent parts.
+        part_names: the K parts: the frequent ones, or the learned ones once there are any.
     """
 
     def __init__(
@@ -349,6 +361,9 @@ class Photographs:
         """Reads nothing yet."""
         self.part_names = part_vocabulary(detections) if config.parts_source == "maps" else []
         self._config, self._detections, self._device = config, detections, device
+        self._learned: LearnedParts | None = None
+        # Read before anything is computed, so that a mistake shows at once
+        self._backbone = load_backbone(config.parts_features) if config.parts_features else None
         if not self.part_names:
             logger.info("no part maps: poses are chosen by colors and the prior of the category")
         elif bare := self._count_without_parts():
@@ -360,6 +375,19 @@ class Photographs:
             names.isdisjoint(part.name for part in item.parts) for item in self._detections.items
         )
 
+    def learn(self, candidates: Candidates, rows: Tensor, model: SemanticModel) -> None:
+        """Takes parts that are learned from the rows of these candidates in the place of given ones."""
+        options = (
+            getattr(self._config, field.name) for field in fields(part_discovery.PartsConfig)
+        )
+        best = candidates.best().select(rows)
+        teaching = part_discovery.Teaching(rows, best.parameters, best.choice)
+        config = part_discovery.PartsConfig(*options)
+        self._learned = part_discovery.learn_parts(
+            config, self._detections, teaching, model, self._backbone, self._device
+        )
+        self.part_names = self._learned.names
+
     def batches(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         """Yields positions in `rows` (n,), and images (n, 4, h, w) and targets there."""
         config = self._config
@@ -367,12 +395,17 @@ class Photographs:
             self._detections,
             config.image_resolution,
             rows=rows,
-            parts="scores" if self.part_names else "none",
+            parts="scores" if self.part_names and self._learned is None else "none",
             part_names=self.part_names,
             cache=False,
         )
         size = images_per_batch(config.batch_size, IMAGES_PER_BATCH)
         for item in load_batches(dataset, size, config.num_workers):
             image = item.image.to(self._device)
-            parts = item.parts[:, 1:].to(self._device) if self.part_names else image[:, 3:]
-            yield item.index, image, Targets(image[:, 3], parts)
+            parts, trust = image[:, 3:], 1.0
+            if self._learned is not None:
+                at = torch.tensor(rows)[item.index]
+                parts, trust = self._learned.targets(at, image[:, 3]), part_discovery.TRUST
+            elif self.part_names:
+                parts = item.parts[:, 1:].to(self._device)
+            yield item.index, image, Targets(image[:, 3], parts, trust)
