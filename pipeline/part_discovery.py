@@ -29,8 +29,8 @@ from models import part_discovery as losses
 from models.backbones import RESOLUTION, Backbone
 from models.part_discovery import PartNetwork
 from models.warping import jitter_colors, random_warp
+from pipeline.pose_fitting import unpack
 from pipeline.semantic_model import SemanticModel
-from pipeline.silhouette import unpack
 from rendering.camera import project
 from rendering.rasterizer import rasterize
 from utils import checkpoint, distributed

@@ -8,8 +8,6 @@ the prior of the category add to the score. Where there are no part maps, they d
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +19,11 @@ from data import artifacts
 from data.artifacts import EstimatedPoses, SemanticTemplate
 from data.definitions import VIEW_PRIORS, ViewPrior
 from data.detections import Detections, load_detections
-from data.images import ObjectImages, part_vocabulary
-from data.learned_parts import LearnedParts
 from data.storage import save_arrays
-from models.backbones import load_backbone
 from pipeline import appearance, part_discovery, pose_pictures, pose_report
 from pipeline.appearance import Textures
 from pipeline.candidates import Candidates, accept, side_views, to_candidates, weigh
+from pipeline.photographs import Photographs
 from pipeline.pose_fitting import unpack
 from pipeline.semantic_model import (
     SemanticModel,
@@ -37,7 +33,8 @@ from pipeline.semantic_model import (
     refine,
     splat_parts,
 )
-from pipeline.silhouette import images_per_batch, load_batches, prepare
+from pipeline.semantics_config import SemanticsConfig as SemanticsConfig
+from pipeline.silhouette import prepare
 from pipeline.view_prior import log_prior
 from rendering.camera import project
 from rendering.mesh_template import MeshTemplate
@@ -49,35 +46,8 @@ from utils.threads import one_torch_thread
 LARGEST_SUPPORT = 100  # images that the semantic template of a mesh template is made of
 REFINED = 4  # hypotheses of an image that are refined
 PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
-IMAGES_PER_BATCH = 4  # per device: part maps are large
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SemanticsConfig:
-    """Options of pose_optimization_step2.py, described there."""
-
-    dataset: str
-    mode: str
-    mesh_path: str
-    batch_size: int
-    image_resolution: int
-    symmetric: bool
-    num_workers: int
-    semantic_rounds: int
-    refine_steps: int
-    parts_source: str
-    num_parts: int
-    parts_iters: int
-    parts_features: str | None
-    keep_share: float
-    v_agr_threshold: float | None
-    export_semantic_template: bool
-    visualize: bool
-    gpu_ids: tuple[int | str, ...] | None
-    seed: int
-    rasterizer: str
 
 
 @one_torch_thread()
@@ -126,7 +96,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
 
 
 def collect_parts(
-    candidates: Candidates, rows: Tensor, model: SemanticModel, photographs: "Photographs"
+    candidates: Candidates, rows: Tensor, model: SemanticModel, photographs: Photographs
 ) -> Tensor:
     """Sums the part maps of the given images on the vertices of the templates they chose.
 
@@ -156,7 +126,7 @@ def collect_parts(
 def improve(
     candidates: Candidates,
     model: SemanticModel,
-    photographs: "Photographs",
+    photographs: Photographs,
     prior: ViewPrior,
     colors: Tensor | None,
     steps: int,
@@ -330,7 +300,7 @@ def export_semantic_template(
 
 def visualize(
     config: SemanticsConfig,
-    photographs: "Photographs",
+    photographs: Photographs,
     model: SemanticModel,
     candidates: Candidates,
 ) -> None:
@@ -346,66 +316,3 @@ def visualize(
     )
     name = f"{config.dataset}_poses_{config.mode}"
     pose_pictures.save_pictures(name, fits, model, unpack(best.parameters).rotation)
-
-
-class Photographs:
-    """Masks and part maps of a dataset, read again in every round.
-
-    Attributes:
-        part_names: the K parts: the frequent ones, or the learned ones once there are any.
-    """
-
-    def __init__(
-        self, config: SemanticsConfig, detections: Detections, device: torch.device
-    ) -> None:
-        """Reads nothing yet."""
-        self.part_names = part_vocabulary(detections) if config.parts_source == "maps" else []
-        self._config, self._detections, self._device = config, detections, device
-        self._learned: LearnedParts | None = None
-        # Read before anything is computed, so that a mistake shows at once
-        self._backbone = load_backbone(config.parts_features) if config.parts_features else None
-        if not self.part_names:
-            logger.info("no part maps: poses are chosen by colors and the prior of the category")
-        elif bare := self._count_without_parts():
-            logger.info("%d images show no part: the mask takes the place of their parts", bare)
-
-    def _count_without_parts(self) -> int:
-        names = set(self.part_names)
-        return sum(
-            names.isdisjoint(part.name for part in item.parts) for item in self._detections.items
-        )
-
-    def learn(self, candidates: Candidates, rows: Tensor, model: SemanticModel) -> None:
-        """Takes parts that are learned from the rows of these candidates in the place of given ones."""
-        options = (
-            getattr(self._config, field.name) for field in fields(part_discovery.PartsConfig)
-        )
-        best = candidates.best().select(rows)
-        teaching = part_discovery.Teaching(rows, best.parameters, best.choice)
-        config = part_discovery.PartsConfig(*options)
-        self._learned = part_discovery.learn_parts(
-            config, self._detections, teaching, model, self._backbone, self._device
-        )
-        self.part_names = self._learned.names
-
-    def batches(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Targets]]:
-        """Yields positions in `rows` (n,), and images (n, 4, h, w) and targets there."""
-        config = self._config
-        dataset = ObjectImages(
-            self._detections,
-            config.image_resolution,
-            rows=rows,
-            parts="scores" if self.part_names and self._learned is None else "none",
-            part_names=self.part_names,
-            cache=False,
-        )
-        size = images_per_batch(config.batch_size, IMAGES_PER_BATCH)
-        for item in load_batches(dataset, size, config.num_workers):
-            image = item.image.to(self._device)
-            parts, trust = image[:, 3:], 1.0
-            if self._learned is not None:
-                at = torch.tensor(rows)[item.index]
-                parts, trust = self._learned.targets(at, image[:, 3]), part_discovery.TRUST
-            elif self.part_names:
-                parts = item.parts[:, 1:].to(self._device)
-            yield item.index, image, Targets(image[:, 3], parts, trust)

@@ -25,8 +25,8 @@ from pipeline.part_discovery import (
     surface_features,
     train,
 )
+from pipeline.pose_fitting import pack
 from pipeline.semantic_model import SemanticModel
-from pipeline.silhouette import pack
 from rendering.camera import Pose
 from rendering.mesh_template import MeshTemplate
 from tests.pipeline import pose_world
