@@ -19,14 +19,10 @@ LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned r
 LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
 DISCARDED_SHARE = 0.1
 AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
-MASK_NOISE = (
-    0.005,
-    0.15,
-)  # of an overlap of masks: at least, and as a share of what the best lacks
-PARTS_NOISE = (
-    0.05,
-    0.1,
-)  # of an overlap of parts: as shares of a good one, and of what the best lacks
+# Standard deviations of overlaps: of masks at least, and as a share of what the best overlap lacks;
+# of parts in units of a good overlap, and as a share of what the best lacks to it
+MASK_NOISE = (0.01, 0.3)
+PARTS_NOISE = (0.05, 0.1)
 GOOD_QUANTILE = 0.75  # of the best overlaps of all images: a good one
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
 SAME_POSE = 30.0  # degrees
