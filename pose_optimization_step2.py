@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mode", choices=MODES, required=True, help="one template or all templates of the category")
 
     group = parser.add_argument_group("choice of poses")
-    group.add_argument("--semantic_rounds", type=cli.positive_int, default=3, metavar="N", help="times that the semantic template is made and poses are chosen (default: %(default)s)")
+    group.add_argument("--semantic_rounds", type=cli.positive_int, default=2, metavar="N", help="times that the semantic template is made and poses are chosen (default: %(default)s)")
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that move the best hypotheses in each round (default: %(default)s)")
     group.add_argument("--parts_source", choices=("maps", "appearance", "learned"), default="maps", help="maps: part maps, where there are any, and colors; appearance: colors only; learned: parts found in the collection, and colors (default: %(default)s)")
     group.add_argument("--keep_share", type=cli.fraction, default=0.9, metavar="SHARE", help="share of the images that is kept, the most confident ones (default: %(default)s)")

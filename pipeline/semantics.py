@@ -70,21 +70,22 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     rows = side_views(candidates)
     model = SemanticModel(templates, templates.new_ones(*templates.shape[:2], 1), mesh.faces)
     colors = None
-    if config.parts_source == "learned":
+    if not photographs.part_names:
         # Colors alone find out whose poses can be trusted
         candidates, textures = improve(candidates, model, photographs, prior, None, steps=0)
         candidates = weigh(candidates, textures)
         colors = appearance.expected_colors(textures, candidates.score())
-        rows = accept(candidates, part_discovery.TEACHING_SHARE, threshold=None)
-        photographs.learn(candidates, rows, model)
+        if config.parts_source == "learned":
+            rows = accept(candidates, part_discovery.TEACHING_SHARE, threshold=None)
+            photographs.learn(candidates, rows, model)
     for number in range(config.semantic_rounds):
         if photographs.part_names:
             sums = collect_parts(candidates, rows, model, photographs)
             model = model._replace(probabilities=normalize_parts(sums, mesh, config.symmetric))
-        steps = config.refine_steps if photographs.part_names or number > 0 else 0
+        steps = config.refine_steps
         candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
         candidates = weigh(candidates, textures)
-        if colors is not None or not photographs.part_names:
+        if colors is not None:
             colors = appearance.expected_colors(textures, candidates.score())
         rows = accept(candidates, config.keep_share, config.v_agr_threshold)
         overlap = candidates.best().miou.mean()
