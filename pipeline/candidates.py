@@ -120,11 +120,14 @@ def parts_noise(miou: Tensor, shown: Tensor) -> Tensor:
     return (least * good + share * (good - best).clamp(min=0)).expand_as(miou)
 
 
-def weigh(candidates: Candidates, textures: Textures) -> Candidates:
-    """Compares parts and colors of all images with each other; every process does all of it."""
+def weigh(candidates: Candidates, textures: Textures, given_parts: bool) -> Candidates:
+    """Compares parts and colors of all images with each other; every process does all of it.
+
+    Where parts were not given but learned, masks make up most of their overlaps, and of the noise.
+    """
     shown = (candidates.miou != candidates.iou).any(dim=1)
     noise = mask_noise(candidates.iou)
-    if shown.any():
+    if given_parts and shown.any():
         noise = torch.where(shown[:, None], parts_noise(candidates.miou, shown), noise)
     plain = candidates._replace(noise=noise, colors=torch.zeros_like(candidates.colors))
     return plain._replace(colors=appearance.likelihood(textures, plain.score()))

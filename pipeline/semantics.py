@@ -73,7 +73,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     if not photographs.part_names:
         # Colors alone find out whose poses can be trusted
         candidates, textures = improve(candidates, model, photographs, prior, None, steps=0)
-        candidates = weigh(candidates, textures)
+        candidates = weigh(candidates, textures, config.parts_source == "maps")
         colors = appearance.expected_colors(textures, candidates.score())
         if config.parts_source == "learned":
             rows = accept(candidates, part_discovery.TEACHING_SHARE, threshold=None)
@@ -84,7 +84,7 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
             model = model._replace(probabilities=normalize_parts(sums, mesh, config.symmetric))
         steps = config.refine_steps
         candidates, textures = improve(candidates, model, photographs, prior, colors, steps)
-        candidates = weigh(candidates, textures)
+        candidates = weigh(candidates, textures, config.parts_source == "maps")
         if colors is not None:
             colors = appearance.expected_colors(textures, candidates.score())
         rows = accept(candidates, config.keep_share, config.v_agr_threshold)

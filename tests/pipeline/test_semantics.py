@@ -12,7 +12,7 @@ from data.artifacts import Hypotheses
 from data.definitions import VIEW_PRIORS
 from data.detections import load_detections
 from pipeline.appearance import Textures
-from pipeline.candidates import Candidates, accept, mask_noise, parts_noise, weigh
+from pipeline.candidates import Candidates, accept, parts_noise, weigh
 from pipeline.pose_fitting import pack, unpack
 from pipeline.semantic_model import (
     SemanticModel,
@@ -80,7 +80,7 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
 
 def candidates_of(parameters: torch.Tensor, miou: torch.Tensor) -> Candidates:
     zero = torch.zeros_like(miou)
-    noise = mask_noise(miou)
+    noise = torch.full_like(miou, 0.05)
     return Candidates(parameters, zero.long(), miou, miou, noise, prior=zero, colors=zero)
 
 
@@ -257,6 +257,6 @@ def test_an_image_without_parts_is_as_uncertain_as_its_outline() -> None:
     parameters[..., 0] = 1
     candidates = candidates_of(parameters, torch.tensor([[0.3, 0.2], [0.7, 0.6]]))
     candidates = candidates._replace(iou=iou)
-    weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)))
+    weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)), True)
     expected = torch.tensor([0.05 * 0.3, 0.01 + 0.3 * 0.3])
     torch.testing.assert_close(weighed.noise[:, 0], expected)

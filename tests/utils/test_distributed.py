@@ -77,8 +77,9 @@ def test_a_defect_in_a_process_arrives_with_its_text():
 @pytest.mark.slow
 def test_interrupting_the_parent_alone_ends_the_processes_with_one_line():
     program = (
-        "import torch\nfrom tests.utils import test_distributed as t\n"
+        "import signal, torch\nfrom tests.utils import test_distributed as t\n"
         "from utils import cli, distributed\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored below a job with &
         "if __name__ == '__main__':\n"
         "    cli.run(lambda: distributed.launch(t.wait_forever, [t.CPU, t.CPU]))\n"
     )
