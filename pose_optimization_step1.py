@@ -53,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and estimates the hypotheses."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.adapt_shape and args.search == "reference":
+        parser.error("--adapt_shape needs --search contour")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline import silhouette
     from utils import distributed

@@ -57,7 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and chooses the poses."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.parts_features and args.parts_source != "learned":
+        parser.error("--parts_features needs --parts_source learned")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline import semantics
     from utils import distributed

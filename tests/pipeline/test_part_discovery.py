@@ -180,3 +180,10 @@ def test_files_of_other_detections_or_settings_are_not_read(tmp_path: Path) -> N
     assert load_learned_parts(path, "another", "settings") is None
     assert load_learned_parts(path, "fingerprint", "others") is None
     assert load_learned_parts(tmp_path / "absent.npz", "fingerprint", "settings") is None
+
+
+def test_weights_without_learned_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pose_optimization_step2.main([*COMMAND, "--parts_features", "resnet18.pth"])
+    assert stop.value.code == 2
+    assert "--parts_features needs --parts_source learned" in capsys.readouterr().err

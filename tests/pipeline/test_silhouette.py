@@ -124,3 +124,10 @@ def test_a_missing_template_is_one_line(world: None) -> None:
     artifacts.templates_path("bird", "singletpl").unlink()
     with pytest.raises(UserError, match=r"remesh\.py --mode singletpl --classes bird"):
         pose_optimization_step1.main(COMMAND)
+
+
+def test_the_reference_search_does_not_adapt_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pose_optimization_step1.main([*COMMAND, "--search", "reference", "--adapt_shape", "0.1"])
+    assert stop.value.code == 2
+    assert "--adapt_shape needs --search contour" in capsys.readouterr().err
