@@ -59,4 +59,4 @@ stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --e
 rm -rf "$output/meshes"
 cp -r "output/$run" "$output/meshes"
 cp "output/$run.png" "$output/generated.png"
-.venv/bin/python -m pipeline.demo_report --dataset "$dataset" --name "$run" --output "$output"
+.venv/bin/python -m scripts.demo_report --dataset "$dataset" --name "$run" --output "$output"

@@ -58,13 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.adapt_shape and args.search == "reference":
         parser.error("--adapt_shape needs --search contour")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline import silhouette
+    from pipeline.poses import step1
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
-    distributed.launch(
-        silhouette.estimate_hypotheses, devices, silhouette.SilhouetteConfig(**vars(args))
-    )
+    distributed.launch(step1.estimate_hypotheses, devices, step1.SilhouetteConfig(**vars(args)))
 
 
 if __name__ == "__main__":

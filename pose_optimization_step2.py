@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.parts_features and args.parts_source != "learned":
         parser.error("--parts_features needs --parts_source learned")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline import semantics
+    from pipeline.poses import step2
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
-    distributed.launch(semantics.estimate_poses, devices, semantics.SemanticsConfig(**vars(args)))
+    distributed.launch(step2.estimate_poses, devices, step2.SemanticsConfig(**vars(args)))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.up[-1] == args.front[-1]:
         parser.error(f"--up {args.up} --front {args.front}: expected two different axes.")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline import remeshing
+    from pipeline.remeshing import stage
     from rendering.rasterizer import set_backend
     from utils import distributed
     from utils.run_directory import configure_logging
@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     devices = distributed.resolve_devices(args.gpu_ids)
     set_backend(args.rasterizer)
     configure_logging(None)
-    names = remeshing.Config.__dataclass_fields__
-    config = remeshing.Config(**{name: getattr(args, name) for name in names})
-    distributed.launch(remeshing.run, devices, config)
+    names = stage.Config.__dataclass_fields__
+    config = stage.Config(**{name: getattr(args, name) for name in names})
+    distributed.launch(stage.run, devices, config)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_options(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline import evaluation, export, generation
-    from pipeline.generation_config import make_config
+    from pipeline.generation import evaluation, export, training
+    from pipeline.generation.config import make_config
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.evaluate:
         task = evaluation.evaluate
     else:
-        task = generation.train
+        task = training.train
     distributed.launch(task, devices, config)
 
 

@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_options(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline import pseudo_ground_truth, reconstruction, reconstruction_evaluation
-    from pipeline.reconstruction_config import make_config
+    from pipeline.reconstruction import evaluation, pseudo_ground_truth, training
+    from pipeline.reconstruction.config import make_config
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
@@ -106,9 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
     elif args.evaluate:
-        task = reconstruction_evaluation.evaluate
+        task = evaluation.evaluate
     else:
-        task = reconstruction.train
+        task = training.train
     distributed.launch(task, devices, config)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data import artifacts
-from data.artifacts import EstimatedPoses
+from data.cache import pose_files
+from data.cache.pose_files import EstimatedPoses
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth
-from rendering import quaternion
+from geometry import quaternion
 from utils.cli import MODES, UserError, run
 
 VIEWS = {"right": 0.0, "towards": 90.0, "left": 180.0, "away": 270.0}  # where the front points
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def compare(dataset: str, mode: str, view: str | None) -> tuple[EstimatedPoses, Tensor]:
     """Returns the estimated poses of K images and the errors (K,) of their rotations in degrees."""
     detections = load_detections(dataset)
-    poses = artifacts.load_estimated_poses(dataset, mode, detections.fingerprint)
+    poses = pose_files.load_estimated_poses(dataset, mode, detections.fingerprint)
     if view is not None:
         truth = quaternion.from_view(*torch.tensor([VIEWS[view], 0.0, 0.0]))
     else:

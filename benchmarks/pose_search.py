@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 import pose_optimization_step1
-from data import artifacts
-from data.artifacts import Hypotheses
+from data.cache import folders, template_files
+from data.cache.pose_files import Hypotheses
+from data.crops import ObjectImages
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth
-from data.images import ObjectImages
-from pipeline.silhouette import IMAGES_PER_BATCH, SilhouetteConfig, make_search
-from rendering import quaternion
-from rendering.camera import Pose
+from geometry import quaternion
+from geometry.camera import Pose
+from pipeline.poses.step1 import IMAGES_PER_BATCH, SilhouetteConfig, make_search
 from utils.cli import MODES, UserError, positive_int, run
 
 
@@ -89,8 +89,8 @@ def open_search(name: str, dataset: str, mode: str) -> Callable[[Tensor], Hypoth
     """Returns a search with the options that stage 1 would have."""
     command = ["--dataset", dataset, "--mode", mode, "--search", name]
     config = SilhouetteConfig(**vars(pose_optimization_step1.build_parser().parse_args(command)))
-    category = artifacts.category_of(dataset)
-    return make_search(config, category, artifacts.load_templates(category, mode))
+    category = folders.category_of(dataset)
+    return make_search(config, category, template_files.load_templates(category, mode))
 
 
 def judge(found: Hypotheses, truth: Tensor) -> dict[str, float]:

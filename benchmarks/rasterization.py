@@ -33,10 +33,10 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.log_plot import write_log_plots
-from rendering.mesh_template import MeshTemplate
+from geometry.sphere_mesh import SphereMesh
+from geometry.uv_sphere import uv_sphere
 from rendering.rasterizer import rasterize, silhouette_loss
 from rendering.texture import render_textured
-from rendering.uv_sphere import uv_sphere
 
 TEXTURE_SIZE = 128
 LARGEST_CASE = 2**25  # pixels of a batch; larger ones are left out
@@ -158,7 +158,7 @@ def uses(case: Case, textured: bool) -> dict[str, Callable[[], Tensor]]:
 
     if not textured:
         return {"fused": fused, "alpha": alpha}
-    template = MeshTemplate().to(vertices.device)
+    template = SphereMesh().to(vertices.device)
     shape = (len(vertices), 3, TEXTURE_SIZE, TEXTURE_SIZE)
     colors = torch.rand(shape, device=vertices.device, requires_grad=True)
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.artifacts import cache_folder, category_of, prepare_command
+from data.cache.folders import cache_folder, category_of, prepare_command
+from data.cache.storage import PUBLISHED
 from data.definitions import CATEGORIES, PART_NAMES
-from data.storage import PUBLISHED
+from data.published.unpickling import load_pickled
 from utils.cli import UserError
 from utils.files import read_json, to_json, write_bytes
-from utils.unpickling import load_pickled
 
 # {"size": [h, w], "counts": compressed run lengths as text}
 RLE = dict[str, Any]

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.cache.storage import load_arrays
 from data.collection import ground_truth_path, image_stem, shapes_path
+from data.crops import square_box
 from data.detections import Detections
-from data.images import square_box
-from data.storage import load_arrays
-from rendering import quaternion
+from geometry import quaternion
 from utils.cli import UserError
 
 _REMEDY = "Copy it from its source again, or remove it: it serves evaluation only."
@@ -116,7 +116,7 @@ def load_true_shapes(dataset: str) -> TrueShapes | None:
 def project_true(vertices: Tensor, truth: GroundTruth, row: int) -> Tensor:
     """Places the true shape of a row in its crop.
 
-    The true perspective acts before scale and translation, unlike that of `rendering.camera`.
+    The true perspective acts before scale and translation, unlike that of `geometry.camera`.
 
     Args:
         vertices: (V, 3) object space.

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import inspection, masking, official
-from data.artifacts import collection_path, hypotheses_path, poses_path
+from data.cache.folders import collection_path
+from data.cache.pose_files import hypotheses_path, poses_path
 from data.collection import Collection, check_category, open_collection
 from data.definitions import CATEGORIES, MODES, expand_dataset
 from data.detections import (
@@ -40,7 +40,8 @@ from data.detections import (
     mask_box,
     save_detections,
 )
-from data.pictures import UnreadablePicture, read_labels, read_mask, read_photograph
+from data.image_files import UnreadablePicture, read_labels, read_mask, read_photograph
+from data.preparation import benchmark_datasets, inspection, masking
 from utils import cli
 from utils.cli import UserError
 from utils.files import write_json
@@ -116,8 +117,8 @@ def prepare(config: PrepareConfig) -> Detections | None:
         UserError: if the collection is missing, the category unknown, or an image unusable; nothing
             is written then.
     """
-    if official.is_official(config.dataset):
-        official.arrange(config.dataset, config.source)
+    if benchmark_datasets.is_official(config.dataset):
+        benchmark_datasets.arrange(config.dataset, config.source)
     collection = open_collection(config.dataset)
     category = _choose_category(collection, config.category)
     objectless = _detect_masks(collection, category, config)

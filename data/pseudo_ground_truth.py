@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data import artifacts
-from rendering.texture import mirror_map
+from data.cache import pseudo_files
+from geometry.uv_maps import mirror_map
 
 _SEG_SHARPNESS = 100.0  # makes the stored probabilities nearly one-hot
 
@@ -48,8 +48,8 @@ class PseudoGroundTruth(Dataset[UVSample]):
         Raises:
             UserError: if metadata or items are missing.
         """
-        self.metadata = artifacts.load_metadata(dataset, mode)
-        artifacts.check_pseudo_ground_truth(dataset, resolution, mode, len(self))
+        self.metadata = pseudo_files.load_metadata(dataset, mode)
+        pseudo_files.check_pseudo_ground_truth(dataset, resolution, mode, len(self))
         self.segmentation = segmentation
         self._where = (dataset, resolution, mode)
 
@@ -58,7 +58,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
 
     def __getitem__(self, index: int) -> UVSample:
         names = ["texture", "texture_alpha", "mesh", "category"] + ["seg"] * self.segmentation
-        arrays = artifacts.load_pseudo_arrays(*self._where, index, names)
+        arrays = pseudo_files.load_pseudo_arrays(*self._where, index, names)
         category = torch.tensor(int(arrays.pop("category")))
         maps = {k: torch.from_numpy(v.astype(np.float32)) for k, v in arrays.items()}
         if self.segmentation:

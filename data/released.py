@@ -22,27 +22,20 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from data.artifacts import (
-    ESTIMATED,
-    HYPOTHESES,
-    IMAGE_RESOLUTION,
-    PseudoItem,
-    check_poses,
-    read_metadata,
-    read_templates,
-    write_metadata,
-)
+from data.cache.feature_statistics import read_statistics
+from data.cache.pose_files import ESTIMATED, HYPOTHESES, check_poses
+from data.cache.pseudo_files import IMAGE_RESOLUTION, PseudoItem, read_metadata, write_metadata
+from data.cache.storage import check_numbers, load_arrays, save_arrays
+from data.cache.template_files import read_templates
 from data.definitions import MODES
 from data.detections import Detections, read_published, write_detections
-from data.feature_statistics import read_statistics
-from data.storage import check_numbers, load_arrays, save_arrays
-from rendering.obj import load_mesh
+from data.published.unpickling import is_pickled
+from geometry.mesh_files import load_mesh
 from utils import checkpoint, cli
 from utils.cli import UserError
 from utils.files import require_file
 from utils.progress import progress
 from utils.run_directory import configure_logging
-from utils.unpickling import is_pickled
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from data.artifacts import load_templates
-from rendering import quaternion
-from rendering.camera import Pose, project
-from rendering.mesh_template import MeshTemplate
+from data.cache.template_files import load_templates
+from geometry import quaternion
+from geometry.camera import Pose, project
+from geometry.sphere_mesh import SphereMesh
 from rendering.texture import render_textured
-from utils.images import save_image, to_uint8
+from utils.pictures import save_image, to_uint8
 
 PANEL = 420
 OVERSAMPLING = 3
@@ -23,7 +23,7 @@ DIRECTIONS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 def main() -> None:
     """Makes the picture from the remeshed bird."""
-    template, vertices = MeshTemplate(), load_templates("bird", "singletpl")
+    template, vertices = SphereMesh(), load_templates("bird", "singletpl")
     panels = [
         object_space(template, vertices),
         screen_space(template, vertices),
@@ -53,7 +53,7 @@ def make_pose(azimuth: float, elevation: float, scale: float) -> Pose:
     return Pose(zero[:, :1] + scale, zero, quaternion.from_view(*angles), zero[:, :1] + 2)
 
 
-def draw_object(template: MeshTemplate, vertices: Tensor, pose: Pose, size: int) -> Image.Image:
+def draw_object(template: SphereMesh, vertices: Tensor, pose: Pose, size: int) -> Image.Image:
     """Picture of the colored mesh on white."""
     large = size * OVERSAMPLING
     picture = render_textured(
@@ -64,7 +64,7 @@ def draw_object(template: MeshTemplate, vertices: Tensor, pose: Pose, size: int)
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def object_space(template: MeshTemplate, vertices: Tensor) -> Image.Image:
+def object_space(template: SphereMesh, vertices: Tensor) -> Image.Image:
     """The axes of object space on the object."""
     pose = make_pose(azimuth=145.0, elevation=22.0, scale=0.72)
     image = draw_object(template, vertices, pose, PANEL)
@@ -81,7 +81,7 @@ def object_space(template: MeshTemplate, vertices: Tensor) -> Image.Image:
     return image
 
 
-def screen_space(template: MeshTemplate, vertices: Tensor) -> Image.Image:
+def screen_space(template: SphereMesh, vertices: Tensor) -> Image.Image:
     """The image square with the axes of screen space."""
     pose = make_pose(azimuth=20.0, elevation=0.0, scale=0.85)
     inner = PANEL - 120
@@ -126,7 +126,7 @@ def texture_space() -> Image.Image:
     return image
 
 
-def views(template: MeshTemplate, vertices: Tensor) -> Image.Image:
+def views(template: SphereMesh, vertices: Tensor) -> Image.Image:
     """The object from four sides and from above."""
     image = Image.new("RGB", (PANEL, PANEL), "white")
     pen = ImageDraw.Draw(image)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import trimesh
 
+from geometry.uv_sphere import UVSphere, uv_sphere
 from mesh_templates import animals, preview, vehicles
 from mesh_templates.primitives import mesh_from_distance
-from rendering.uv_sphere import SphereMesh, uv_sphere
 from utils import cli
 from utils.files import atomic_path
 
@@ -29,7 +29,7 @@ def write_template(mesh: trimesh.Trimesh, path: Path) -> None:
     _write_lines(lines, path)
 
 
-def write_sphere(sphere: SphereMesh, path: Path) -> None:
+def write_sphere(sphere: UVSphere, path: Path) -> None:
     """Writes the sphere with its texture coordinates, in the order of its vertices and faces."""
     lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in sphere.vertices]
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in sphere.uvs]

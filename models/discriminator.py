@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geometry.uv_maps import circular_pad
 from models.layers import SpectralConv2d, positional_encoding, resize, scaled
-from rendering.texture import circular_pad
 
 _MESH_RESOLUTION = 32
 _ALPHA = slice(3, 4)

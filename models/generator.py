@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geometry.uv_maps import average_poles, half_map, symmetric_extension
 from models.layers import (
     LatentNorm,
     SpectralConv2d,
@@ -12,7 +13,6 @@ from models.layers import (
     scaled,
     upsample,
 )
-from rendering.texture import average_poles, half_map, symmetric_extension
 
 RESOLUTIONS = (128, 256, 512, 1024)
 _CLASS_DIM = 64

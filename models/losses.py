@@ -66,22 +66,3 @@ def _score_loss(kind: str, x: Tensor, target: Target) -> Tensor:
     if kind == "original":
         return F.softplus(-x) if wanted_real else F.softplus(x)
     raise ValueError(f"kind: expected one of {', '.join(GAN_LOSSES)}, got {kind!r}.")
-
-
-def flatness(vertices: Tensor, faces: Tensor, neighbors: Tensor) -> Tensor:
-    """Returns (B,): the sum over edges of (1 - cos)^2, the angle being that of the two normals.
-
-    Args:
-        vertices: (B, V, 3).
-        faces: (F, 3) vertex indices.
-        neighbors: (F, 3) indices of the faces across the three edges of each face.
-    """
-    a, b, c = vertices[:, faces].unbind(2)
-    normals = F.normalize((b - a).cross(c - a, dim=-1), dim=-1)  # (B, F, 3)
-    cosines = (normals[:, :, None] * normals[:, neighbors]).sum(-1)
-    return 0.5 * (cosines - 1).square().sum((1, 2))  # Each edge is seen from both sides
-
-
-def half_space_penalty(vertices: Tensor, positive: Tensor) -> Tensor:
-    """Returns the mean depth by which vertices of the half x > 0 (indices positive) lie beyond the mirror plane."""
-    return F.relu(-vertices[:, positive, 0]).mean()

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geometry.uv_maps import average_poles, symmetric_extension
 from models.layers import CategoryNorm, replicate_pad, scaled, upsample
-from rendering.texture import average_poles, symmetric_extension
 
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")

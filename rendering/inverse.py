@@ -3,13 +3,13 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from geometry.sphere_mesh import SphereMesh
 from rendering import rasterizer
-from rendering.mesh_template import MeshTemplate
 from rendering.rasterizer import rasterize
 
 
 def unwrap(
-    images: Tensor, screen_vertices: Tensor, template: MeshTemplate, resolution: int
+    images: Tensor, screen_vertices: Tensor, template: SphereMesh, resolution: int
 ) -> tuple[Tensor, Tensor]:
     """Carries the pixels that a mesh covers back to its texture.
 
@@ -44,7 +44,7 @@ def unwrap(
 
 
 def visibility(
-    template: MeshTemplate, screen_vertices: Tensor, texture_size: int, render_size: int
+    template: SphereMesh, screen_vertices: Tensor, texture_size: int, render_size: int
 ) -> Tensor:
     """Measures how much of each texel a picture of the mesh shows.
 

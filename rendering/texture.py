@@ -13,7 +13,7 @@ from rendering import rasterizer
 from rendering.rasterizer import rasterize
 
 if TYPE_CHECKING:
-    from rendering.mesh_template import MeshTemplate
+    from geometry.sphere_mesh import SphereMesh
 
 
 class Rendering(NamedTuple):
@@ -28,38 +28,6 @@ class Rendering(NamedTuple):
     colors: Tensor
     coverage: Tensor
     alpha: Tensor | None
-
-
-def circular_pad(x: Tensor, columns: int) -> Tensor:
-    """Continues maps (..., H, W) around the sphere by some columns on both sides."""
-    return torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
-
-
-def symmetric_extension(half: Tensor) -> Tensor:
-    """Completes the half x >= 0 (..., H, W/2) of a symmetric map to the full map (..., H, W)."""
-    width = half.shape[-1]
-    if width % 2:
-        raise ValueError(f"half: expected an even width, got shape {tuple(half.shape)}.")
-    reverse = half.flip(-1)
-    return torch.cat([reverse[..., width // 2 :], half, reverse[..., : width // 2]], dim=-1)
-
-
-def half_map(full: Tensor) -> Tensor:
-    """Returns the half x >= 0, u in [1/4, 3/4], of full maps (..., H, W)."""
-    width = full.shape[-1]
-    return full[..., width // 4 : width - width // 4]
-
-
-def average_poles(half: Tensor) -> Tensor:
-    """Replaces the first and last row of half maps (..., H, W), the poles, by their means."""
-    top, bottom = half[..., :1, :], half[..., -1:, :]
-    means = [row.mean(-1, keepdim=True).expand_as(row) for row in (top, bottom)]
-    return torch.cat([means[0], half[..., 1:-1, :], means[1]], dim=-2)
-
-
-def mirror_map(full: Tensor) -> Tensor:
-    """Mirrors full maps (..., H, W) in x = 0; symmetric maps stay as they are."""
-    return full.flip(-1).roll(full.shape[-1] // 2, dims=-1)
 
 
 def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) -> Tensor:
@@ -79,7 +47,7 @@ def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) 
 
 
 def render_textured(
-    template: "MeshTemplate",
+    template: "SphereMesh",
     screen_vertices: Tensor,
     texture: Tensor,
     size: int,
@@ -115,7 +83,7 @@ def render_textured(
 
 
 def render_vertex_colors(
-    template: "MeshTemplate",
+    template: "SphereMesh",
     screen_vertices: Tensor,
     vertex_colors: Tensor,
     size: int,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.artifacts import PseudoItem
+from data.cache.pseudo_files import PseudoItem
 
 MARK = "executed"  # the folder that a successful attack makes
 

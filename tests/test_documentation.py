@@ -31,7 +31,7 @@ MODULES = (
     "data.released",
     "data.synthetic",
     "mesh_templates.build",
-    "pipeline.demo_report",
+    "scripts.demo_report",
     "benchmarks.pose_confidence",
     "benchmarks.pose_search",
     "benchmarks.rasterization",
@@ -41,11 +41,12 @@ NUM_PREDECESSOR_COMMANDS = 32
 
 # What each package may import; scripts may import all of them, and nothing imports a script
 DEPENDENCIES = {
-    "pipeline": {"models", "data", "rendering", "utils"},
-    "models": {"rendering", "utils"},
-    "data": {"mesh_templates", "rendering", "utils"},
-    "mesh_templates": {"rendering", "utils"},
-    "rendering": {"utils"},
+    "pipeline": {"models", "data", "rendering", "geometry", "utils"},
+    "models": {"geometry", "utils"},
+    "data": {"mesh_templates", "rendering", "geometry", "utils"},
+    "mesh_templates": {"geometry", "utils"},
+    "rendering": {"geometry", "utils"},
+    "geometry": {"utils"},
     "utils": set(),
 }
 

@@ -55,7 +55,7 @@ def test_the_demo_calls_every_stage_with_options_that_exist(copy):
         "pose_optimization_step2.py",
         *["run_reconstruction.py"] * 3,
         *["run_generation.py"] * 3,
-        "pipeline.demo_report",
+        "scripts.demo_report",
     ]
     durations = (copy / "output" / "demo" / "durations.tsv").read_text().splitlines()
     assert len(durations) == 2 * 11  # ten stages and the environment, twice

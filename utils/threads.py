@@ -1,9 +1,20 @@
-"""Threads of PyTorch on the CPU."""
+"""Threads on the CPU: those of PyTorch, and the pool on which compiled loops run.
 
-from collections.abc import Iterator
+The pool has `TMG_THREADS` threads (default: the number of cores); it is made when first used and again
+in forked children.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+
+from utils.cli import UserError
+
+_CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
 
 
 @contextmanager
@@ -19,3 +30,30 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(count)
+
+
+def num_threads() -> int:
+    """Number of threads of the pool."""
+    wanted = os.environ.get("TMG_THREADS") or str(os.cpu_count() or 1)
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f"TMG_THREADS: expected a positive number of threads, got {wanted!r}.")
+    return int(wanted)
+
+
+def map_chunks(function: Callable[[int, int], None], count: int) -> None:
+    """Calls function(begin, end) on pieces of range(count), on all threads."""
+    threads = min(num_threads(), count)
+    if threads <= 1:
+        function(0, count)
+        return
+    step = -(-count // (threads * _CHUNKS_PER_THREAD))
+    begins = range(0, count, step)
+    list(_executor(num_threads()).map(function, begins, (min(b + step, count) for b in begins)))
+
+
+@cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="rasterizer")
+
+
+os.register_at_fork(after_in_child=_executor.cache_clear)

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from data.definitions import PART_NAMES
+from geometry.mesh_files import load_mesh
+from geometry.operators import split_edges
 from mesh_templates.build import FOLDER, SHAPES
 from mesh_templates.primitives import Distance
-from rendering.obj import load_mesh
 
 Points = NDArray[np.float64]
 
@@ -68,48 +69,6 @@ def _load_template(name: str, edge_length: float) -> Template:
         parts=parts,
         keypoints=_find_keypoints(vertices, parts),
     )
-
-
-def split_edges(
-    vertices: Points, faces: NDArray[np.int64], length: float
-) -> tuple[Points, NDArray[np.int64]]:
-    """Halves the edges longer than `length` until there are none; the surface stays closed.
-
-    Returns:
-        The old vertices followed by the new ones (V, 3), and the faces (F, 3).
-    """
-    while True:
-        edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        unique, inverse = np.unique(edges, axis=0, return_inverse=True)
-        ends = vertices[unique]
-        long = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) > length
-        if not long.any():
-            return vertices, faces
-        middle = np.full(len(unique), -1)
-        middle[long] = len(vertices) + np.arange(long.sum())
-        vertices = np.concatenate([vertices, ends[long].mean(axis=1)])
-        faces = _split_faces(faces, middle[inverse.reshape(-1, 3)])
-
-
-def _split_faces(faces: NDArray[np.int64], middle: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Cuts faces (F, 3) at the middles (F, 3) of their edges 01, 12, 20 (-1 = not split)."""
-    pieces = []
-    split = middle >= 0
-    for pattern in range(8):
-        flags = [bool(pattern >> k & 1) for k in range(3)]
-        chosen = (split == flags).all(axis=1)
-        # Turned so that unsplit edges come last (one split edge: 01; two: 01 and 12)
-        turn = next((k for k in range(3) if flags[k] and not flags[k - 1]), 0)
-        a, b, c = np.roll(faces[chosen], -turn, axis=1).T
-        ab, bc, ca = np.roll(middle[chosen], -turn, axis=1).T
-        triangles = {
-            0: [(a, b, c)],
-            1: [(a, ab, c), (ab, b, c)],
-            2: [(ab, b, bc), (a, ab, bc), (a, bc, c)],
-            3: [(a, ab, ca), (ab, b, bc), (bc, c, ca), (ab, bc, ca)],
-        }[sum(flags)]
-        pieces += [np.stack(triangle, axis=1) for triangle in triangles]
-    return np.concatenate(pieces)
 
 
 def _gradient(distance: Distance, points: Points, step: float) -> Points:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.ground_truth import GroundTruth, project_true
-from rendering import quaternion
+from geometry import quaternion
 
 VEHICLES = frozenset(("motorcycle", "bus", "truck", "car", "airplane"))
 GROUND_COLORS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rendering.backends.numba_jit import Array, compiled
+from utils.numba_jit import Array, compiled
 
 _FAR = 1e8  # pixels; keeps products of coordinates finite in single precision
 ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)

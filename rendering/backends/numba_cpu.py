@@ -1,14 +1,10 @@
 """CPU rasterizer: autograd around compiled loops, one image a work item on a pool of threads.
 
 Images are rendered one by one, each serially, so that neither the number of threads nor the way
-batches are cut changes a bit of the result. The pool has `TMG_THREADS` threads (default: the number
-of cores); it is made when first used and again in forked children.
+batches are cut changes a bit of the result. See `utils.threads` for the pool.
 """
 
-import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -25,33 +21,11 @@ from rendering.backends import (
     numba_soft,
     numba_texture,
 )
-from rendering.backends.numba_jit import Array
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch, make_scratch
-from utils.cli import UserError
+from utils.numba_jit import Array
+from utils.threads import map_chunks
 
 DEVICE = "cpu"
-_CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
-
-
-def num_threads() -> int:
-    """Number of threads that render."""
-    wanted = os.environ.get("TMG_THREADS") or str(os.cpu_count() or 1)
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise UserError(f"TMG_THREADS: expected a positive number of threads, got {wanted!r}.")
-    return int(wanted)
-
-
-@cache
-def _executor(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="rasterizer")
-
-
-@cache
-def _local() -> threading.local:
-    return threading.local()
-
-
-os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 def rasterize(
@@ -123,15 +97,9 @@ def _indices(tensor: Tensor) -> Array:
     return _array(tensor).view(np.uintp)
 
 
-def map_chunks(function: Callable[[int, int], None], count: int) -> None:
-    """Calls function(begin, end) on pieces of range(count), on all threads."""
-    threads = min(num_threads(), count)
-    if threads <= 1:
-        function(0, count)
-        return
-    step = -(-count // (threads * _CHUNKS_PER_THREAD))
-    begins = range(0, count, step)
-    list(_executor(num_threads()).map(function, begins, (min(b + step, count) for b in begins)))
+@cache
+def _local() -> threading.local:
+    return threading.local()
 
 
 def _scratch(num_vertices: int, num_faces: int, size: int, larger: bool = False) -> Scratch:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rendering.backends.numba_jit import Array, compiled
+from utils.numba_jit import Array, compiled
 
 
 @compiled

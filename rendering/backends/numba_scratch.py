@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rendering.backends.numba_jit import Array
+from utils.numba_jit import Array
 
 LANES = 8
 BLOCK_ROWS = 5

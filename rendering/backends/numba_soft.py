@@ -20,8 +20,8 @@ from rendering.backends.numba_coverage import (
     to_pixels,
     word_mask,
 )
-from rendering.backends.numba_jit import Array, Decorator, compiled, compiled_sums
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch
+from utils.numba_jit import Array, Decorator, compiled, compiled_sums
 
 _intrinsic = cast(Decorator, intrinsic)
 _TINY = 1e-12  # squared pixels; edges shorter than this are points

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from data import prepare
+from data.cache.storage import save_arrays
+from data.crops import ObjectImages, to_pixels
 from data.detections import Detections, load_detections
 from data.ground_truth import (
     GroundTruth,
@@ -15,9 +17,7 @@ from data.ground_truth import (
     project_true,
     rotation_report,
 )
-from data.images import ObjectImages, to_pixels
-from data.storage import save_arrays
-from rendering import quaternion
+from geometry import quaternion
 from rendering.rasterizer import rasterize
 from utils.cli import UserError
 

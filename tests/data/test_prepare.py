@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from data.artifacts import category_of
+from data.cache.folders import category_of
 from data.detections import decode_mask, load_detections
 from utils import cli
 

@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data import artifacts
+from data.cache import pseudo_files
 from data.pseudo_ground_truth import PseudoGroundTruth, mirror_samples
 from data.samplers import StepSampler
-from tests.data.test_artifacts import MODE, metadata, pseudo_item
+from tests.data.cache.test_artifacts import MODE, metadata, pseudo_item
 from utils.cli import UserError
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PseudoGroundTruth:
     monkeypatch.chdir(tmp_path)
-    artifacts.save_metadata("toy", MODE, metadata(3))
+    pseudo_files.save_metadata("toy", MODE, metadata(3))
     for i in range(3):
-        artifacts.save_pseudo_item("toy", 8, MODE, i, pseudo_item()._replace(category=i))
+        pseudo_files.save_pseudo_item("toy", 8, MODE, i, pseudo_item()._replace(category=i))
     return PseudoGroundTruth("toy", 8, MODE, segmentation=True)
 
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 import trimesh
 
-from data.artifacts import collection_path
+from data.cache.folders import collection_path
+from data.crops import ObjectImages
 from data.definitions import CATEGORIES
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth, load_true_shapes, project_true
-from data.images import ObjectImages
 from data.prepare import PrepareConfig, prepare
 from data.synthetic import __main__ as command
 from data.synthetic.collection import SyntheticConfig, make_collection, open_studio
-from data.synthetic.individuals import split_edges
 from data.synthetic.photographs import Photograph, take_photograph
 from data.synthetic.scenes import View, project
-from rendering import quaternion
+from geometry import quaternion
+from geometry.operators import split_edges
 from rendering.rasterizer import rasterize
 from utils.cli import UserError
 

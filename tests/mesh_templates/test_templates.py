@@ -6,9 +6,9 @@ import trimesh
 from scipy.spatial import KDTree
 
 from data.definitions import CATEGORIES, PART_NAMES
+from geometry.uv_sphere import uv_sphere
 from mesh_templates import build
 from mesh_templates.primitives import Shape, ellipsoid, joined, mesh_from_distance, tube
-from rendering.uv_sphere import uv_sphere
 from utils.cli import UserError
 
 NAMES = list(build.SHAPES)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses import Target, flatness, gan_loss, half_space_penalty, masked_mean, scale_weights
-from rendering.mesh_template import MeshTemplate
+from geometry.operators import flatness, half_space_penalty
+from geometry.sphere_mesh import SphereMesh
+from models.losses import Target, gan_loss, masked_mean, scale_weights
 
 
 def test_flatness_equals_the_reference(shared: Path) -> None:
     golden = np.load(shared / "reference/golden/rendering.npz")
-    template = MeshTemplate()
+    template = SphereMesh()
     vertices = torch.from_numpy(golden["vertex_positions"])
     loss = flatness(vertices, template.faces, template.neighbors).mean()
     torch.testing.assert_close(loss.item(), float(golden["loss_flat"]), rtol=1e-5, atol=0)
@@ -21,7 +22,7 @@ def test_flatness_equals_the_reference(shared: Path) -> None:
 
 
 def test_flatness_survives_a_collapsed_mesh() -> None:
-    template = MeshTemplate(16)
+    template = SphereMesh(16)
     vertices = torch.zeros_like(template.vertices)[None].requires_grad_()
     flatness(vertices, template.faces, template.neighbors).sum().backward()
     assert vertices.grad is not None

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from rendering.backends import Options
-from rendering.backends.numba_jit import cache_folder
 from rendering.rasterizer import available_backends, rasterize, set_backend, silhouette_loss
+from utils import numba_jit
 from utils.cli import UserError
+from utils.numba_jit import cache_folder
 
 SIZE = 24
 SEEDS = range(4)
@@ -375,15 +376,27 @@ def test_machine_code_is_kept_where_one_may_write(
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     source = tmp_path / "source"
-    source.mkdir()
-    (source / "numba_loops.py").write_text("first")
+    kernels = source / "rendering" / "backends" / "numba_loops.py"
+    kernels.parent.mkdir(parents=True)
+    kernels.write_text("first")
     beside = cache_folder(source)
-    assert beside.parent == source / "__pycache__"
-    (source / "numba_loops.py").write_text("second")
+    assert beside.parent == source / "utils" / "__pycache__"
+    kernels.write_text("second")
     assert cache_folder(source) != beside
-    shutil.rmtree(source / "__pycache__")
-    (source / "__pycache__").write_text("a file in the way, as in a folder that is read-only")
+    shutil.rmtree(source / "utils" / "__pycache__")
+    (source / "utils" / "__pycache__").write_text("a file in the way, as in a read-only folder")
     assert cache_folder(source).is_relative_to(tmp_path / "user")
+
+
+def test_every_file_of_kernels_is_in_the_key_of_the_cache() -> None:
+    root = Path(numba_jit.__file__).parents[1]
+    using = {
+        path.parent.relative_to(root).as_posix()
+        for package in ("utils", "rendering", "pipeline", "geometry", "models", "data")
+        for path in root.glob(f"{package}/**/*.py")
+        if "@compiled" in path.read_text()
+    }
+    assert using <= set(numba_jit.KERNELS)
 
 
 def test_the_kaolin_wrapper_speaks_its_language(monkeypatch: pytest.MonkeyPatch) -> None:

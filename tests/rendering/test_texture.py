@@ -6,21 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from rendering import quaternion
+from geometry import quaternion
+from geometry.camera import Pose, project
+from geometry.uv_maps import average_poles, circular_pad, half_map, mirror_map, symmetric_extension
 from rendering.backends import composed, numba_cpu
-from rendering.camera import Pose, project
 from rendering.inverse import unwrap, visibility
-from rendering.texture import (
-    average_poles,
-    circular_pad,
-    half_map,
-    mirror_map,
-    render_textured,
-    render_vertex_colors,
-    sample_texture,
-    symmetric_extension,
-)
-from tests.rendering.conftest import golden_pose, wave
+from rendering.texture import render_textured, render_vertex_colors, sample_texture
+from tests.oracles import golden_pose, wave
 
 
 def lookup(texture: torch.Tensor, u: float, v: float) -> float:

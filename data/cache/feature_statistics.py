@@ -1,0 +1,109 @@
+"""Statistics of image features in cache/: what generated images are compared with, and its origin."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from data.cache.folders import cache_folder, collection_path
+from data.cache.pseudo_files import IMAGE_RESOLUTION
+from data.cache.storage import PUBLISHED, check_numbers, load_arrays, save_arrays
+from data.definitions import expand_dataset
+from utils.cli import UserError
+from utils.files import read_json
+
+Features = Literal["fid", "standard_fid", "proxy"]
+
+
+class FeatureStatistics(NamedTuple):
+    """Gaussian of image features.
+
+    Attributes:
+        mean: (D,) float64.
+        covariance: (D, D) float64, symmetric.
+        num_images: number of images behind it.
+        sample: (n, D) float32 features of some of the images; empty in published files.
+        network: fingerprint of the network; "" in published files.
+        images: fingerprint of the detections that the images were cut from; "" likewise.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    num_images: int
+    sample: np.ndarray
+    network: str = PUBLISHED
+    images: str = PUBLISHED
+
+
+def statistics_path(dataset: str, features: Features = "fid") -> Path:
+    """Returns the path of the feature statistics of a dataset's photographs."""
+    return (
+        cache_folder(dataset) / f"precomputed_{features}_{IMAGE_RESOLUTION}x{IMAGE_RESOLUTION}.npz"
+    )
+
+
+def save_statistics(
+    dataset: str, statistics: FeatureStatistics, features: Features = "fid"
+) -> Path:
+    """Writes feature statistics, of the covariance only the lower triangle; returns the path."""
+    arrays = {
+        "stats_m": statistics.mean,
+        "stats_s": np.tril(statistics.covariance),
+        "num_images": np.asarray(statistics.num_images, np.int64),
+        "resolution": np.asarray(IMAGE_RESOLUTION, np.int64),
+        "sample": statistics.sample,
+        "network": np.asarray(statistics.network),
+        "images": np.asarray(statistics.images),
+    }
+    return save_arrays(statistics_path(dataset, features), arrays)
+
+
+def load_statistics(dataset: str, features: Features = "fid") -> FeatureStatistics:
+    """Reads feature statistics; the covariance comes back symmetric."""
+    remedy = f"Create it with: {statistics_command(dataset)}"
+    return read_statistics(statistics_path(dataset, features), remedy)
+
+
+def statistics_command(dataset: str) -> str:
+    """Returns the command that makes the feature statistics of a dataset's photographs."""
+    return f"python run_reconstruction.py --name <model> --dataset {dataset} --generate_pseudogt"
+
+
+def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
+    """Reads feature statistics from a file, also a published one."""
+    names = ("stats_m", "stats_s", "num_images", "resolution")
+    arrays = load_arrays(path, names, remedy, optional=("sample", "network", "images"))
+    shapes = {"stats_m": ("D",), "stats_s": ("D", "D"), "num_images": (), "resolution": ()}
+    if arrays.get("sample", np.zeros(0)).size:
+        shapes["sample"] = ("n", "D")
+    check_numbers(path, arrays, shapes, remedy)
+    count, resolution = int(arrays["num_images"]), int(arrays["resolution"])
+    if resolution != IMAGE_RESOLUTION or count < 2:
+        got = f"{count} images of {resolution} pixels"
+        raise UserError(f"{path}: expected {IMAGE_RESOLUTION} pixels, 2 images or more; got {got}.")
+    mean, lower = (arrays[name].astype(np.float64) for name in ("stats_m", "stats_s"))
+    covariance = lower + np.tril(lower, -1).T
+    sample = arrays.get("sample", np.zeros(0, np.float32)).reshape(-1, len(mean))
+    origin = {name: str(arrays[name]) for name in ("network", "images") if name in arrays}
+    return FeatureStatistics(mean, covariance, count, sample, **origin)
+
+
+def images_fingerprint(dataset: str) -> str | None:
+    """Returns the fingerprint of the detections that a dataset has now; None where it has none."""
+    paths = [collection_path(name) for name in expand_dataset(dataset)]
+    if not all(path.exists() for path in paths):
+        return None
+    records = [read_json(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if not isinstance(record, dict) or not isinstance(record.get("fingerprint"), str):
+            raise UserError(f"{path}: has no fingerprint. Prepare {path.parent.name} again.")
+    return common_fingerprint([record["fingerprint"] for record in records])
+
+
+def common_fingerprint(fingerprints: Sequence[str]) -> str:
+    """Returns the fingerprint of several sets of detections; of a single one its own."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return hashlib.sha256("".join(fingerprints).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""Pose hypotheses (step 1), chosen poses and the semantic template (step 2) of a dataset.
+
+Plain tensors, written atomically. A reader that misses its file names the command that makes it. Files
+carry the fingerprint of the detections they refer to.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.cache.folders import cache_folder
+from data.cache.storage import check_numbers, load_tensors, save_tensors
+from geometry.camera import Pose
+from utils.cli import UserError
+
+_POSE_KEYS = {"scale": "s", "translation": "t", "rotation": "R", "z0": "z0"}
+HYPOTHESES = {
+    **{"R": ("N", "H", 4), "s": ("N", "H", 1), "t": ("N", "H", 2), "z0": ("N", "H", 1)},
+    **{"w": ("N", "H", "T"), "iou": ("N", "H")},
+}
+ESTIMATED = {
+    **{"R": ("K", 4), "s": ("K", 1), "t": ("K", 2), "z0": ("K", 1)},
+    **{"w": ("K", "T"), "iou": ("K", 1), "miou": ("K", 1), "indices": ("K",)},
+}
+
+
+class Hypotheses(NamedTuple):
+    """Candidate poses of all N detections (step 1).
+
+    Attributes:
+        pose: members of shape (N, H, ...).
+        template_weights: (N, H, T) one-hot.
+        iou: (N, H) overlap of the silhouettes in [0, 1].
+    """
+
+    pose: Pose
+    template_weights: Tensor
+    iou: Tensor
+
+
+class EstimatedPoses(NamedTuple):
+    """The chosen poses of the K kept detections (step 2).
+
+    Attributes:
+        indices: (K,) int64 ascending rows of the detections.
+        pose: members of shape (K, ...).
+        template_weights: (K, T) one-hot.
+        iou: (K, 1) overlap of the silhouettes.
+        miou: (K, 1) mean overlap of the parts.
+        confidence: (K, 1) probability that the pose is right; 1 in published files.
+    """
+
+    indices: Tensor
+    pose: Pose
+    template_weights: Tensor
+    iou: Tensor
+    miou: Tensor
+    confidence: Tensor
+
+
+class SemanticTemplate(NamedTuple):
+    """Which part every vertex of the templates belongs to (step 2).
+
+    Attributes:
+        probabilities: (T, V, K + 1), channel 0 = object without part.
+        part_names: the K names behind channels 1..K.
+    """
+
+    probabilities: Tensor
+    part_names: list[str]
+
+
+def hypotheses_path(dataset: str, mode: str) -> Path:
+    """Returns the path of the result of step 1."""
+    return cache_folder(dataset) / f"camera_hypotheses_silhouette_{mode}.bin"
+
+
+def poses_path(dataset: str, mode: str) -> Path:
+    """Returns the path of the result of step 2."""
+    return cache_folder(dataset) / f"poses_estimated_{mode}.bin"
+
+
+def semantic_template_path(dataset: str, mode: str) -> Path:
+    """Returns the path of the part probabilities of the vertices."""
+    return cache_folder(dataset) / f"semantic_template_{mode}.bin"
+
+
+def save_hypotheses(dataset: str, mode: str, hypotheses: Hypotheses, fingerprint: str) -> Path:
+    """Writes the result of step 1 for the detections of that fingerprint; returns the path."""
+    content = _pose_entries(hypotheses.pose)
+    content |= {"w": hypotheses.template_weights, "iou": hypotheses.iou}
+    return save_tensors(hypotheses_path(dataset, mode), content, fingerprint)
+
+
+def load_hypotheses(dataset: str, mode: str, fingerprint: str) -> Hypotheses:
+    """Reads the result of step 1; UserError if it was made from other detections."""
+    path = hypotheses_path(dataset, mode)
+    command = f"python pose_optimization_step1.py --dataset {dataset} --mode {mode}"
+    content = load_tensors(path, tuple(HYPOTHESES), fingerprint, command)
+    check_poses(path, content, HYPOTHESES, f"Make it again with: {command}")
+    return Hypotheses(_pose_from(content), content["w"], content["iou"])
+
+
+def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, fingerprint: str) -> Path:
+    """Writes the result of step 2 for the detections of that fingerprint; returns the path."""
+    content = _pose_entries(poses.pose)
+    content |= {"indices": poses.indices, "w": poses.template_weights}
+    content |= {"iou": poses.iou, "miou": poses.miou, "confidence": poses.confidence}
+    return save_tensors(poses_path(dataset, mode), content, fingerprint)
+
+
+def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> EstimatedPoses:
+    """Reads the result of step 2; UserError if it was made from other detections."""
+    path = poses_path(dataset, mode)
+    command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
+    content = load_tensors(path, tuple(ESTIMATED), fingerprint, command, optional=["confidence"])
+    check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
+    confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
+    scores = (content["iou"], content["miou"], confidence)
+    return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores)
+
+
+def check_poses(
+    path: Path, content: dict[str, Any], shapes: dict[str, tuple[int | str, ...]], remedy: str
+) -> None:
+    """Raises a UserError unless a pose file has these entries, finite, and rows in ascending order."""
+    missing = [name for name in shapes if name not in content]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}. {remedy}")
+    check_numbers(path, content, shapes, remedy)
+    rows = content.get("indices", torch.arange(1))
+    if rows.dtype != torch.int64 or rows[0] < 0 or (rows.diff() <= 0).any():
+        raise UserError(f"{path}: indices are not ascending whole numbers from 0 on. {remedy}")
+
+
+def save_semantic_template(
+    dataset: str, mode: str, template: SemanticTemplate, fingerprint: str
+) -> Path:
+    """Writes the part probabilities of the vertices; returns the path."""
+    content = {"probabilities": template.probabilities, "part_names": list(template.part_names)}
+    return save_tensors(semantic_template_path(dataset, mode), content, fingerprint)
+
+
+def load_semantic_template(dataset: str, mode: str, fingerprint: str) -> SemanticTemplate:
+    """Reads the part probabilities of the vertices."""
+    path = semantic_template_path(dataset, mode)
+    command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
+    content = load_tensors(path, ("probabilities", "part_names"), fingerprint, command)
+    return SemanticTemplate(content["probabilities"], content["part_names"])
+
+
+def _pose_entries(pose: Pose) -> dict[str, Any]:
+    return {key: getattr(pose, name) for name, key in _POSE_KEYS.items()}
+
+
+def _pose_from(content: dict[str, Any]) -> Pose:
+    return Pose(**{name: content[key] for name, key in _POSE_KEYS.items()})

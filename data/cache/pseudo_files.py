@@ -1,0 +1,172 @@
+"""The pseudo-ground-truth of a dataset: one .npz per photograph, and the poses that belong to them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.cache.folders import cache_folder
+from data.cache.storage import check_numbers, load_arrays, save_arrays
+from data.definitions import CATEGORIES
+from geometry.camera import Pose
+from utils.cli import UserError
+
+IMAGE_RESOLUTION = 299  # of the Inception network
+ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
+
+
+class PoseMetadata(NamedTuple):
+    """Poses of the K pseudo-ground-truth items, from which the GAN draws its views.
+
+    Attributes:
+        scale: (K, 1).
+        translation: (K, 3), the third component is 0.
+        rotation: (K, 4).
+        z0: (K, 1).
+        category: (K,) int64, position in the category list of the run (0 for a single dataset).
+        paths: K image paths.
+    """
+
+    scale: Tensor
+    translation: Tensor
+    rotation: Tensor
+    z0: Tensor
+    category: Tensor
+    paths: list[str]
+
+    @property
+    def pose(self) -> Pose:
+        """The K poses as a batch."""
+        return Pose(self.scale, self.translation[:, :2], self.rotation, self.z0)
+
+
+class PseudoItem(NamedTuple):
+    """Pseudo-ground-truth of one image; arrays of the types stored.
+
+    Attributes:
+        mesh: (3, 32, 32) float32 displacement map.
+        seg: (K + 1, h, w) float32 part probabilities in UV space.
+        texture: (3, R, R) float16 in [-1, 1], 0 where unseen.
+        texture_alpha: (1, R, R) float16 in [0, 1].
+        image: (4, 299, 299) float16, premultiplied RGB in [-1, 1] and mask.
+        category: position in the category list of the run.
+    """
+
+    mesh: np.ndarray
+    seg: np.ndarray
+    texture: np.ndarray
+    texture_alpha: np.ndarray
+    image: np.ndarray
+    category: int
+
+
+def metadata_path(dataset: str, mode: str) -> Path:
+    """Returns the path of the poses that belong to the pseudo-ground-truth."""
+    return cache_folder(dataset) / f"poses_metadata_{mode}.npz"
+
+
+def pseudo_folder(dataset: str, resolution: int, mode: str) -> Path:
+    """Returns the folder of the pseudo-ground-truth items."""
+    return cache_folder(dataset) / f"pseudogt_{resolution}x{resolution}_{mode}"
+
+
+def save_metadata(dataset: str, mode: str, metadata: PoseMetadata) -> Path:
+    """Writes the poses that belong to the pseudo-ground-truth; returns the path."""
+    return write_metadata(metadata_path(dataset, mode), metadata)
+
+
+def write_metadata(path: Path, metadata: PoseMetadata) -> Path:
+    """Writes such poses to a file; returns the path."""
+    tensors = metadata._asdict()
+    paths = np.array(tensors.pop("paths"), dtype=np.str_)
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    return save_arrays(path, arrays | {"path": paths})
+
+
+def load_metadata(dataset: str, mode: str) -> PoseMetadata:
+    """Reads the poses that belong to the pseudo-ground-truth."""
+    remedy = f"Create it with: {_export_command(dataset, mode)}"
+    return read_metadata(metadata_path(dataset, mode), remedy)
+
+
+def read_metadata(path: Path, remedy: str) -> PoseMetadata:
+    """Reads such poses from a file, also a published one.
+
+    Files of the predecessor's predecessor know neither categories nor perspective: one category, and
+    a camera far away.
+    """
+    names = ("scale", "translation", "rotation", "path")
+    arrays = load_arrays(path, names, remedy, optional=("z0", "category"))
+    count = arrays["path"].size
+    arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
+    arrays.setdefault("category", np.zeros(count, np.int64))
+    widths = {"scale": 1, "translation": 3, "rotation": 4, "z0": 1}
+    shapes = {name: (count, width) for name, width in widths.items()}
+    check_numbers(path, arrays, {**shapes, "category": (count,)}, remedy)
+    category = arrays["category"]
+    if category.dtype.kind not in "iu" or not np.isin(category, range(len(CATEGORIES))).all():
+        raise UserError(
+            f"{path}: category has other numbers than 0-{len(CATEGORIES) - 1}. {remedy}"
+        )
+    pose = {name: torch.from_numpy(arrays[name]).float() for name in widths}
+    paths = [str(entry) for entry in arrays["path"]]
+    return PoseMetadata(**pose, category=torch.from_numpy(category).long(), paths=paths)
+
+
+def save_pseudo_item(
+    dataset: str, resolution: int, mode: str, index: int, item: PseudoItem
+) -> Path:
+    """Writes one item of the pseudo-ground-truth; returns the path.
+
+    The arrays stay uncompressed: training reads them again and again.
+    """
+    path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
+    half = {name: getattr(item, name) for name in ("texture", "texture_alpha", "image")}
+    single = {"mesh": item.mesh, "seg": item.seg}
+    arrays = {name: np.asarray(value, np.float16) for name, value in half.items()}
+    arrays |= {name: np.asarray(value, np.float32) for name, value in single.items()}
+    return save_arrays(path, arrays | {"category": np.asarray(item.category, np.int64)})
+
+
+def load_pseudo_arrays(
+    dataset: str, resolution: int, mode: str, index: int, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Reads only the named members (fields of `PseudoItem`) of one item."""
+    path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
+    command = _export_command(dataset, mode, resolution)
+    return load_arrays(path, names, f"Create it with: {command}")
+
+
+def load_pseudo_item(dataset: str, resolution: int, mode: str, index: int) -> PseudoItem:
+    """Reads one item of the pseudo-ground-truth."""
+    arrays = load_pseudo_arrays(dataset, resolution, mode, index, PseudoItem._fields)
+    category = int(arrays.pop("category"))
+    return PseudoItem(**arrays, category=category)
+
+
+def pseudo_item_paths(dataset: str, resolution: int, mode: str) -> list[Path]:
+    """Lists the items present, in order of their number; empty if the folder is missing."""
+    paths = pseudo_folder(dataset, resolution, mode).glob("*.npz")
+    return sorted((p for p in paths if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected: int) -> None:
+    """Raises a UserError unless exactly the items 0..expected-1 are present."""
+    paths = pseudo_item_paths(dataset, resolution, mode)
+    if [int(path.stem) for path in paths] != list(range(expected)):
+        folder = pseudo_folder(dataset, resolution, mode)
+        raise UserError(
+            f"{folder}/ has {len(paths)} items, but {metadata_path(dataset, mode)} lists {expected}. "
+            f"Export them (again) with: {_export_command(dataset, mode, resolution)}"
+        )
+
+
+def _export_command(dataset: str, mode: str, resolution: int | None = None) -> str:
+    option = f" --pseudogt_resolution {resolution}" if resolution else ""
+    return (
+        f"python run_reconstruction.py --name <model> --dataset {dataset} --mode {mode} "
+        f"--generate_pseudogt{option}"
+    )

@@ -1,0 +1,136 @@
+"""Plain tensors and plain arrays on disk: written atomically, never pickled, stamped where rows matter.
+
+Published files, which are pickled and not stamped, are read as well.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from data.published.unpickling import MAX_BYTES, is_pickled, load_pickled
+from utils import checkpoint
+from utils.cli import UserError
+from utils.files import atomic_path, require_file
+
+PUBLISHED = ""  # stands for the fingerprint of the published detections, which have none
+
+
+def save_tensors(path: Path, content: dict[str, Any], fingerprint: str) -> Path:
+    """Writes tensors and plain values, stamped with the fingerprint of the detections they refer to."""
+    plain = {
+        key: value.detach().cpu().contiguous() if isinstance(value, Tensor) else value
+        for key, value in content.items()
+    }
+    checkpoint.save(path, plain | {"fingerprint": fingerprint})
+    return path
+
+
+def load_tensors(
+    path: Path, names: Sequence[str], fingerprint: str, command: str, optional: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Reads what `save_tensors` wrote: the entries `names`, and those of `optional` that there are.
+
+    Raises:
+        UserError: if the file is missing, damaged, or refers to other detections; names the command
+            that makes it.
+    """
+    content = checkpoint.load(path, remedy=f"Create it with: {command}")
+    if not {*names} <= content.keys():
+        raise UserError(f"{path}: expected the entries {', '.join(names)}. Make it with: {command}")
+    if content.get("fingerprint", PUBLISHED) != fingerprint:
+        raise UserError(
+            f"{path} was made from other detections than the present detections.json, so its rows "
+            f"mean other images. Make it again with: {command}"
+        )
+    return {name: content[name] for name in (*names, *optional) if name in content}
+
+
+def check_numbers(
+    path: Path, content: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]], remedy: str
+) -> None:
+    """Refuses arrays and tensors that are not finite numbers of the expected shapes.
+
+    Args:
+        path: of the file, for the error.
+        content: what the file holds, by name.
+        shapes: of the entries to check; a letter is a size above 0, the same wherever it occurs.
+        remedy: last sentence of the error.
+
+    Raises:
+        UserError: names the first entry that is wrong.
+    """
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        value, known = content[name], dict(sizes)
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        array = np.asarray(value.float() if floating else value)
+        expected = tuple(
+            sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+            for axis, size in zip(shape, array.shape, strict=False)
+        )
+        fits = len(shape) == array.ndim and array.shape == expected and 0 not in expected
+        if not fits or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            wanted = ", ".join(f"{x} = {known[x]}" if x in known else str(x) for x in shape)
+            raise UserError(
+                f"{path}: {name} is {array.dtype} {array.shape}, expected finite numbers ({wanted}). "
+                f"{remedy}"
+            )
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """Writes an uncompressed .npz file."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type] - names are given at run time
+    return path
+
+
+def load_arrays(
+    path: Path, names: Sequence[str], remedy: str, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Reads the named members of an .npz file and no others.
+
+    Published files hold one pickled dictionary instead; it is read without executing anything.
+
+    Args:
+        path: of the file.
+        names: members that there must be.
+        remedy: last sentence of the errors.
+        optional: members that may be absent, also from the result.
+
+    Raises:
+        UserError: if the file is missing, damaged, lacks a member, or unpacks to too much.
+    """
+    require_file(path, remedy)
+    try:
+        either = [*names, *optional]
+        found = _published_arrays(path, remedy) if is_pickled(path) else _members(path, either)
+        wanted = [*names, *(name for name in optional if name in found)]
+        return {name: found[name] for name in wanted}
+    except (
+        *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError),
+        *(zipfile.BadZipFile, NotImplementedError, SyntaxError),
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason}). {remedy}") from error
+
+
+def _members(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        largest = max((info.file_size for info in archive.zip.infolist()), default=0)
+        if largest > MAX_BYTES:
+            raise ValueError(f"unpacks to {largest} bytes, at most {MAX_BYTES} are expected")
+        return {name: archive[name] for name in names if name in archive}
+
+
+def _published_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    content = load_pickled(path, remedy)
+    if not isinstance(content, dict):
+        raise TypeError(f"holds a {type(content).__name__}, expected a dictionary")
+    arrays = {name: np.asarray(value) for name, value in content.items()}
+    if any(array.dtype == object for array in arrays.values()):
+        raise ValueError("holds lists of unequal lengths")
+    return arrays

@@ -1,0 +1,51 @@
+"""How far two shapes differ: intersection over union of silhouettes, Chamfer distance of surfaces."""
+
+import numpy as np
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from utils.seeding import numpy_generator
+
+SURFACE_POINTS = 4000
+
+
+def hard_iou(alpha: Tensor, mask: Tensor) -> Tensor:
+    """Returns (B,) intersection over union of (B, 1, h, w) silhouettes at the threshold 0.5."""
+    a, b = (alpha > 0.5).flatten(1), (mask > 0.5).flatten(1)
+    return (a & b).sum(1) / (a | b).sum(1).clamp(min=1)
+
+
+def chamfer_distance(
+    mesh: tuple[np.ndarray, np.ndarray], true: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """Returns the mean distance between the surfaces in both directions, in percent of the diagonal.
+
+    Both meshes are centered and scaled to a bounding box of diagonal 1 first, since photographs do
+    not tell size and origin; their axes are compared as they are.
+
+    Args:
+        mesh: vertices (V, 3) and faces (F, 3).
+        true: vertices and faces of the true mesh.
+    """
+    a, b = (surface_points(*_normalized(*m)) for m in (mesh, true))
+    there, back = KDTree(b).query(a)[0], KDTree(a).query(b)[0]
+    return float(100 * (there.mean() + back.mean()) / 2)
+
+
+def surface_points(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Returns points (SURFACE_POINTS, 3) spread evenly over a surface, the same in every call."""
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    generator = numpy_generator(0, "surface points")
+    chosen = generator.choice(len(faces), SURFACE_POINTS, p=areas / areas.sum())
+    u, v = generator.random((2, SURFACE_POINTS, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    a, b, c = corners[chosen].transpose(1, 0, 2)
+    return a + u * (b - a) + v * (c - a)
+
+
+def _normalized(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    used = vertices[np.unique(faces)]
+    low, high = used.min(0), used.max(0)
+    return (vertices - (low + high) / 2) / np.linalg.norm(high - low), faces

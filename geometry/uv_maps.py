@@ -1,0 +1,40 @@
+"""Maps on the UV sphere: wrapping around, mirror symmetry and poles.
+
+A map has row 0 at v = 1 (north pole) and wraps around in u. Texel centers lie at (i + 1/2) / width
+horizontally, but the first and last row lie exactly on v = 1 and v = 0.
+"""
+
+import torch
+from torch import Tensor
+
+
+def circular_pad(x: Tensor, columns: int) -> Tensor:
+    """Continues maps (..., H, W) around the sphere by some columns on both sides."""
+    return torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
+
+
+def symmetric_extension(half: Tensor) -> Tensor:
+    """Completes the half x >= 0 (..., H, W/2) of a symmetric map to the full map (..., H, W)."""
+    width = half.shape[-1]
+    if width % 2:
+        raise ValueError(f"half: expected an even width, got shape {tuple(half.shape)}.")
+    reverse = half.flip(-1)
+    return torch.cat([reverse[..., width // 2 :], half, reverse[..., : width // 2]], dim=-1)
+
+
+def half_map(full: Tensor) -> Tensor:
+    """Returns the half x >= 0, u in [1/4, 3/4], of full maps (..., H, W)."""
+    width = full.shape[-1]
+    return full[..., width // 4 : width - width // 4]
+
+
+def average_poles(half: Tensor) -> Tensor:
+    """Replaces the first and last row of half maps (..., H, W), the poles, by their means."""
+    top, bottom = half[..., :1, :], half[..., -1:, :]
+    means = [row.mean(-1, keepdim=True).expand_as(row) for row in (top, bottom)]
+    return torch.cat([means[0], half[..., 1:-1, :], means[1]], dim=-2)
+
+
+def mirror_map(full: Tensor) -> Tensor:
+    """Mirrors full maps (..., H, W) in x = 0; symmetric maps stay as they are."""
+    return full.flip(-1).roll(full.shape[-1] // 2, dims=-1)

@@ -1,0 +1,279 @@
+"""Evaluation of the GAN: Frechet distances between features of generated renderings and photographs.
+
+FID as the reference computes it: torchvision's ImageNet Inception v3, 299 x 299 renderings without
+perspective on grey, against the stored statistics of the photographs; not comparable with scores of
+the TensorFlow port, which --standard_fid measures with. Without weights --proxy_distance measures in
+the features of an untrained network, under that name. Where a sample of the photographs' features is
+stored, the kernel distance (KID) of the same features is measured too.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from data.cache import feature_statistics, pseudo_files
+from data.definitions import default_dataset
+from data.pseudo_ground_truth import PseudoGroundTruth
+from geometry.sphere_mesh import SphereMesh
+from models.generator import Generator
+from pipeline.generation import sampling
+from pipeline.generation.config import GenerationConfig
+from rendering import rasterizer
+from utils import checkpoint, cli, distributed
+from utils.fid import (
+    FeatureSample,
+    InceptionFeatures,
+    Moments,
+    ProxyFeatures,
+    StandardFeatures,
+    fingerprint,
+    frechet_distance,
+    kernel_distance,
+)
+from utils.progress import progress
+from utils.run_directory import RunDirectory, configure_logging
+
+logger = logging.getLogger(__name__)
+
+MAX_SAMPLES = 50_000
+KINDS = ("combined", "texture_only", "mesh_only")
+
+
+class Measure(NamedTuple):
+    """What distances are measured with.
+
+    Attributes:
+        title: its name for people.
+        key: its name in metrics.jsonl and of its statistics file.
+        features: network from (B, 3, 299, 299) in [0, 1] to (B, D).
+        real: statistics of the photographs.
+    """
+
+    title: str
+    key: feature_statistics.Features
+    features: nn.Module
+    real: feature_statistics.FeatureStatistics
+
+
+def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
+    """Returns FID, standard FID with --standard_fid, or the proxy distance with --proxy_distance.
+
+    Raises:
+        UserError: if the weights or the statistics of the photographs are missing, or the statistics
+            were made with another network or from other images.
+    """
+    dataset = config.dataset
+    if config.filter_class is not None:
+        dataset = default_dataset(config.filter_class)
+    title, key, make_features = _choose_measure(config)
+    real = feature_statistics.load_statistics(dataset, key)
+    features = make_features()
+    _check_origin(dataset, key, real, fingerprint(features))
+    return Measure(title, key, features.to(device), real)
+
+
+def _choose_measure(
+    config: GenerationConfig,
+) -> tuple[str, feature_statistics.Features, Callable[[], nn.Module]]:
+    """Returns title and key of the measure, and what makes its network."""
+    if config.proxy_distance:
+        return "proxy distance (not FID)", "proxy", ProxyFeatures
+    if config.standard_fid is not None:
+        return "standard FID", "standard_fid", partial(StandardFeatures, config.standard_fid)
+    return "FID", "fid", partial(InceptionFeatures, config.inception_weights)
+
+
+def _check_origin(
+    dataset: str,
+    key: feature_statistics.Features,
+    real: feature_statistics.FeatureStatistics,
+    network: str,
+) -> None:
+    """Refuses statistics of another network or of other images; published ones are of the predecessor's.
+
+    Raises:
+        UserError: says what differs.
+    """
+    path, command = (
+        feature_statistics.statistics_path(dataset, key),
+        feature_statistics.statistics_command(dataset),
+    )
+    if real.network != network and (real.network or key != "fid"):
+        raise cli.UserError(
+            f"{path} was made with another network (fingerprint {real.network[:8] or 'unknown'}, "
+            f"here {network[:8]}), so a distance to it means nothing. Make it again with: {command}"
+        )
+    now = feature_statistics.images_fingerprint(dataset)
+    if real.images and now is not None and real.images != now:
+        raise cli.UserError(
+            f"{path} was made from other images than the present detections of {dataset}. "
+            f"Make it again with: {command}"
+        )
+
+
+def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> Measure | None:
+    """Returns the measure for a training run; None, and a line that says why, without weights."""
+    try:
+        return make_measure(config, device)
+    except cli.UserError as error:
+        logger.info("training without evaluation: %s", error)
+        return None
+
+
+def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
+    """Prints and records the distances of the chosen checkpoint; returns them by kind."""
+    rasterizer.set_backend(config.rasterizer)
+    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    measure = make_measure(config, device)
+    path = choose_checkpoint(config, device)
+    run = RunDirectory(config.folder)
+    configure_logging(config.folder / "log.txt")
+    config = sampling.with_architecture_of(path, config)
+    dataset = sampling.optional_dataset(config)
+    logger.info("evaluating %s", path)
+    generator = _load(config, path, metadata, dataset, device)
+    scores = compute_scores(generator, measure, metadata, dataset, config, device)
+    report(scores, measure, run, None, _step_of(path))
+    return scores
+
+
+def choose_checkpoint(config: GenerationConfig, device: torch.device) -> Path:
+    """Returns the file that --which_epoch names; "best" has the lowest combined distance.
+
+    Distances recorded in metrics.jsonl are trusted; numbered checkpoints without one are measured.
+    """
+    remedy = (
+        f"Train it with: python run_generation.py --name {config.name} --dataset {config.dataset}"
+    )
+    if config.which_epoch != "best":
+        return checkpoint.resolve(config.folder, config.which_epoch, remedy)
+    latest = checkpoint.resolve(config.folder, "latest", remedy)
+    config = sampling.with_architecture_of(latest, config)
+    run = RunDirectory(config.folder)
+    candidates = dict(checkpoint.numbered(config.folder))
+    measure = make_measure(config, device)
+    name = _record_name(measure, "combined", config.filter_class)
+    scores = {r["step"]: r[name] for r in run.records() if name in r and r["step"] in candidates}
+    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    dataset = sampling.optional_dataset(config)
+    for step, path in candidates.items():
+        if step not in scores:
+            generator = _load(config, path, metadata, dataset, device)
+            only = compute_scores(
+                generator, measure, metadata, dataset, config, device, kinds=("combined",)
+            )
+            scores[step] = only["combined"]
+            run.record(step=step, **{name: scores[step]})
+    best = min(sorted(scores), key=lambda step: scores[step])
+    return candidates[best]
+
+
+def compute_scores(
+    generator: Generator,
+    measure: Measure,
+    metadata: pseudo_files.PoseMetadata,
+    dataset: PseudoGroundTruth | None,
+    config: GenerationConfig,
+    device: torch.device,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, float]:
+    """Returns the distances of generated renderings to the photographs, by kind and "kid".
+
+    Each of the photographs' poses is used once per pass, as many passes as it takes to reach the
+    number of photographs behind the statistics. With pseudo-ground-truth at hand, also of generated
+    textures on its meshes and of its textures on generated meshes. The same for every batch size
+    and number of processes.
+    """
+    template = SphereMesh(sampling.rings_of(config.mesh_path)).to(device)
+    kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
+    rows = sampling.eligible_rows(config, metadata)
+    count = min(measure.real.num_images, MAX_SAMPLES)
+    moments = {kind: Moments(len(measure.real.mean), device) for kind in kinds}
+    generated = FeatureSample(count)
+    mine = list(distributed.shard(count))
+    with progress(total=len(mine), description="evaluating") as bar:
+        for start in range(0, len(mine), config.batch_size):
+            numbers = mine[start : start + config.batch_size]
+            chosen = [rows[i % len(rows)] for i in numbers]
+            sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
+            for kind in kinds:
+                shown = _substitute(sample, kind, dataset, chosen)
+                features = _features(measure, template, shown)
+                moments[kind].update(features)
+                if kind == "combined":
+                    generated.update(features, numbers)
+            bar.update(len(numbers))
+    scores = {}
+    real = [torch.from_numpy(measure.real.mean), torch.from_numpy(measure.real.covariance)]
+    for kind, total in moments.items():
+        total.reduce()
+        scores[kind] = frechet_distance(*total.result(), *real)
+    fake, photographs = generated.result(), torch.from_numpy(measure.real.sample)
+    if min(len(fake), len(photographs)) > 1:
+        scores["kid"] = kernel_distance(fake, photographs)
+    return scores
+
+
+def report(
+    scores: dict[str, float], measure: Measure, run: RunDirectory, writer: Any, step: int
+) -> None:
+    """Logs the distances and records them for a step."""
+    for kind, score in scores.items():
+        if kind == "kid":
+            logger.info("kernel distance (KID) of the same features: %.5f", score)
+        else:
+            prefix = "" if kind == "combined" else f"{kind.replace('_', '-')} "
+            logger.info("%s%s: %.2f", prefix, measure.title, score)
+        if writer is not None:
+            writer.add_scalar(f"{measure.key}/{kind}", score, step)
+    names = {_record_name(measure, kind, None): score for kind, score in scores.items()}
+    run.record(step=step, **names)
+
+
+def _record_name(measure: Measure, kind: str, category: str | None) -> str:
+    name = measure.key if kind == "combined" else f"{measure.key}_{kind}"
+    return name if category is None else f"{name}_{category}"
+
+
+def _features(measure: Measure, template: SphereMesh, sample: sampling.Generated) -> Tensor:
+    colors, _ = sampling.render(template, sample, pseudo_files.IMAGE_RESOLUTION)
+    with torch.no_grad():
+        return measure.features(colors / 2 + 0.5)
+
+
+def _substitute(
+    sample: sampling.Generated, kind: str, dataset: PseudoGroundTruth | None, rows: Sequence[int]
+) -> sampling.Generated:
+    """Replaces one half of the sample by pseudo-ground-truth."""
+    if kind == "combined" or dataset is None:
+        return sample
+    items = [dataset[row] for row in rows]
+    device = sample.texture.device
+    if kind == "texture_only":
+        return sample._replace(displacement=torch.stack([x.mesh for x in items]).to(device))
+    return sample._replace(texture=torch.stack([x.texture for x in items]).to(device))
+
+
+def _load(
+    config: GenerationConfig,
+    path: Path,
+    metadata: pseudo_files.PoseMetadata,
+    dataset: PseudoGroundTruth | None,
+    device: torch.device,
+) -> Generator:
+    classes = sampling.num_classes(config, metadata)
+    return sampling.load_generator(
+        config, path, classes, sampling.num_parts(config, dataset), device
+    )
+
+
+def _step_of(path: Path) -> int:
+    digits = path.stem.rpartition("_")[2]
+    if digits.isdecimal():
+        return int(digits)
+    return int(checkpoint.load(path).get("iteration", 0))

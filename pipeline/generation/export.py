@@ -1,0 +1,97 @@
+"""Exports generated meshes: .obj, .mtl, .png and .glb for each, and pictures and a page of them all."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.cache import pseudo_files
+from geometry.mesh_files import save_textured_mesh
+from geometry.sphere_mesh import SphereMesh
+from pipeline.generation import gallery, sampling
+from pipeline.generation.config import GenerationConfig
+from pipeline.generation.evaluation import choose_checkpoint
+from rendering import rasterizer
+from utils import distributed
+from utils.pictures import make_grid, save_image, to_uint8
+from utils.progress import progress
+from utils.run_directory import configure_logging
+
+logger = logging.getLogger(__name__)
+
+GRID_SIZE = 256  # pixels of one rendering in the picture
+GRID_SUPERSAMPLING = 4
+
+
+def export_sample(device: torch.device, config: GenerationConfig) -> None:
+    """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png."""
+    rasterizer.set_backend(config.rasterizer)
+    configure_logging()
+    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    path = choose_checkpoint(config, device)
+    config = sampling.with_architecture_of(path, config)
+    dataset = sampling.optional_dataset(config)
+    generator = sampling.load_generator(
+        config,
+        path,
+        sampling.num_classes(config, metadata),
+        sampling.num_parts(config, dataset),
+        device,
+    )
+    template = SphereMesh(sampling.rings_of(config.mesh_path)).to(device)
+    how_many = config.how_many or config.batch_size
+    rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
+    folder = Path("output") / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures, frames = [], []
+    mine = list(distributed.shard(how_many))
+    with progress(total=len(mine), description="exporting") as bar:
+        for start in range(0, len(mine), config.batch_size):
+            numbers = mine[start : start + config.batch_size]
+            chosen = [rows[i] for i in numbers]
+            sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
+            _write_meshes(folder, template, sample, numbers)
+            pictures.append(_picture(template, sample).cpu())
+            turning = [i for i, number in enumerate(numbers) if number < gallery.TURNTABLE_MESHES]
+            if turning:
+                frames.append(gallery.turntable_frames(template, sampling.select(sample, turning)))
+            bar.update(len(numbers))
+    all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
+    if distributed.is_main():
+        grid = make_grid(all_pictures, sampling.GRID_COLUMNS, padding=0, value=-1.0)
+        save_image(folder.with_suffix(".png"), to_uint8(grid))
+        gallery.save_turntable(folder / "turntable.gif", all_frames)
+        meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
+        gallery.save_page(folder / "index.html", config.name, meshes)
+        logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+
+
+def _gathered(parts: list[Tensor]) -> Tensor:
+    """Joins the batches of all processes, in the order of their ranks."""
+    return torch.cat([part for process in distributed.gather(parts) for part in process])
+
+
+def _write_meshes(
+    folder: Path, template: SphereMesh, sample: sampling.Generated, numbers: Sequence[int]
+) -> None:
+    vertices = template.deform(sample.displacement)
+    for i, number in enumerate(numbers):
+        save_textured_mesh(
+            folder / f"mesh_{number}.obj",
+            vertices[i],
+            template.faces,
+            template.uvs,
+            template.face_uvs,
+            sample.texture[i],
+        )
+        gallery.save_glb(folder / f"mesh_{number}.glb", template, vertices[i], sample.texture[i])
+
+
+def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:
+    """Antialiased renderings on white, (B, 4, size, size) in [-1, 1]; the last channel is coverage."""
+    colors, coverage = sampling.render(template, sample, GRID_SIZE * GRID_SUPERSAMPLING)
+    layers = torch.cat([colors + (1 - coverage), 2 * coverage - 1], dim=1)
+    return F.avg_pool2d(layers, GRID_SUPERSAMPLING)

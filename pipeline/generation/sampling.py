@@ -1,0 +1,291 @@
+"""Generated meshes: latent codes, networks from checkpoints, renderings and preview pictures.
+
+A sample is a function of the seed and its own number, never of the batch that it is made in.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.cache import pseudo_files
+from data.definitions import CATEGORIES
+from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
+from geometry import camera
+from geometry.camera import Pose
+from geometry.sphere_mesh import SphereMesh
+from models.generator import Generator
+from models.state_dicts import translate
+from pipeline.generation.config import GENERATOR_OPTIONS, GenerationConfig
+from rendering.texture import render_textured
+from utils import checkpoint, cli, distributed, seeding
+from utils.pictures import draw_wireframe, make_grid, save_image, to_uint8
+
+logger = logging.getLogger(__name__)
+
+GRID_COLUMNS = 8
+PREVIEW_SAMPLES = 16
+PREVIEW_SIZE = 128
+
+
+class Generated(NamedTuple):
+    """Generated textured meshes and the views they are shown from.
+
+    Attributes:
+        texture: (B, 3, R, R) in [-1, 1].
+        displacement: (B, 3, 32, 32).
+        pose: B poses of training photographs.
+    """
+
+    texture: Tensor
+    displacement: Tensor
+    pose: Pose
+
+
+def select(sample: Generated, rows: Sequence[int]) -> Generated:
+    """Returns some rows of a batch."""
+    index = torch.tensor(rows, device=sample.texture.device)
+    return Generated(
+        sample.texture[index], sample.displacement[index], camera.select(sample.pose, index)
+    )
+
+
+def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> Tensor:
+    """Returns (B, size) codes from a normal distribution truncated to [-sigma, sigma].
+
+    Drawn by inversion, one generator per sample number, so that a number always means the same mesh.
+    """
+    rows = [torch.rand(size, generator=seeding.torch_generator(seed, "code", i)) for i in samples]
+    uniform = torch.stack(rows).double() if rows else torch.zeros(0, size, dtype=torch.double)
+    bound = math.erf(sigma / math.sqrt(2))
+    return (math.sqrt(2) * torch.erfinv((2 * uniform - 1) * bound)).float().clamp(-sigma, sigma)
+
+
+def rings_of(mesh_path: str) -> int:
+    """Returns the rings of the sphere that --mesh_path names."""
+    for rings in (16, 31):
+        if f"{rings}rings" in mesh_path:
+            return rings
+    if mesh_path == "autodetect":
+        return 31
+    raise cli.UserError(
+        f"--mesh_path {mesh_path}: expected autodetect, uvsphere_16rings.obj or uvsphere_31rings.obj."
+    )
+
+
+def make_generator(config: GenerationConfig, num_classes: int, num_parts: int) -> Generator:
+    """Returns the untrained generator of a run."""
+    return Generator(
+        texture_resolution=config.texture_resolution,
+        latent_dim=config.latent_dim,
+        num_classes=num_classes,
+        num_parts=num_parts,
+        norm=config.norm_g,
+        width=config.width,
+    )
+
+
+def load_generator(
+    config: GenerationConfig, path: Path, num_classes: int, num_parts: int, device: torch.device
+) -> Generator:
+    """Returns the averaged generator of a checkpoint, ready for inference.
+
+    Raises:
+        UserError: if the checkpoint has no generator or one of another architecture.
+    """
+    state = checkpoint.load(path, device)
+    if "generator_running_avg" not in state:
+        raise cli.UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
+    try:
+        with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
+            generator = make_generator(config, num_classes, num_parts)
+        generator.load_state_dict(translate(state["generator_running_avg"]), assign=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise cli.UserError(
+            f"{path} holds no generator, or one of another architecture: {reason}"
+        ) from None
+    return generator.float().eval().requires_grad_(False)
+
+
+def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
+    """Returns the options with those of the networks as they were when the checkpoint was trained."""
+    options = {key: getattr(config, key) for key in GENERATOR_OPTIONS}
+    other = checkpoint.stored_options(path, checkpoint.load(path), options)
+    if other:
+        text = ", ".join(f"{key} {value}" for key, value in other.items())
+        logger.info("%s brings its own options: %s", path, text)
+    return replace(config, **other)
+
+
+def conditions(generator: Generator, batch: UVSample) -> list[Tensor | None]:
+    """Returns class and part map of a batch, None where the generator ignores them."""
+    return [
+        batch.category if generator.num_classes else None,
+        batch.seg if generator.num_parts else None,
+    ]
+
+
+def generate(
+    generator: Generator,
+    config: GenerationConfig,
+    metadata: pseudo_files.PoseMetadata,
+    dataset: PseudoGroundTruth | None,
+    rows: Sequence[int],
+    samples: Sequence[int],
+) -> Generated:
+    """Generates one mesh for each sample number, seen and conditioned as the photograph of its row.
+
+    Args:
+        generator: in evaluation mode.
+        config: of the run.
+        metadata: poses and categories of all photographs.
+        dataset: pseudo-ground-truth; needed with --conditional_semantics and --texture_only.
+        rows: B rows of the metadata.
+        samples: B numbers of samples.
+    """
+    device = next(generator.parameters()).device
+    noise = latent_codes(samples, config.latent_dim, config.truncation_sigma, config.seed)
+    class_id = metadata.category[list(rows)].to(device) if generator.num_classes else None
+    needs_items = bool(generator.num_parts) or config.texture_only
+    if needs_items and dataset is None:
+        raise cli.UserError(
+            "--conditional_semantics and --texture_only need the pseudo-ground-truth of the dataset."
+        )
+    items = [dataset[row] for row in rows] if dataset is not None and needs_items else []
+    seg = torch.stack([item.seg for item in items]).to(device) if generator.num_parts else None
+    with torch.no_grad():
+        texture, displacement = generator(noise.to(device), class_id, seg)
+    if config.texture_only:
+        displacement = torch.stack([item.mesh for item in items]).to(device)
+    pose = camera.to_device(camera.select(metadata.pose, torch.tensor(list(rows))), device)
+    return Generated(texture, displacement, pose)
+
+
+def render(template: SphereMesh, sample: Generated, size: int) -> tuple[Tensor, Tensor]:
+    """Renders without perspective: colors (B, 3, size, size), 0 outside, and coverage (B, 1, ...)."""
+    vertices = camera.project(template.deform(sample.displacement), sample.pose, orthographic=True)
+    colors, coverage, _ = render_textured(template, vertices, sample.texture, size, soft=False)
+    return colors, coverage
+
+
+def eligible_rows(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> list[int]:
+    """Returns the rows of the metadata, those of --filter_class only if it is given."""
+    if config.filter_class is None:
+        return list(range(len(metadata.category)))
+    category = CATEGORIES.index(config.filter_class)
+    rows = (metadata.category == category).nonzero().flatten().tolist()
+    if not rows:
+        raise cli.UserError(f"--filter_class {config.filter_class}: {config.dataset} has none.")
+    return rows
+
+
+def sample_rows(eligible: Sequence[int], how_many: int, seed: int) -> list[int]:
+    """Draws rows without replacement, starting over as often as needed."""
+    order: list[int] = []
+    for turn in range(-(-how_many // len(eligible))):
+        generator = seeding.numpy_generator(seed, "rows", turn)
+        order += [eligible[i] for i in generator.permutation(len(eligible))]
+    return order[:how_many]
+
+
+def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
+    """Returns the pseudo-ground-truth where it is there; evaluation can do without."""
+    paths = pseudo_files.pseudo_item_paths(config.dataset, config.texture_resolution, config.mode)
+    if not paths:
+        return None
+    return open_dataset(config)
+
+
+def open_dataset(config: GenerationConfig) -> PseudoGroundTruth:
+    """Returns the pseudo-ground-truth, with part maps if the model is conditional on them."""
+    return PseudoGroundTruth(
+        config.dataset,
+        config.texture_resolution,
+        config.mode,
+        segmentation=config.conditional_semantics,
+    )
+
+
+def num_classes(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> int:
+    """Returns the classes of the model; 0 for an unconditional one."""
+    if not config.conditional_class:
+        return 0
+    return len(CATEGORIES) if config.dataset == "all" else int(metadata.category.max()) + 1
+
+
+def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth | None) -> int:
+    """Returns the channels of the part maps that the model is conditional on; 0 for none."""
+    if not config.conditional_semantics:
+        return 0
+    if dataset is None:
+        raise cli.UserError(
+            "--conditional_semantics needs the pseudo-ground-truth of the dataset. Create it with: "
+            f"python run_reconstruction.py --name <model> --dataset {config.dataset} --mode {config.mode} --generate_pseudogt"
+        )
+    return len(dataset[0].seg)
+
+
+def save_preview(
+    generator: Generator,
+    template: SphereMesh,
+    metadata: pseudo_files.PoseMetadata,
+    dataset: PseudoGroundTruth,
+    config: GenerationConfig,
+    step: int,
+) -> None:
+    """Writes samples/<step>.png: always the same codes and views, so that pictures compare."""
+    if not distributed.is_main():
+        return
+    rows = sample_rows(range(len(metadata.category)), PREVIEW_SAMPLES, config.seed)
+    sample = generate(generator, config, metadata, dataset, rows, range(PREVIEW_SAMPLES))
+    colors, coverage = render(template, sample, PREVIEW_SIZE)
+    grid = make_grid(colors + (1 - coverage), GRID_COLUMNS)
+    folder = config.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    save_image(folder / f"{step:07d}.png", to_uint8(grid))
+
+
+def add_images(
+    writer: Any,
+    generator: Generator,
+    template: SphereMesh,
+    batch: UVSample,
+    config: GenerationConfig,
+    metadata: pseudo_files.PoseMetadata,
+    step: int,
+) -> None:
+    """Adds textures, displacement maps, renderings and wireframes of a batch to TensorBoard."""
+    if not distributed.is_main():
+        return
+    rows = batch.row[:PREVIEW_SAMPLES].tolist()
+    noise = latent_codes(range(len(rows)), config.latent_dim, config.truncation_sigma, config.seed)
+    chosen = [None if c is None else c[: len(rows)] for c in conditions(generator, batch)]
+    with torch.no_grad():
+        texture, displacement = generator(noise.to(batch.texture.device), *chosen)
+    pose = camera.to_device(camera.select(metadata.pose, torch.tensor(rows)), batch.texture.device)
+    real = Generated(batch.texture[: len(rows)], batch.mesh[: len(rows)], pose)
+    fake = Generated(texture, displacement, pose)
+    renderings = {
+        "fake": fake,
+        "fake_texture": fake._replace(displacement=real.displacement),
+        "fake_mesh": fake._replace(texture=real.texture),
+        "real": real,
+    }
+    pictures = {"image/real_tex": real.texture, "image/fake_tex": fake.texture}
+    pictures["image/fake_mesh"] = fake.displacement / fake.displacement.abs().amax().clamp(min=1e-6)
+    pictures |= {f"render/{k}": render(template, v, PREVIEW_SIZE)[0] for k, v in renderings.items()}
+    for name, picture in pictures.items():
+        grid = to_uint8(make_grid(picture.cpu(), GRID_COLUMNS))
+        writer.add_image(name, grid, step, dataformats="HWC")
+    vertices = camera.project(
+        template.deform(fake.displacement[:1]), camera.select(pose, slice(0, 1))
+    )
+    canvas = to_uint8(render(template, fake, 2 * PREVIEW_SIZE)[0][0])
+    wires = draw_wireframe(canvas, vertices[0], template.faces)
+    writer.add_image("render/wireframe", wires, step, dataformats="HWC")

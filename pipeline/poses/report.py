@@ -1,0 +1,78 @@
+"""How good estimated poses are: agreement of hypotheses, and errors where the truth is known."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.cache import folders
+from data.detections import Detections
+from data.ground_truth import load_ground_truth, rotation_report
+from utils import files
+
+TEMPERATURE = 0.01  # of the probabilities of hypotheses, in units of their overlap
+
+logger = logging.getLogger(__name__)
+
+
+def agreement(overlap: Tensor, rotation: Tensor) -> Tensor:
+    """Spread of the likely rotations of each image: 0 if all hypotheses that fit agree.
+
+    The expectation of 1 - <q_i, q_j>^2 under softmax(overlap / 0.01), from the second moment of the
+    quaternions instead of all pairs.
+
+    Args:
+        overlap: (N, H) intersection over union of each hypothesis.
+        rotation: (N, H, 4) unit quaternions.
+
+    Returns:
+        (N,) scores in [0, 1].
+    """
+    weights = torch.softmax(overlap.double() / TEMPERATURE, dim=1)
+    q = rotation.double()
+    moment = torch.einsum("nh,nhi,nhj->nij", weights, q, q)
+    return (1 - moment.square().sum(dim=(1, 2))).to(overlap.dtype)
+
+
+def report(
+    detections: Detections,
+    stage: str,
+    mode: str,
+    figures: dict[str, Any],
+    rotation: Tensor,
+    kept: Tensor,
+) -> None:
+    """Logs the figures of a stage and writes them to cache/<dataset>/metrics.json.
+
+    Args:
+        detections: the N images.
+        stage: "step1" or "step2", a key of the file.
+        mode: singletpl or multitpl, the key below.
+        figures: what the stage measured; rotation errors are added where the truth is known.
+        rotation: (N, 4) chosen rotation of each image.
+        kept: (K,) rows of the images that are kept.
+    """
+    figures = {"images": len(detections), "kept": len(kept), **figures}
+    truth = load_ground_truth(detections)
+    if truth is not None:
+        figures["rotation_of_all"] = rotation_report(rotation, truth)
+        figures["rotation_of_kept"] = rotation_report(rotation[kept], truth, kept)
+    _log(stage, figures)
+    path = folders.cache_folder(detections.dataset) / "metrics.json"
+    content = files.read_json(path) if path.exists() else {}
+    content.setdefault(stage, {})[mode] = figures
+    files.write_json(path, content)
+
+
+def _log(title: str, figures: dict[str, Any]) -> None:
+    """Logs numbers in one line, nested ones in a line of their own."""
+    plain = {name: value for name, value in figures.items() if not isinstance(value, dict)}
+    words = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in plain.items()
+    )
+    logger.info("%s: %s", title, "  ".join(words))
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            _log(f"{title} {name}", value)

@@ -1,0 +1,190 @@
+"""What the mesh estimator learns from: crops, poses and templates of one dataset, or of all."""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.cache import pose_files, template_files
+from data.crops import ObjectImage, ObjectImages
+from data.definitions import expand_dataset
+from data.detections import Detection, load_detections
+from data.samplers import StepSampler
+from geometry import camera
+from geometry.camera import Pose
+
+
+class Labels(NamedTuple):
+    """Everything known about the images beside their pixels; of all K images, or of a batch.
+
+    Attributes:
+        pose: members (K, ...).
+        template: (K,) int64 template that the image was matched with.
+        category: (K,) int64 position of its dataset in the run's list.
+        pinned: (K,) bool, whether the mesh shall stay at its template (semi-supervision).
+    """
+
+    pose: Pose
+    template: Tensor
+    category: Tensor
+    pinned: Tensor
+
+    def select(self, index: Tensor) -> "Labels":
+        """Returns the labels of some images."""
+        return Labels(camera.select(self.pose, index), *(member[index] for member in self[1:]))
+
+    def to(self, device: torch.device) -> "Labels":
+        """Moves every member to a device."""
+        return Labels(camera.to_device(self.pose, device), *(x.to(device) for x in self[1:]))
+
+
+class Batch(NamedTuple):
+    """Crops of a training step, on its device.
+
+    Attributes:
+        image: (B, 4, h, h) as in `ObjectImage`.
+        parts: (B, P + 1, h, h) part channels with the background first; (B, 0, h, h) if not wanted.
+        index: (B,) int64 rows of the labels.
+    """
+
+    image: Tensor
+    parts: Tensor
+    index: Tensor  # type: ignore[assignment] - hides tuple.index, which nobody needs
+
+
+class ReconstructionData(Dataset[ObjectImage]):
+    """The images with estimated poses of one dataset, or of several ones after another.
+
+    The part channels of an image are those of its own dataset (background, object without part,
+    parts by name), padded with zeros to the largest number; `selection` says which channel of the
+    common part list each of them is.
+
+    Attributes:
+        detections: one set per dataset.
+        part_names: the common part list without its channel 0 (object without part).
+        selection: (C, P, Cg) 0 or 1; row p of category c marks the channel of the common list.
+        templates: (T, V, 3) of all datasets, one after another.
+        labels: of all K images.
+    """
+
+    def __init__(
+        self, dataset: str, mode: str, size: int, *, semi_fraction: float, parts: bool, cache: bool
+    ) -> None:
+        """Reads detections, poses and templates; the images are read on demand.
+
+        Args:
+            dataset: a dataset, or `all`.
+            mode: singletpl or multitpl.
+            size: resolution of the crops.
+            semi_fraction: share of the images of each template that is pinned to it.
+            parts: whether part maps are wanted.
+            cache: keeps crops in memory.
+
+        Raises:
+            UserError: if an artifact of an earlier stage is missing.
+        """
+        self.detections = [load_detections(name) for name in expand_dataset(dataset)]
+        poses = [
+            pose_files.load_estimated_poses(d.dataset, mode, d.fingerprint) for d in self.detections
+        ]
+        templates = [template_files.load_templates(d.category, mode) for d in self.detections]
+        self._images = [
+            ObjectImages(d, size, rows=p.indices, parts="argmax" if parts else "none", cache=cache)
+            for d, p in zip(self.detections, poses, strict=True)
+        ]
+        self._rows = [(k, i) for k, images in enumerate(self._images) for i in range(len(images))]
+        self.part_names, self.selection = common_parts([x.part_names for x in self._images])
+        self.templates = torch.cat(templates)
+        self.labels = _labels(poses, templates, semi_fraction)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> ObjectImage:
+        k, row = self._rows[index]
+        item = self._images[k][row]
+        missing = self.selection.shape[1] + 1 - len(item.parts)
+        if len(item.parts) and missing:
+            padding = item.parts.new_zeros(missing, *item.parts.shape[1:])
+            return ObjectImage(item.image, torch.cat([item.parts, padding]), index)
+        return ObjectImage(item.image, item.parts, index)
+
+    def detection(self, index: int) -> Detection:
+        """Returns the detection behind an image."""
+        number, row = self.source(index)
+        return self.detections[number][row]
+
+    def source(self, index: int) -> tuple[int, int]:
+        """Returns the number of an image's dataset and its row among the detections."""
+        number, item = self._rows[index]
+        return number, self._images[number].rows[item]
+
+
+def common_parts(vocabularies: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
+    """Merges the part names of several categories.
+
+    Args:
+        vocabularies: part names of each of C categories.
+
+    Returns:
+        All names in order of first appearance, and the selection (C, P, Cg) with P = 1 + the
+        largest number of parts and Cg = 1 + the number of names: channel 0 stands for "no part".
+    """
+    names = list(dict.fromkeys(name for vocabulary in vocabularies for name in vocabulary))
+    rows = 1 + max(len(vocabulary) for vocabulary in vocabularies)
+    selection = torch.zeros(len(vocabularies), rows, 1 + len(names))
+    selection[:, 0, 0] = 1
+    for table, vocabulary in zip(selection, vocabularies, strict=True):
+        for row, name in enumerate(vocabulary, start=1):
+            table[row, 1 + names.index(name)] = 1
+    return names, selection
+
+
+def pinned_images(template: Tensor, iou: Tensor, fraction: float) -> Tensor:
+    """Marks the images (K,) that overlap best with their template: that share of each template's.
+
+    Args:
+        template: (K,) template of each image.
+        iou: (K,) overlap of the silhouettes.
+        fraction: share in [0, 1].
+    """
+    pinned = torch.zeros_like(template, dtype=torch.bool)
+    for number in template.unique():
+        rows = torch.nonzero(template == number)[:, 0]
+        best = iou[rows].argsort(descending=True, stable=True)
+        pinned[rows[best[: int(len(rows) * fraction)]]] = True
+    return pinned
+
+
+def endless_batches(
+    data: ReconstructionData, sampler: StepSampler, workers: int, device: torch.device
+) -> Generator[Batch]:
+    """Yields the batches of a sampler; the next one is prepared while one is used."""
+    loader = iter(DataLoader(data, batch_sampler=sampler, num_workers=workers))
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, loader)
+        while True:
+            batch, upcoming = upcoming.result(), pool.submit(next, loader)
+            yield Batch(*(x.to(device, non_blocking=True) for x in batch))
+
+
+def _labels(
+    poses: Sequence[pose_files.EstimatedPoses], templates: Sequence[Tensor], fraction: float
+) -> Labels:
+    first = 0
+    chosen, categories = [], []
+    for number, (poses_of_one, templates_of_one) in enumerate(zip(poses, templates, strict=True)):
+        chosen.append(poses_of_one.template_weights.argmax(1) + first)
+        categories.append(torch.full_like(chosen[-1], number))
+        first += len(templates_of_one)
+    template = torch.cat(chosen)
+    iou = torch.cat([p.iou[:, 0] for p in poses])
+    return Labels(
+        pose=camera.concatenate([p.pose for p in poses]),
+        template=template,
+        category=torch.cat(categories),
+        pinned=pinned_images(template, iou, fraction),
+    )

@@ -1,0 +1,234 @@
+"""Every artifact survives a round trip; missing, damaged and foreign ones are one-line errors."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.cache import feature_statistics, folders, pose_files, pseudo_files, template_files
+from data.cache.feature_statistics import FeatureStatistics
+from data.cache.pose_files import EstimatedPoses, Hypotheses, SemanticTemplate
+from data.cache.pseudo_files import PoseMetadata, PseudoItem
+from geometry.camera import Pose
+from utils.cli import UserError
+
+MODE = "singletpl"
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def pose(*shape: int) -> Pose:
+    return Pose(*(torch.rand(*shape, size) for size in (1, 2, 4, 1)))
+
+
+def hypotheses() -> Hypotheses:
+    return Hypotheses(pose(3, 5), torch.rand(3, 5, 2), torch.rand(3, 5))
+
+
+def estimated() -> EstimatedPoses:
+    scores = torch.rand(4, 2, 1)
+    return EstimatedPoses(torch.tensor([0, 2]), pose(2), *scores)
+
+
+def metadata(size: int = 2) -> PoseMetadata:
+    p = pose(size)
+    translation = torch.cat([p.translation, torch.zeros(size, 1)], dim=1)
+    category = torch.zeros(size, dtype=torch.int64)
+    paths = [f"datasets/toy/images/ä{i}.png" for i in range(size)]
+    return PoseMetadata(p.scale, translation, p.rotation, p.z0, category, paths)
+
+
+def pseudo_item(resolution: int = 8) -> PseudoItem:
+    rng = np.random.default_rng(0)
+    return PseudoItem(
+        mesh=rng.random((3, 32, 32), dtype=np.float32),
+        seg=rng.random((4, 16, 16), dtype=np.float32),
+        texture=rng.random((3, resolution, resolution)).astype(np.float16),
+        texture_alpha=rng.random((1, resolution, resolution)).astype(np.float16),
+        image=rng.random((4, 299, 299)).astype(np.float16),
+        category=7,
+    )
+
+
+def assert_same(a, b) -> None:
+    assert type(a) is type(b)
+    if isinstance(a, tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    elif isinstance(a, np.ndarray | torch.Tensor):
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+    else:
+        assert a == b
+
+
+def test_pose_files_survive_round_trips_under_the_published_names():
+    path = pose_files.save_hypotheses("toy", MODE, h := hypotheses(), "abc")
+    assert str(path) == "cache/toy/camera_hypotheses_silhouette_singletpl.bin"
+    assert_same(pose_files.load_hypotheses("toy", MODE, "abc"), h)
+    content = torch.load(path, weights_only=True)
+    assert content.keys() == {"R", "s", "t", "z0", "w", "iou", "fingerprint"}
+    assert content["R"].shape == (3, 5, 4)
+
+    path = pose_files.save_estimated_poses("toy", MODE, e := estimated(), "abc")
+    assert str(path) == "cache/toy/poses_estimated_singletpl.bin"
+    assert_same(pose_files.load_estimated_poses("toy", MODE, "abc"), e)
+
+    template = SemanticTemplate(torch.rand(2, 962, 3), ["head", "leg"])
+    pose_files.save_semantic_template("toy", MODE, template, "abc")
+    assert_same(pose_files.load_semantic_template("toy", MODE, "abc"), template)
+
+
+def test_poses_of_other_detections_are_refused():
+    pose_files.save_hypotheses("toy", MODE, hypotheses(), "old")
+    pose_files.save_estimated_poses("toy", MODE, estimated(), "old")
+    with pytest.raises(UserError, match=r"other detections.*step1\.py --dataset toy --mode singl"):
+        pose_files.load_hypotheses("toy", MODE, "new")
+    with pytest.raises(UserError, match=r"other detections.*step2\.py --dataset toy --mode singl"):
+        pose_files.load_estimated_poses("toy", MODE, "new")
+
+
+def test_templates_survive_a_round_trip_and_are_checked():
+    vertices = torch.rand(1, 962, 3)
+    path = template_files.save_templates("bird", MODE, vertices)
+    assert str(path) == "cache/remeshed_templates/singletpl/bird_templates.pth"
+    assert torch.equal(template_files.load_templates("bird", MODE), vertices)
+    for spoiled, message in [
+        (torch.rand(2, 962, 3), "singletpl expects 1 template, got 2"),
+        (torch.rand(1, 482, 3), r"\(1, 482, 3\), expected finite numbers \(T, 962, 3\)"),
+        (torch.full((1, 962, 3), torch.nan), "expected finite numbers"),
+    ]:
+        template_files.save_templates("bird", MODE, spoiled)
+        with pytest.raises(UserError, match=message):
+            template_files.load_templates("bird", MODE)
+
+
+def test_metadata_survives_a_round_trip_without_pickle():
+    pseudo_files.save_metadata("toy", MODE, m := metadata())
+    loaded = pseudo_files.load_metadata("toy", MODE)
+    assert_same(loaded, m)
+    assert torch.equal(loaded.pose.translation, m.translation[:, :2])
+    with np.load("cache/toy/poses_metadata_singletpl.npz", allow_pickle=False) as arrays:
+        assert {*arrays} == {"scale", "translation", "rotation", "z0", "category", "path"}
+
+
+def test_pseudo_ground_truth_items_survive_round_trips():
+    path = pseudo_files.save_pseudo_item("toy", 8, MODE, 0, item := pseudo_item())
+    assert str(path) == "cache/toy/pseudogt_8x8_singletpl/0.npz"
+    assert_same(pseudo_files.load_pseudo_item("toy", 8, MODE, 0), item)
+    only = pseudo_files.load_pseudo_arrays("toy", 8, MODE, 0, ["mesh"])
+    assert only.keys() == {"mesh"}
+    for i in (10, 2):
+        pseudo_files.save_pseudo_item("toy", 8, MODE, i, item)
+    names = [path.name for path in pseudo_files.pseudo_item_paths("toy", 8, MODE)]
+    assert names == ["0.npz", "2.npz", "10.npz"]
+    with pytest.raises(UserError, match=r"has 3 items, but .*singletpl.npz lists 4.*resolution 8"):
+        pseudo_files.check_pseudo_ground_truth("toy", 8, MODE, 4)
+
+
+@pytest.mark.parametrize("features", ["fid", "standard_fid", "proxy"])
+def test_statistics_store_the_lower_triangle(features):
+    half = np.random.default_rng(0).random((5, 9), dtype=np.float32)
+    covariance = (half @ half.T).astype(np.float64)
+    mean = half[:, 0].astype(np.float64)
+    statistics = FeatureStatistics(mean, covariance, 12, half.T, "network", "images")
+    path = feature_statistics.save_statistics("toy", statistics, features)
+    assert str(path) == f"cache/toy/precomputed_{features}_299x299.npz"
+    loaded = feature_statistics.load_statistics("toy", features)
+    np.testing.assert_array_equal(
+        loaded.covariance, np.tril(covariance) + np.tril(covariance, -1).T
+    )
+    np.testing.assert_array_equal(loaded.mean, statistics.mean)
+    assert (loaded.num_images, loaded.network, loaded.images) == (12, "network", "images")
+    np.testing.assert_array_equal(loaded.sample, half.T)
+    assert not np.triu(np.load(path)["stats_s"], 1).any()
+
+
+LOADERS = {
+    "remesh.py --mode singletpl --classes bird": lambda: template_files.load_templates(
+        "bird", MODE
+    ),
+    "step1.py --dataset toy": lambda: pose_files.load_hypotheses("toy", MODE, "abc"),
+    "step2.py --dataset toy": lambda: pose_files.load_estimated_poses("toy", MODE, "abc"),
+    "--dataset toy --mode singletpl --generate_pseudogt": lambda: pseudo_files.load_metadata(
+        "toy", MODE
+    ),
+    "--generate_pseudogt --pseudogt_resolution 8": lambda: pseudo_files.load_pseudo_item(
+        "toy", 8, MODE, 0
+    ),
+    "--dataset toy --generate_pseudogt": lambda: feature_statistics.load_statistics("toy"),
+    "data.prepare --dataset toy --category": lambda: folders.category_of("toy"),
+}
+
+
+@pytest.mark.parametrize("command", LOADERS)
+def test_missing_files_name_the_command_that_makes_them(command: str):
+    with pytest.raises(UserError) as error:
+        LOADERS[command]()
+    assert "does not exist" in str(error.value)
+    assert command in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def save_everything() -> list[Path]:
+    statistics = FeatureStatistics(np.zeros(2), np.eye(2), 3, np.zeros((3, 2)))
+    return [
+        template_files.save_templates("bird", MODE, torch.rand(1, 962, 3)),
+        pose_files.save_hypotheses("toy", MODE, hypotheses(), "abc"),
+        pose_files.save_estimated_poses("toy", MODE, estimated(), "abc"),
+        pseudo_files.save_metadata("toy", MODE, metadata()),
+        pseudo_files.save_pseudo_item("toy", 8, MODE, 0, pseudo_item()),
+        feature_statistics.save_statistics("toy", statistics),
+    ]
+
+
+def test_damaged_files_are_one_line_errors():
+    for path, load in zip(save_everything(), LOADERS.values(), strict=False):
+        for content in (b"", b"rubbish" * 30, path.read_bytes()[: path.stat().st_size // 2]):
+            path.write_bytes(content)
+            with pytest.raises(UserError) as error:
+                load()
+            assert str(path) in str(error.value)
+            assert "\n" not in str(error.value)
+
+
+def test_a_bare_array_is_no_archive():
+    Path("cache/toy").mkdir(parents=True)
+    with open("cache/toy/poses_metadata_singletpl.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="cannot be read"):
+        pseudo_files.load_metadata("toy", MODE)
+
+
+def test_pickled_metadata_of_another_system_is_refused():
+    Path("cache/toy").mkdir(parents=True)
+    np.savez("cache/toy/poses_metadata_singletpl.npz", data=np.array({"scale": 1}, dtype=object))
+    with pytest.raises(UserError, match="cannot be read"):
+        pseudo_files.load_metadata("toy", MODE)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_full_disk_leaves_nothing_half_written(function: str, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, full)
+        with pytest.raises(OSError, match="No space left"):
+            pseudo_files.save_pseudo_item("toy", 8, MODE, 0, pseudo_item())
+        with pytest.raises(OSError, match="No space left"):
+            pose_files.save_hypotheses("toy", MODE, hypotheses(), "abc")
+    assert not [path for path in Path("cache").rglob("*") if path.is_file()]
+
+
+def test_known_datasets_need_no_record():
+    assert folders.category_of("cub") == "bird"
+    assert folders.category_of("p3d_airplane") == "airplane"
+    with pytest.raises(UserError, match="needs a single one"):
+        folders.category_of("all")

@@ -1,0 +1,291 @@
+"""Which object of a photograph is taken, and what the check of a collection finds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import prepare
+from data.collection import open_collection
+from data.preparation import masking
+from data.preparation.inspection import perceptual_hash
+from data.preparation.masking import Candidate, choose, is_cut_off
+from utils.cli import UserError
+
+SIZE = (300, 400)
+
+
+def box(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+GOOD = Candidate("car", 0.95, box(50, 50, 170, 150))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        ([], None),
+        ([GOOD], 0),
+        ([GOOD._replace(category="bus")], None),
+        ([GOOD._replace(score=0.8)], None),
+        ([GOOD._replace(mask=box(50, 50, 145, 145))], None),  # 95 x 95 pixels
+        ([GOOD._replace(mask=box(5, 50, 150, 150))], None),  # cut off at the left
+        ([GOOD, Candidate("dog", 0.5, box(172, 60, 190, 70))], None),  # two pixels apart
+        ([GOOD, Candidate("dog", 0.5, box(175, 60, 190, 70))], 0),
+        (
+            [
+                Candidate("car", 0.95, box(20, 20, 380, 280)),
+                Candidate("dog", 0.9, box(0, 0, 30, 30)),
+            ],
+            0,
+        ),
+        ([GOOD._replace(mask=box(200, 160, 350, 280), score=0.99), GOOD], 0),
+    ],
+)
+def test_the_best_usable_object_is_chosen(candidates: list[Candidate], chosen: int | None) -> None:
+    assert choose(candidates, "car") == chosen
+
+
+@pytest.mark.parametrize(
+    ("candidates", "reason"),
+    [
+        ([GOOD._replace(category="bus")], "shows no car"),
+        ([GOOD._replace(score=0.8)], "is uncertain: score 0.80, expected 0.9"),
+        ([GOOD._replace(mask=box(50, 50, 60, 60))], "is small: 100 pixels, expected 9216"),
+        ([GOOD._replace(mask=box(5, 50, 150, 150))], "is cut off at the border"),
+        ([GOOD, Candidate("dog", 0.5, box(172, 60, 190, 70))], "touches another object"),
+    ],
+)
+def test_the_check_says_why_an_object_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candidate], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(masking, "coco_detector", lambda _: lambda _: candidates)
+    write_photographs(1)
+    options = ["--dataset", "cars", "--category", "car", "--annotations", "a.json", "--check"]
+    prepare.main(options)
+    (found,) = json.loads(Path("cache/cars/check.json").read_text()).values()
+    assert found[0].endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("mask", "cut"),
+    [
+        (box(50, 50, 350, 250), False),
+        (box(0, 50, 350, 250), True),
+        (box(50, 9, 350, 250), True),
+        (box(50, 10, 350, 250), False),
+        (box(50, 50, 391, 250), True),
+        (box(50, 50, 350, 300), True),
+        (box(0, 100, 350, 130), False),  # a tip of 30 pixels touches the border
+        (np.zeros(SIZE, bool), False),
+    ],
+)
+def test_objects_at_the_border_are_cut_off(mask: np.ndarray, cut: bool) -> None:
+    assert is_cut_off(mask) == cut
+
+
+class FakeNetwork(torch.nn.Module):
+    """Sees a car in every photograph, where it is brighter than the rest."""
+
+    def forward(self, pictures: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        bright = (pictures[0].mean(0) > 0.5).float()[None, None]
+        labels, scores = torch.tensor([masking.COCO_LABELS["car"]]), torch.tensor([0.99])
+        return [{"labels": labels, "scores": scores, "masks": bright}]
+
+
+def write_photographs(count: int) -> None:
+    folder = Path("datasets/cars/images")
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 100, (*SIZE, 3), dtype=np.uint8)
+        pixels[60:180, 80 + 20 * i : 240 + 20 * i] += 150
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_masks_of_a_network_are_written_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "torchvision.models.detection.maskrcnn_resnet50_fpn", lambda **_: FakeNetwork()
+    )
+    torch.save(FakeNetwork().state_dict(), "weights.pth")
+    write_photographs(2)
+    Path("datasets/cars/images/2.jpg").write_bytes(b"damaged")
+    options = ["--mask_rcnn", "weights.pth", "--skip_invalid"]
+    prepare.main(["--dataset", "cars", "--category", "car", *options])
+    mask = np.asarray(Image.open("datasets/cars/masks/1.png"))
+    assert mask.sum() == 255 * 120 * 160
+    with pytest.raises(UserError, match=r"does not exist\. Get https://download"):
+        masking.mask_rcnn_detector(Path("absent.pth"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "no COCO file"),
+        ('{"images": []}', "no COCO file"),
+        ("{", "not valid JSON"),
+        ('{"a":' * 100_000, "not valid JSON"),
+    ],
+)
+def test_other_files_are_no_annotations(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        masking.coco_detector(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [["a"] * 6],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[0, 0, 1e9, 0, 0, 1e9]],
+        [[float("nan")] * 6],
+        {"size": [9, 9], "counts": [1, 2]},
+        {"size": list(SIZE), "counts": [-1, 120001]},
+        {"size": list(SIZE), "counts": "aaaaaaaaaaaaaaaaaaaaaa"},
+        {"size": [10**6, 10**6], "counts": "0"},
+        {"size": [SIZE[1], SIZE[0]], "counts": [0, SIZE[0] * SIZE[1]]},
+    ],
+)
+def test_damaged_masks_of_annotations_are_refused(tmp_path: Path, segmentation) -> None:
+    content = {
+        "categories": [{"id": 1, "name": "car"}],
+        "images": [{"id": 1, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": segmentation}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    detect = masking.coco_detector(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"a\.jpg has no masks"):
+        detect(Path("somewhere/a.jpg"))
+
+
+RUNS = {"size": list(SIZE), "counts": [50 * SIZE[0], 100 * SIZE[0], (SIZE[1] - 150) * SIZE[0]]}
+OUTLINE = [50, 0, 150, 0, 150, SIZE[0], 50, SIZE[0]]
+
+
+def found(images: list[str], photograph: str, **changes: object) -> list[Candidate]:
+    """Returns the objects of a photograph, with one annotation per image, that of image i in column i."""
+    content = {
+        "categories": [{"id": 0, "name": "Car "}],
+        "images": [
+            {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
+            for i, name in enumerate(images)
+        ],
+        "annotations": [
+            {"image_id": i, "category_id": 0, "segmentation": [[i, 0, i + 1, 0, i + 1, 9, i, 9]]}
+            | changes
+            for i in range(len(images))
+        ],
+    }
+    Path("a.json").write_text(json.dumps(content))
+    return masking.coco_detector(Path("a.json"))(Path("datasets/x/images") / photograph)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b/a.jpg", "C:\\me\\b\\a.png", "/home/b/a.jpg", "b/a"])
+def test_images_are_found_in_other_folders_and_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [x.category for x in found(["c.jpg", name], "b/a.png")] == ["car"]
+
+
+def test_of_images_of_one_name_that_in_the_same_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["train/wren/1.jpg", "train/crow/1.jpg", "crow/2.jpg"]
+    (candidate,) = found(names, "crow/1.jpg")
+    assert np.flatnonzero(candidate.mask.any(0)).tolist() == [1]
+    with pytest.raises(UserError, match=r"may be any of train/wren/1, train/crow/1\. Arrange"):
+        found(names, "1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"segmentation": [OUTLINE]}, 1),
+        ({"segmentation": [OUTLINE, [1, 2, 3, 4]]}, 1),  # a stray line
+        ({"segmentation": RUNS}, 1),
+        ({"segmentation": RUNS, "iscrowd": 1}, 1),  # so CVAT marks all run lengths
+        ({"segmentation": [OUTLINE], "score": None}, 1),
+        ({"segmentation": []}, 0),
+        ({"segmentation": None, "bbox": [50, 0, 100, SIZE[0]]}, 0),
+        ({"segmentation": [[1, 2, 3, 4]]}, 0),
+    ],
+)
+def test_oddities_of_tools_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, count: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    candidates = found(["a.jpg"], "a.jpg", **changes)
+    assert [(x.score, int(x.mask.sum())) for x in candidates] == [(1.0, 100 * SIZE[0])] * count
+
+
+def test_masks_of_another_size_are_not_written_and_empty_ones_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photographs(1)
+    outline = {"segmentation": [[80, 60, 240, 60, 240, 180, 80, 180]]}
+    for category, number in [("bus", 0), ("car", 1)]:
+        found(["0.png"], "0.png", **outline)
+        masking.write_masks(
+            open_collection("cars"), category, masking.coco_detector(Path("a.json"))
+        )
+        assert np.asarray(Image.open("datasets/cars/masks/0.png")).sum() == number * 255 * 120 * 160
+    Path("datasets/cars/masks/0.png").unlink()
+    content = json.loads(Path("a.json").read_text())
+    content["images"][0] |= {"height": SIZE[1], "width": SIZE[0]}
+    Path("a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="have 300 x 400 pixels, expected 400 x 300"):
+        masking.write_masks(open_collection("cars"), "car", masking.coco_detector(Path("a.json")))
+    assert not Path("datasets/cars/masks/0.png").exists()
+
+
+def test_hashes_of_the_same_scene_agree() -> None:
+    ramp = np.sin(np.arange(200) / 17)[:, None] * np.cos(np.arange(300) / 23)
+    picture = Image.fromarray(np.uint8(127 + 120 * ramp))
+    other = Image.fromarray(np.uint8(127 + 120 * np.roll(ramp, 40, axis=1)))
+    brighter = Image.fromarray(np.uint8(140 + 100 * ramp)).resize((150, 100))
+    same, different = (
+        (perceptual_hash(picture) ^ perceptual_hash(x)).bit_count() for x in (brighter, other)
+    )
+    assert same <= 4
+    assert different > 16
+
+
+def test_the_check_names_what_is_wrong_and_writes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photographs(6)
+    masks = Path("datasets/cars/masks")
+    masks.mkdir()
+    for i in range(6):
+        Image.fromarray(box(80 + 20 * i, 60, 240 + 20 * i, 180)).save(masks / f"{i}.png")
+    Image.fromarray(box(0, 0, 0, 0)).save(masks / "1.png")
+    Image.fromarray(box(0, 50, 200, 200)).save(masks / "2.png")
+    Image.fromarray(box(100, 100, 130, 120)).save(masks / "3.png")
+    with Image.open("datasets/cars/images/0.png") as picture:
+        picture.resize((400, 300)).save("datasets/cars/images/4.png")
+    (tmp_path / "datasets/cars/images/5.png").write_bytes(b"")
+    prepare.main(["--dataset", "cars", "--category", "car", "--check"])
+    found = json.loads(Path("cache/cars/check.json").read_text())
+    reasons = {Path(path).stem: "; ".join(complaints) for path, complaints in found.items()}
+    assert reasons["1"].startswith("has an empty mask")
+    assert reasons["2"] == "is cut off at the border"
+    assert reasons["3"] == "shows a small object: 30 x 20 pixels, expected 64"
+    assert reasons["4"] == "looks like 0.png"
+    assert reasons["5"].startswith("cannot be read")
+    assert "0" not in reasons
+    assert "5 of 6 photographs have something to look at" in capsys.readouterr().out
+    assert {path.name for path in Path("cache/cars").iterdir()} == {"check.json", "check.png"}

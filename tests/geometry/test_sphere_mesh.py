@@ -1,0 +1,177 @@
+"""The sphere, its tables and its deformation, against reference arrays and by properties."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geometry.operators import face_neighbors
+from geometry.sphere_mesh import SphereMesh
+from geometry.uv_maps import mirror_map, symmetric_extension
+from geometry.uv_sphere import uv_sphere
+
+
+def random_map(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return symmetric_extension(0.2 * torch.randn(count, 3, 32, 16, generator=generator))
+
+
+def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    uvs = np.array([line[1:3] for line in lines if line[0] == "vt"], float)
+    corners = [[c.split("/")[:2] for c in line[1:]] for line in lines if line[0] == "f"]
+    indices = np.array(corners, int) - 1
+    return uvs, indices[..., 0], indices[..., 1]
+
+
+def test_sphere_of_31_rings_has_the_reference_order(golden):
+    arrays, sphere = golden("sphere31"), uv_sphere(31)
+    np.testing.assert_array_equal(sphere.faces, arrays["faces"])
+    np.testing.assert_array_equal(sphere.face_uvs, arrays["face_uvs"])
+    np.testing.assert_allclose(sphere.vertices, arrays["vertices"], atol=3e-6)
+    np.testing.assert_allclose(sphere.uvs, arrays["uvs"], atol=3e-6)
+
+
+def test_sphere_of_16_rings_has_the_order_of_published_meshes(shared):
+    folder = shared / "data" / "upstream" / "generated_birds"
+    uvs, faces, face_uvs = read_obj(sorted(folder.glob("*.obj"))[0])
+    sphere = uv_sphere(16)
+    np.testing.assert_array_equal(sphere.faces, faces)
+    np.testing.assert_array_equal(sphere.face_uvs, face_uvs)
+    np.testing.assert_allclose(sphere.uvs, uvs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rings", "segments"), [(16, 32), (31, 32), (63, 64)])
+def test_spheres_are_closed_and_outward_in_space_and_in_texture(rings, segments):
+    sphere = uv_sphere(rings)
+    assert len(sphere.vertices) == (rings - 1) * segments + 2
+    assert len(sphere.faces) == 2 * segments * (rings - 1)
+    np.testing.assert_allclose(np.linalg.norm(sphere.vertices, axis=1), 1)
+    a, b, c = np.moveaxis(sphere.vertices[sphere.faces], 1, 0)
+    assert (np.einsum("fi,fi->f", np.cross(b - a, c - a), a + b + c) > 0).all()
+    a, b, c = np.moveaxis(sphere.uvs[sphere.face_uvs], 1, 0)
+    assert ((b - a)[:, 0] * (c - a)[:, 1] > (b - a)[:, 1] * (c - a)[:, 0]).all()
+    assert face_neighbors(sphere.faces).shape == sphere.faces.shape
+
+
+def test_poles_lie_on_the_y_axis_and_north_is_v_one(template):
+    north, south = template.vertices[template.poles]
+    assert north.tolist() == [0, 1, 0]
+    assert south.tolist() == [0, -1, 0]
+    assert template.topology_map[template.poles].tolist() == [[0, -1], [0, 1]]
+
+
+def test_middle_of_the_texture_is_the_positive_x_side(template):
+    u = (template.topology_map[:, 0] + 1) / 2
+    middle = (u > 0.26) & (u < 0.74)
+    middle[template.poles] = False
+    assert (template.vertices[middle, 0] > 0).all()
+
+
+def test_quarter_u_is_the_top_of_the_object(template):
+    ring = template.grid[15]
+    assert template.vertices[ring[8], 2] == template.vertices[ring, 2].max()
+    assert template.vertices[ring[24], 2] == template.vertices[ring, 2].min()
+
+
+def test_tables_are_those_of_the_reference(golden, template):
+    arrays = golden("sphere31")
+    for name, key in [
+        ("negative", "neg"),
+        ("positive", "pos"),
+        ("zero", "zero"),
+        ("neighbors", "ff"),
+        ("poles", "poles"),
+    ]:
+        assert torch.equal(getattr(template, name), arrays[key].long()), name
+    torch.testing.assert_close(template.topology_map, arrays["topo_map"], atol=5e-6, rtol=0)
+    torch.testing.assert_close(template.tangent_frames, arrays["tangent_map"], atol=3e-5, rtol=0)
+    connectivity = golden("rendering")["uv_connectivity"]
+    assert torch.equal(template.grid, connectivity[:, :-1])
+
+
+def test_deformation_is_that_of_the_reference(golden, template):
+    arrays = golden("rendering")
+    vertices = template.deform(arrays["disp_map"])
+    torch.testing.assert_close(vertices, arrays["vertex_positions"], atol=1e-5, rtol=0)
+
+
+def test_zero_map_leaves_the_sphere(template):
+    assert torch.equal(template.deform(torch.zeros(1, 3, 32, 32))[0], template.vertices)
+
+
+def test_normal_channel_scales_the_sphere(template):
+    displacement = torch.zeros(1, 3, 32, 32)
+    displacement[:, 0] = 0.5
+    expected = 1.5 * template.vertices
+    torch.testing.assert_close(template.deform(displacement)[0], expected, atol=1e-6, rtol=0)
+
+
+def test_deformed_meshes_are_exactly_symmetric(template):
+    vertices = template.deform(random_map())
+    mirrored = vertices[:, template.positive] * torch.tensor([-1.0, 1.0, 1.0])
+    assert torch.equal(vertices[:, template.negative], mirrored)
+    assert (vertices[:, template.zero, 0] == 0).all()
+
+
+def test_mirrored_map_deforms_to_the_same_mesh(template):
+    displacement = random_map()
+    mirrored = mirror_map(displacement)
+    torch.testing.assert_close(template.deform(mirrored), template.deform(displacement))
+
+
+def test_deformation_passes_gradients_to_the_map(template):
+    displacement = random_map().requires_grad_()
+    template.deform(displacement).square().sum().backward()
+    assert displacement.grad is not None
+    assert (displacement.grad[..., 1:-1, 9:23].abs().sum((0, 1)) > 0).all()
+    assert (displacement.grad[..., :6].abs() == 0)[..., 1:-1, :].all()
+
+
+def test_symmetrize_averages_pairs_and_keeps_sides(template):
+    generator = torch.Generator().manual_seed(1)
+    vertices = template.vertices + 0.05 * torch.randn(2, 962, 3, generator=generator)
+    symmetric = template.symmetrize(vertices)
+    assert (symmetric[:, template.positive, 0] >= 0).all()
+    assert (symmetric[:, template.zero, 0] == 0).all()
+    torch.testing.assert_close(template.symmetrize(symmetric), symmetric)
+    pair = (template.positive[3], template.negative[3])
+    height = (vertices[:, pair[0], 2] + vertices[:, pair[1], 2]) / 2
+    torch.testing.assert_close(symmetric[:, pair[0], 2], height)
+
+
+def test_laplacian_and_edge_length_are_those_of_the_reference(golden, template):
+    arrays = golden("rendering")
+    vertices = arrays["vertex_positions"]
+    energy = template.laplacian(vertices).square().sum((1, 2))
+    torch.testing.assert_close(energy, arrays["laplacian"], atol=0, rtol=1e-5)
+    length = template.edge_length(vertices).double()
+    torch.testing.assert_close(length, arrays["length_reg"].double(), atol=1e-6, rtol=0)
+
+
+def test_laplacian_of_constants_is_zero_and_at_a_pole_it_is_the_ring_mean(template):
+    ones = torch.ones(1, 962, 1)
+    assert template.laplacian(ones).abs().max() < 1e-6
+    spike = torch.zeros(1, 962, 1)
+    spike[0, template.poles[0]] = 1.0
+    values = template.laplacian(spike)[0, :, 0]
+    assert values[template.poles[0]] == 1
+    assert values[template.poles[1]] == 0
+    assert (values[template.grid[-1]] == -0.25).all()
+
+
+def test_other_numbers_of_rings_are_refused():
+    with pytest.raises(ValueError, match=r"rings: expected one of \[16, 31, 63\], got 12"):
+        uv_sphere(12)
+    assert SphereMesh(16).deform(torch.zeros(1, 3, 32, 32)).shape == (1, 482, 3)
+
+
+def test_maps_of_wrong_shape_are_refused(template):
+    with pytest.raises(ValueError, match="displacement_map"):
+        template.deform(torch.zeros(1, 4, 32, 32))
+
+
+def test_open_meshes_have_no_neighbor_table():
+    with pytest.raises(ValueError, match="closed mesh"):
+        face_neighbors(np.array([[0, 1, 2], [2, 1, 3]]))

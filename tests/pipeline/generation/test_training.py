@@ -1,0 +1,305 @@
+"""Training, evaluation and export of the GAN on a handful of made textures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from scipy import stats
+
+import run_generation
+from data.cache import feature_statistics, pseudo_files
+from pipeline.generation import evaluation, sampling, training
+from pipeline.generation.config import make_config
+from utils import checkpoint
+from utils.cli import UserError
+from utils.fid import fingerprint
+
+COUNT = 5
+OPTIONS = ["--name", "toy_singletpl", "--dataset", "toy", "--texture_resolution", "128"]
+OPTIONS += ["--width", "0.05", "--batch_size", "3", "--num_workers", "0", "--gpu_ids", "cpu"]
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pseudo-ground-truth of five colored spheres."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(COUNT):
+        alpha = np.ones((1, 128, 128))
+        texture = np.broadcast_to(rng.uniform(-0.8, 0.8, (3, 1, 1)), (3, 128, 128))
+        item = pseudo_files.PseudoItem(
+            mesh=rng.normal(0.1, 0.02, (3, 32, 32)),
+            seg=np.full((2, 128, 128), 0.5),
+            texture=texture,
+            texture_alpha=alpha,
+            image=rng.uniform(-1, 1, (4, 299, 299)),
+            category=0,
+        )
+        pseudo_files.save_pseudo_item("toy", 128, "singletpl", i, item)
+    rotation = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(COUNT, 4))))
+    metadata = pseudo_files.PoseMetadata(
+        scale=torch.full((COUNT, 1), 0.6),
+        translation=torch.zeros(COUNT, 3),
+        rotation=rotation.float(),
+        z0=torch.full((COUNT, 1), 2.0),
+        category=torch.zeros(COUNT, dtype=torch.int64),
+        paths=[f"{i}.jpg" for i in range(COUNT)],
+    )
+    pseudo_files.save_metadata("toy", "singletpl", metadata)
+    return tmp_path
+
+
+def run(*options: str) -> None:
+    run_generation.main([*OPTIONS, *options])
+
+
+def weights(folder: str = "checkpoints_gan/toy_singletpl") -> dict:
+    return checkpoint.load(checkpoint.resolve(folder, "latest"))
+
+
+def save_statistics(seed: int = 0) -> None:
+    features = torch.rand(
+        40, evaluation.ProxyFeatures().dimension, generator=torch.manual_seed(seed)
+    )
+    values = features.double().numpy()
+    # As many samples as there were images are generated
+    statistics = feature_statistics.FeatureStatistics(
+        values.mean(0),
+        np.cov(values.T),
+        4,
+        sample=values.astype(np.float32),
+        network=fingerprint(evaluation.ProxyFeatures()),
+        images="those",
+    )
+    feature_statistics.save_statistics("toy", statistics, "proxy")
+
+
+def assert_equal(first: object, second: object) -> None:
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        assert isinstance(second, torch.Tensor)
+        assert torch.equal(first, second)
+    elif isinstance(first, list):
+        assert isinstance(second, list)
+        for a, b in zip(first, second, strict=True):
+            assert_equal(a, b)
+    else:
+        assert first == second
+
+
+def test_resumed_training_equals_uninterrupted_bitwise(toy: Path) -> None:
+    run("--iters", "8")
+    uninterrupted = weights()
+    (toy / "checkpoints_gan").rename(toy / "first")
+    run("--iters", "5")
+    run("--iters", "8")
+    resumed = weights()
+    for state in (uninterrupted, resumed):
+        del state["args"]
+    assert_equal(uninterrupted, resumed)
+
+
+def test_a_finished_run_is_not_trained_again(toy: Path) -> None:
+    run("--iters", "3")
+    before = weights()
+    run("--iters", "3")
+    assert_equal(before, weights())
+
+
+def test_another_width_is_refused_in_one_line(toy: Path) -> None:
+    run("--iters", "1")
+    with pytest.raises(UserError, match=r"width=0.05.*0.1"):
+        run("--iters", "1", "--width", "0.1")
+
+
+def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "1", "--width", "0.1", "--texture_resolution", "256")
+    with Image.open(toy / "output/toy_singletpl/mesh_0.png") as texture:
+        assert texture.size == (128, 128)
+
+
+def test_warmup_draws_the_generator_to_the_mean_shape(toy: Path) -> None:
+    shapes = torch.stack(
+        [
+            torch.from_numpy(pseudo_files.load_pseudo_item("toy", 128, "singletpl", i).mesh)
+            for i in range(COUNT)
+        ]
+    )
+    distances = []
+    for warmup in ("0", "400"):
+        run(
+            "--iters",
+            "45",
+            "--warmup_steps",
+            warmup,
+            "--lr_g",
+            "0.01",
+            "--name",
+            f"w{warmup}_singletpl",
+        )
+        generator = weights(f"checkpoints_gan/w{warmup}_singletpl")["generator"]
+        bias = generator["conv_mesh.bias"]
+        distances.append((bias - shapes.mean((0, 2, 3))).abs().max())
+    assert distances[1] < distances[0]
+
+
+def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
+    run("--iters", "1")
+    first = weights()
+    run("--iters", "3")
+    last = weights()
+    assert not torch.equal(
+        first["discriminator"]["d1.conv1.weight_orig"],
+        last["discriminator"]["d1.conv1.weight_orig"],
+    )
+    start = make_config(vars(run_generation.build_parser().parse_args(OPTIONS)))
+    untrained = training.Gan(start, 0, 0, torch.device("cpu")).state_dict()
+    name = "conv_final.weight"
+    assert not torch.equal(untrained["generator"][name], first["generator"][name])
+    expected = 0.1 * untrained["generator"][name] + 0.9 * first["generator"][name]
+    torch.testing.assert_close(first["generator_running_avg"][name], expected)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--conditional_class", "--conditional_semantics", "--texture_only"]
+)
+def test_every_kind_of_model_trains_and_exports(toy: Path, flag: str) -> None:
+    run("--iters", "2", flag)
+    run("--export_sample", "--how_many", "1", flag)
+    assert (toy / "output/toy_singletpl/mesh_0.obj").exists()
+
+
+def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "7")
+    folder = toy / "output/toy_singletpl"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(first) == sorted(
+        [f"mesh_{i}.{suffix}" for i in range(7) for suffix in ("obj", "mtl", "png", "glb")]
+        + ["index.html", "turntable.gif"]
+    )
+    with Image.open(toy / "output/toy_singletpl.png") as picture:
+        assert picture.size == (7 * 256, 256)
+    run("--export_sample", "--how_many", "7", "--batch_size", "2")
+    for path in folder.iterdir():
+        if path.suffix == ".obj":
+            a = np.array(
+                [
+                    line.split()[1:]
+                    for line in first[path.name].decode().splitlines()
+                    if line[:2] == "v "
+                ],
+                float,
+            )
+            b = np.array(
+                [line.split()[1:] for line in path.read_text().splitlines() if line[:2] == "v "],
+                float,
+            )
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_exported_meshes_are_closed_and_outward(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "1")
+    mesh = trimesh.load_mesh(toy / "output/toy_singletpl/mesh_0.obj", process=False)
+    positions = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
+    assert positions.is_watertight
+    assert positions.volume > 0
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(toy: Path) -> None:
+    run("--iters", "1")
+    save_statistics()
+    scores = []
+    for batch_size in ("2", "3"):
+        run("--evaluate", "--proxy_distance", "--batch_size", batch_size)
+        lines = (toy / "checkpoints_gan/toy_singletpl/metrics.jsonl").read_text().splitlines()
+        scores.append([json.loads(line) for line in lines if "proxy" in line][-1])
+    for key in ("proxy", "proxy_texture_only", "proxy_mesh_only", "proxy_kid"):
+        assert scores[0][key] == pytest.approx(scores[1][key], rel=1e-4)
+
+
+def test_statistics_of_another_origin_are_an_error_and_no_number(toy: Path) -> None:
+    run("--iters", "1")
+    save_statistics()
+    statistics = feature_statistics.load_statistics("toy", "proxy")
+    for other in ("", "0123"):
+        feature_statistics.save_statistics("toy", statistics._replace(network=other), "proxy")
+        with pytest.raises(UserError, match=r"another network.*--generate_pseudogt"):
+            run("--evaluate", "--proxy_distance")
+    feature_statistics.save_statistics("toy", statistics, "proxy")
+    (toy / "cache/toy/collection.json").write_text('{"fingerprint": "others"}')
+    with pytest.raises(UserError, match=r"other images.*--generate_pseudogt"):
+        run("--evaluate", "--proxy_distance")
+    (toy / "cache/toy/collection.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no fingerprint\. Prepare toy again"):
+        run("--evaluate", "--proxy_distance")
+    (toy / "cache/toy/collection.json").write_text('{"fingerprint": "those"}')
+    run("--evaluate", "--proxy_distance")
+
+
+def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
+    run("--iters", "4", "--checkpoint_freq", "1")
+    save_statistics()
+    folder = toy / "checkpoints_gan/toy_singletpl"
+    with open(folder / "metrics.jsonl", "a") as file:
+        for step, value in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0)):
+            file.write(json.dumps({"step": step, "proxy": value}) + "\n")
+    args = [*OPTIONS, "--evaluate", "--proxy_distance", "--which_epoch", "best"]
+    config = make_config(vars(run_generation.build_parser().parse_args(args)))
+    chosen = evaluation.choose_checkpoint(config, torch.device("cpu"))
+    assert chosen == checkpoint.path_of("checkpoints_gan/toy_singletpl", 2)
+
+
+def test_evaluation_without_statistics_says_how_to_make_them(toy: Path) -> None:
+    run("--iters", "1")
+    with pytest.raises(UserError, match=r"run_reconstruction.py .*--generate_pseudogt"):
+        run("--evaluate")
+
+
+def test_latent_codes_follow_the_truncated_normal_and_their_number() -> None:
+    codes = sampling.latent_codes(range(400), 16, sigma=1.0, seed=0)
+    assert codes.abs().max() <= 1
+    assert stats.kstest(codes.flatten(), stats.truncnorm(-1, 1).cdf).pvalue > 0.01
+    torch.testing.assert_close(sampling.latent_codes([7, 9], 16, 1.0, 0), codes[[7, 9]])
+
+
+def test_rows_are_drawn_without_replacement_before_they_repeat() -> None:
+    rows = sampling.sample_rows(range(10, 15), 12, seed=1)
+    assert len(rows) == 12
+    assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(10, 15))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 1.0), (9.9, 1.0), (10, 1.0), (15, 0.5), (20, 0.0)]
+)
+def test_learning_rate_falls_linearly_to_zero(epoch: float, factor: float) -> None:
+    assert training.learning_rate_factor(epoch, 10, 20) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "3", "--iters", "3"],
+        ["--filter_class", "car"],
+        ["--num_discriminators", "3"],
+        ["--no-symmetric_g"],
+        ["--which_epoch", "best"],
+        ["--evaluate", "--proxy_distance", "--standard_fid", "a.pth"],
+        ["--how_many", "0"],
+        ["--texture_resolution", "100"],
+    ],
+)
+def test_meaningless_options_are_usage_errors(toy: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        run(*options)
+    assert error.value.code == 2

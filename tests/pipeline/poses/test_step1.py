@@ -1,0 +1,133 @@
+"""Stage 1 as a whole: the same results however it is run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pose_optimization_step1
+from data.cache import folders, pose_files, template_files
+from data.detections import load_detections
+from pipeline.poses import step1
+from pipeline.poses.report import agreement
+from tests.pipeline.poses import pose_world
+from utils.cli import UserError
+from utils.files import read_json
+from utils.partial_results import PartialResults
+
+COMMAND = [
+    "--dataset", "toy", "--mode", "singletpl", "--image_resolution", "32",
+    "--camera_optim_steps", "4", "--refine_steps", "3", "--num_workers", "0", "--gpu_ids", "cpu",
+]  # fmt: skip
+SEARCHES = {"contour": "search_poses", "reference": "fit_poses"}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a prepared dataset of three images in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    pose_world.write_dataset(pose_world.poses([20.0, 200.0, 330.0], [10.0, 0.0, 25.0]))
+
+
+def read() -> pose_files.Hypotheses:
+    return pose_files.load_hypotheses("toy", "singletpl", load_detections("toy").fingerprint)
+
+
+def equal(a: pose_files.Hypotheses, b: pose_files.Hypotheses) -> bool:
+    pairs = zip((*a.pose, *a[1:]), (*b.pose, *b[1:]), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_agreement_equals_the_published_score(shared: Path) -> None:
+    with np.load(shared / "reference/golden/rendering.npz") as golden:
+        iou, rotation, expected = (
+            torch.from_numpy(golden[k]) for k in ("agr_iou", "agr_R", "agreement")
+        )
+    torch.testing.assert_close(agreement(iou, rotation), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [["--search", "contour"], ["--search", "reference"], ["--adapt_shape", "0.1"]]
+)
+def test_results_do_not_depend_on_the_batch_size(
+    world: None, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    results = []
+    for size, threads in (("1", "1"), ("3", "2")):
+        monkeypatch.setenv("TMG_THREADS", threads)
+        pose_optimization_step1.main([*COMMAND, *options, "--batch_size", size])
+        results.append(read())
+    assert equal(*results)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_as_one(world: None) -> None:
+    results = []
+    for devices in ("cpu", "cpu,cpu"):
+        pose_optimization_step1.main([*COMMAND, "--gpu_ids", devices])
+        results.append(read())
+    assert equal(*results)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_an_interrupted_run_continues_to_the_same_result(
+    world: None, monkeypatch: pytest.MonkeyPatch, search: str
+) -> None:
+    command = [*COMMAND, "--batch_size", "1", "--search", search]
+    pose_optimization_step1.main(command)
+    expected = read()
+    pose_files.hypotheses_path("toy", "singletpl").unlink()
+    calls = []
+
+    def interrupt(*args: object) -> pose_files.Hypotheses:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return find(*args)
+
+    find = getattr(step1, SEARCHES[search])
+    monkeypatch.setattr(step1, SEARCHES[search], interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pose_optimization_step1.main(command)
+    assert not pose_files.hypotheses_path("toy", "singletpl").exists()
+    pose_optimization_step1.main(command)
+    assert len(calls) == 4
+    assert equal(read(), expected)
+    assert not list(folders.cache_folder("toy").glob(".step1*"))
+
+
+def test_what_an_interrupted_run_left_can_be_refused(world: None) -> None:
+    folder = folders.cache_folder("toy") / ".step1_singletpl"
+    folder.mkdir()
+    (folder / "rows_0.pth").write_text("damaged")
+    pose_optimization_step1.main([*COMMAND, "--no-resume"])
+    assert not folder.exists()
+
+
+def test_partial_results_of_other_settings_are_not_used(tmp_path: Path) -> None:
+    PartialResults(tmp_path, {"steps": 1}, range(3)).add([0, 2], {"a": torch.tensor([1.0, 2.0])})
+    assert sorted(PartialResults(tmp_path, {"steps": 1}, range(2)).rows) == [0]
+    assert not PartialResults(tmp_path, {"steps": 2}, range(3)).rows
+
+
+def test_rotation_errors_are_reported_and_written(world: None) -> None:
+    pose_optimization_step1.main(COMMAND)
+    figures = read_json("cache/toy/metrics.json")["step1"]["singletpl"]
+    assert figures["images"] == 3
+    assert figures["rotation_of_all"]["images"] == 3
+    assert 0 <= figures["rotation_of_all"]["median_degrees"] <= 180
+    assert 0 < figures["mean_best_iou"] <= 1
+
+
+def test_a_missing_template_is_one_line(world: None) -> None:
+    template_files.templates_path("bird", "singletpl").unlink()
+    with pytest.raises(UserError, match=r"remesh\.py --mode singletpl --classes bird"):
+        pose_optimization_step1.main(COMMAND)
+
+
+def test_the_reference_search_does_not_adapt_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pose_optimization_step1.main([*COMMAND, "--search", "reference", "--adapt_shape", "0.1"])
+    assert stop.value.code == 2
+    assert "--adapt_shape needs --search contour" in capsys.readouterr().err

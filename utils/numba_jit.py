@@ -1,0 +1,65 @@
+"""Decorators of the compiled loops and the place where their machine code is kept.
+
+Kernels release the interpreter lock and are cached on disk: the first use on a machine compiles for
+some seconds, later processes load. Numba renews a cached function when its own file changes, not
+when a function that it calls changes; so the folder of the cache is named after the contents of all
+kernel files.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core import config
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+KERNELS = ("utils", "rendering/backends", "pipeline/poses")  # folders with compiled loops
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def cache_folder(source: Path) -> Path:
+    """Chooses the first writable of: NUMBA_CACHE_DIR, beside the source, user cache.
+
+    Where none is, every process compiles anew, in a temporary folder.
+
+    Args:
+        source: folder below whose packages the kernels `numba_*.py` lie.
+    """
+    kernels = [path for package in KERNELS for path in sorted(source.glob(f"{package}/numba_*.py"))]
+    contents = b"".join(path.read_bytes() for path in kernels)
+    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    places = [Path(chosen)] if chosen else []
+    for place in [*places, source / "utils" / "__pycache__", user / "textured_mesh_gan"]:
+        folder = place / f"kernels_{hashlib.sha256(contents).hexdigest()[:12]}"
+        if _is_writable(folder):
+            return folder
+    return Path(tempfile.mkdtemp())
+
+
+config.CACHE_DIR = str(cache_folder(Path(__file__).parents[1]))  # pyright: ignore[reportAttributeAccessIssue] - decorators read it
+
+compiled: Decorator = njit(nogil=True, cache=True, error_model="numpy")
+compiled_sums: Decorator = (
+    njit(  # loops that may be summed in another order, so that they vectorize
+        nogil=True,
+        cache=True,
+        error_model="numpy",
+        fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"},
+    )
+)
