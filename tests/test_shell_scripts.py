@@ -1,4 +1,4 @@
-"""demo.sh and scripts/setup_environment.sh, run in a copy whose Python only writes down its arguments."""
+"""The shell scripts, run in a copy whose Python and tools only write down their arguments."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ RECORDER = """#!/usr/bin/env bash
 @pytest.fixture
 def copy(tmp_path) -> Path:
     """Returns a folder with the shell scripts and an environment that counts as installed."""
-    for name in ("demo.sh", "requirements.txt", "scripts/setup_environment.sh"):
+    for name in ("demo.sh", "test.sh", "requirements.txt", "scripts/setup_environment.sh"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     python = tmp_path / ".venv" / "bin" / "python"
@@ -31,8 +31,8 @@ def copy(tmp_path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, script: str, **variables: str) -> subprocess.CompletedProcess:
-    command = ["bash", script]
+def run(folder: Path, script: str, *options: str, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", script, *options]
     environment = {**os.environ, **variables}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -87,6 +87,49 @@ def test_an_unusable_interpreter_is_refused_with_one_line(copy):
     assert process.returncode == 1
     assert process.stderr.startswith("error: /bin/false is not Python 3.10 or newer.")
     assert process.stderr.count("\n") == 1
+
+
+def install_tools(folder: Path, failing: str = "") -> None:
+    """Puts tools into the environment that write down their arguments, of which one may fail."""
+    for name in ("ruff", "pyright", "pytest"):
+        tool = folder / ".venv" / "bin" / name
+        tool.write_text(f'#!/bin/sh\necho {name} "$@" >>commands.txt\n[ {name} != "{failing}" ]\n')
+        tool.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "pytest -q -m not slow"),
+        (["--all"], "pytest -q"),
+        (["tests/rendering", "-x"], "pytest -q -m not slow tests/rendering -x"),
+        (["--all", "tests/rendering"], "pytest -q tests/rendering"),
+    ],
+)
+def test_slow_tests_run_on_request_and_other_options_reach_pytest(copy, options, expected):
+    install_tools(copy)
+    process = run(copy, "test.sh", *options)
+    assert process.returncode == 0, process.stderr
+    assert "All checks passed" in process.stdout.splitlines()[-1]
+    commands = (copy / "commands.txt").read_text().splitlines()
+    assert sorted(commands) == ["pyright", expected, "ruff check .", "ruff format --check ."]
+
+
+@pytest.mark.parametrize("tool", ["ruff", "pyright", "pytest"])
+def test_every_check_runs_when_one_fails(copy, tool):
+    install_tools(copy, failing=tool)
+    process = run(copy, "test.sh")
+    assert process.returncode == 1
+    assert process.stdout.splitlines()[-1].startswith(f"FAILED: {tool}")
+    assert len((copy / "commands.txt").read_text().splitlines()) == 4
+
+
+def test_continuous_integration_runs_every_test(copy):
+    install_tools(copy)
+    (copy / ".ci").mkdir()
+    shutil.copy(REPOSITORY / ".ci" / "run", copy / ".ci" / "run")
+    assert run(copy, ".ci/run").returncode == 0
+    assert "pytest -q" in (copy / "commands.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", ["demo.sh", "test.sh", ".ci/run", "scripts/setup_environment.sh"])

@@ -12,6 +12,7 @@ from tests.models.golden import fill, key_list, wave
 TINY = {"texture_resolution": 128, "latent_dim": 4, "width": 1 / 64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "num_classes"), [("uncond", 0), ("class13", 13)])
 def test_generator_equals_the_published_one(shared: Path, suffix: str, num_classes: int) -> None:
     keys = key_list(shared, f"generator_512_{suffix}")

@@ -47,6 +47,7 @@ def test_export_needs_no_data_set(archive: Path, rings: int, vertices: int) -> N
     assert trimesh.Trimesh(mesh.vertices, mesh.faces).volume > 0
 
 
+@pytest.mark.slow
 def test_the_model_of_all_categories_exports_one_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_evaluation_needs_no_data_set(archive: Path) -> None:
     assert record["fid"] > 0
 
 
+@pytest.mark.slow
 def test_a_published_checkpoint_gives_the_golden_output(shared: Path, tmp_path: Path) -> None:
     """The key lists' names in the file, filled by formula; spectral vectors of length 40 and 1."""
     from models.generator import Generator

@@ -129,6 +129,7 @@ def test_uv_images_and_their_gradients_equal_those_of_the_naive_rasterizer(batch
         assert relative_error(actual, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_hundred_meshes_keep_the_promised_accuracy() -> None:
     """Slivers, degenerate, coincident and far faces; meshes that are larger than the image."""
     for seed in range(100):

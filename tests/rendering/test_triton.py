@@ -42,6 +42,7 @@ def both(vertices: Tensor, faces: Tensor, size: int, **options: Any) -> list[Any
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cull", "size"), [(True, 16), (False, 20)])
 def test_images_and_gradients_equal_those_of_the_naive_rasterizer(cull: bool, size: int) -> None:
     vertices, faces = random_mesh(1, batch=1)
@@ -57,6 +58,7 @@ def test_images_and_gradients_equal_those_of_the_naive_rasterizer(cull: bool, si
         assert relative_error(actual, wanted) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_fused_loss_equals_that_of_the_naive_rasterizer() -> None:
     vertices, faces = random_mesh(3)
     targets = torch.ones((1, SIZE, SIZE)).tril()
@@ -75,6 +77,7 @@ def test_the_fused_loss_equals_that_of_the_naive_rasterizer() -> None:
     assert relative_error(gradient, expected[2]) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_split_of_a_batch_does_not_change_a_bit() -> None:
     vertices, faces = random_mesh(0)
     whole = alpha_and_gradient(vertices, faces)
@@ -133,6 +136,7 @@ for (name, (types, constants)), special in itertools.product(KERNELS.items(), (F
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     """The interpreter accepts more than the compiler, which needs no GPU."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -220,6 +220,7 @@ def test_missing_photographs_name_what_belongs_where() -> None:
     assert not Path("datasets").exists()
 
 
+@pytest.mark.slow
 def test_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     names = write_cub(tmp_path / "datasets/cub")
     cmr = (tmp_path / "datasets/cub", "train_cub_cleaned.mat", "anno_train.mat")

@@ -95,6 +95,7 @@ def assert_equal(first: object, second: object) -> None:
         assert first == second
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted_bitwise(toy: Path) -> None:
     run("--iters", "8")
     uninterrupted = weights()
@@ -127,6 +128,7 @@ def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
         assert texture.size == (128, 128)
 
 
+@pytest.mark.slow
 def test_warmup_draws_the_generator_to_the_mean_shape(toy: Path) -> None:
     shapes = torch.stack(
         [
@@ -178,6 +180,7 @@ def test_every_kind_of_model_trains_and_exports(toy: Path, flag: str) -> None:
     assert (toy / "output/toy_singletpl/mesh_0.obj").exists()
 
 
+@pytest.mark.slow
 def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
     run("--iters", "1")
     run("--export_sample", "--how_many", "7")

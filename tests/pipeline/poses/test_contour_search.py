@@ -46,6 +46,7 @@ def test_vertices_are_placed_as_the_camera_does(tilted: camera.Pose) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_derivatives_equal_finite_differences(tilted: camera.Pose) -> None:
     pose, row = parameters(tilted)[1], np.zeros(7)
     turned, screen = placed(pose)
@@ -123,6 +124,7 @@ def test_modes_are_the_best_distinct_poses() -> None:
     assert distinct(scores, rotations, other, 2, 12.0).tolist() == [[0, 1]]
 
 
+@pytest.mark.slow
 def test_finds_the_poses_of_rendered_masks(search: ContourSearch) -> None:
     truth = pose_world.poses([15.0, 60.0, 140.0, 200.0, 310.0], [10.0, 0.0, 20.0, -10.0, 5.0])
     rotations = search.find(pose_world.draw(truth, 64)[0]).parameters[..., :4]

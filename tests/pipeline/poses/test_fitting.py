@@ -44,6 +44,7 @@ def test_initial_hypotheses_are_the_views_at_nine_tenths_of_the_image() -> None:
     torch.testing.assert_close(fitting.unpack(parameters).rotation[::2], quaternion.initial_views())
 
 
+@pytest.mark.slow
 def test_recovers_the_pose_of_a_rendered_body(faces: Tensor) -> None:
     truth = pose_world.poses([30.0], [15.0])
     targets, _ = pose_world.draw(truth, 48)

@@ -79,6 +79,7 @@ def test_surface_features_are_the_same_places_in_all_views(truth: Pose) -> None:
         assert not tail <= 0
 
 
+@pytest.mark.slow
 def test_parts_tell_the_ends_of_the_object_apart(truth: Pose) -> None:
     masks, parts = pose_world.draw(truth, SIZE)
     images = torch.cat([masks[:, None].expand(-1, 3, -1, -1), masks[:, None]], dim=1)

@@ -70,6 +70,7 @@ def test_two_processes_find_the_same_as_one(world: None) -> None:
     assert equal(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
 def test_an_interrupted_run_continues_to_the_same_result(
     world: None, monkeypatch: pytest.MonkeyPatch, search: str

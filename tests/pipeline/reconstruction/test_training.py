@@ -149,6 +149,7 @@ def test_training_works_for_every_prediction_type(prediction_type: str) -> None:
     assert ("color_error" in measures) == (prediction_type in ("texture", "both"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_training_lowers_the_loss() -> None:
     run(
@@ -202,6 +203,7 @@ def test_export_writes_everything_the_gan_reads() -> None:
     assert feature_statistics.load_statistics("toy", "proxy").num_images == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_export_continues_unless_the_checkpoint_has_changed() -> None:
     export = ("--generate_pseudogt", "--pseudogt_resolution", "64")
