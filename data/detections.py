@@ -18,6 +18,7 @@ from data.cache.storage import PUBLISHED
 from data.definitions import CATEGORIES, PART_NAMES
 from data.published.unpickling import load_pickled
 from utils.cli import UserError
+from utils.digests import check_json, json_with_digest
 from utils.files import read_json, to_json, write_bytes
 
 # {"size": [h, w], "counts": compressed run lengths as text}
@@ -166,7 +167,7 @@ def write_detections(path: Path, detections: Detections) -> Path:
         "categories": _categories(),
         "annotations": annotations,
     }
-    write_bytes(path, (to_json(content) + "\n").encode())
+    write_bytes(path, json_with_digest(content))
     return path
 
 
@@ -184,6 +185,7 @@ def load_detections(dataset: str) -> Detections:
     remedy = f"Create it with: {prepare_command(dataset)}"
     content = read_json(path, remedy)
     try:
+        check_json(path.read_bytes(), content)
         return _parse(content, dataset)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a detections file ({error!r}). {remedy}") from error

@@ -298,7 +298,11 @@ def _warn_about_stale_poses(detections: Detections) -> None:
     made = [str(path) for path in made if path.exists()]
     if not made or not detections_path(name).exists():
         return
-    if load_detections(name).fingerprint != detections.fingerprint:
+    try:
+        earlier = load_detections(name).fingerprint
+    except UserError:  # damaged, and about to be replaced
+        earlier = None
+    if earlier != detections.fingerprint:
         logger.warning(
             "The images or masks have changed since %s were made: estimate the poses again.",
             ", ".join(made),

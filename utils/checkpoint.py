@@ -1,6 +1,7 @@
 """Checkpoints: dictionaries of tensors and plain values, `checkpoint_0020000.pth` in a run's folder.
 
-They hold state dicts, numbers, text, lists and tuples only, so that reading one cannot run code.
+They hold state dicts, numbers, text, lists and tuples only, so that reading one cannot run code, and a
+digest of their bytes, so that damage is noticed.
 """
 
 import io
@@ -16,9 +17,10 @@ from typing import IO, Any
 import torch
 
 from utils.cli import UserError
+from utils.digests import append_digest, check_archive
 from utils.files import require_file, write_bytes
 
-_MISTAKES = (  # what reading a damaged or hostile file ends with
+_READ_ERRORS = (  # what reading a damaged or hostile file ends with
     *(RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
     *(AssertionError, MemoryError, OverflowError, ImportError, zipfile.BadZipFile),
     *(struct.error, NotImplementedError),
@@ -35,6 +37,7 @@ def save(path: str | Path, state: Any) -> None:
     # In memory first: torch.save turns a full disk into a RuntimeError that hides the reason.
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    append_digest(buffer)
     write_bytes(path, buffer.getvalue())
 
 
@@ -73,7 +76,7 @@ def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str
         raise UserError(
             f"{path} cannot be read ({error.strerror}). If it is damaged, delete it and run again."
         ) from None
-    except _MISTAKES:
+    except _READ_ERRORS:
         raise UserError(
             f"{path} is damaged or not a checkpoint. Delete it and run again."
         ) from None
@@ -86,7 +89,10 @@ def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
         pickle.UnpicklingError: if there are other objects, or less content than memory to hold it;
             other exceptions if the content is damaged.
     """
-    _refuse_bomb(file)
+    if file.read(4) == b"PK\x03\x04":  # files of PyTorch before 1.6 are no archives
+        _refuse_bomb(file)
+        check_archive(file)
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is read or refused
         content = torch.load(file, map_location=device, weights_only=True)
@@ -96,14 +102,12 @@ def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
 
 def _refuse_bomb(file: IO[bytes]) -> None:
     """Refuses an archive that grows when it is read: torch.save neither compresses nor overlaps."""
-    if file.read(4) == b"PK\x03\x04":
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-        if any(info.compress_type != zipfile.ZIP_STORED for info in members):
-            raise pickle.UnpicklingError("compressed members")
-        if sum(info.file_size for info in members) > file.seek(0, io.SEEK_END):
-            raise pickle.UnpicklingError("overlapping members")
-    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+        raise pickle.UnpicklingError("compressed members")
+    if sum(info.file_size for info in members) > file.seek(0, io.SEEK_END):
+        raise pickle.UnpicklingError("overlapping members")
 
 
 def _refuse_inflated(content: Any, size: int) -> None:

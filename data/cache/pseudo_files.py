@@ -134,10 +134,10 @@ def save_pseudo_item(
 def load_pseudo_arrays(
     dataset: str, resolution: int, mode: str, index: int, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Reads only the named members (fields of `PseudoItem`) of one item."""
+    """Reads only the named members (fields of `PseudoItem`) of one item, which training does often."""
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
     command = _export_command(dataset, mode, resolution)
-    return load_arrays(path, names, f"Create it with: {command}")
+    return load_arrays(path, names, f"Create it with: {command}", verify=False)
 
 
 def load_pseudo_item(dataset: str, resolution: int, mode: str, index: int) -> PseudoItem:

@@ -14,6 +14,7 @@ from torch import Tensor
 from data.published.unpickling import MAX_BYTES, is_pickled, load_pickled
 from utils import checkpoint
 from utils.cli import UserError
+from utils.digests import append_digest, check_archive
 from utils.files import atomic_path, require_file
 
 PUBLISHED = ""  # stands for the fingerprint of the published detections, which have none
@@ -82,14 +83,20 @@ def check_numbers(
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Writes an uncompressed .npz file."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    """Writes an uncompressed .npz file that carries a digest of its bytes."""
+    with atomic_path(path) as temporary, open(temporary, "w+b") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type] - names are given at run time
+        append_digest(file)
     return path
 
 
 def load_arrays(
-    path: Path, names: Sequence[str], remedy: str, optional: Sequence[str] = ()
+    path: Path,
+    names: Sequence[str],
+    remedy: str,
+    optional: Sequence[str] = (),
+    *,
+    verify: bool = True,
 ) -> dict[str, np.ndarray]:
     """Reads the named members of an .npz file and no others.
 
@@ -100,6 +107,7 @@ def load_arrays(
         names: members that there must be.
         remedy: last sentence of the errors.
         optional: members that may be absent, also from the result.
+        verify: checks the whole file; without it, only the checksums of the members that are read.
 
     Raises:
         UserError: if the file is missing, damaged, lacks a member, or unpacks to too much.
@@ -107,7 +115,11 @@ def load_arrays(
     require_file(path, remedy)
     try:
         either = [*names, *optional]
-        found = _published_arrays(path, remedy) if is_pickled(path) else _members(path, either)
+        found = (
+            _published_arrays(path, remedy)
+            if is_pickled(path)
+            else _members(path, either, verify=verify)
+        )
         wanted = [*names, *(name for name in optional if name in found)]
         return {name: found[name] for name in wanted}
     except (
@@ -118,11 +130,13 @@ def load_arrays(
         raise UserError(f"{path}: cannot be read ({reason}). {remedy}") from error
 
 
-def _members(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _members(path: Path, names: Sequence[str], *, verify: bool) -> dict[str, np.ndarray]:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         largest = max((info.file_size for info in archive.zip.infolist()), default=0)
         if largest > MAX_BYTES:
             raise ValueError(f"unpacks to {largest} bytes, at most {MAX_BYTES} are expected")
+        if verify:
+            check_archive(file)
         return {name: archive[name] for name in names if name in archive}
 
 

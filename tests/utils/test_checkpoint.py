@@ -85,6 +85,19 @@ def test_damaged_files_are_refused_with_one_line(tmp_path, kind):
     assert "\n" not in str(refusal.value)
 
 
+def test_one_flipped_bit_is_noticed_also_in_files_without_a_digest(tmp_path):
+    path = tmp_path / "a.pth"
+    state = {"w": torch.arange(1000)}
+    for write in (checkpoint.save, lambda path, state: torch.save(state, path)):
+        write(path, state)
+        assert torch.equal(checkpoint.load(path)["w"], state["w"])
+        content = bytearray(path.read_bytes())
+        content[content.index(state["w"].numpy().tobytes()) + 100] ^= 16
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged"):
+            checkpoint.load(path)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("item", [Hostile(), argparse.Namespace(a=1)])
 def test_objects_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, item, zipped):

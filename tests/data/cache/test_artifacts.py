@@ -198,6 +198,38 @@ def test_damaged_files_are_one_line_errors():
             assert "\n" not in str(error.value)
 
 
+def test_forty_of_forty_flipped_bits_are_noticed():
+    rng = np.random.default_rng(0)
+    paths = save_everything()
+    del paths[4]  # items are read in part, see below
+    loaders = [load for key, load in LOADERS.items() if "resolution" not in key]
+    for path, load in zip(paths, loaders, strict=False):
+        intact = path.read_bytes()
+        for bit in rng.choice(8 * len(intact), 40, replace=False):
+            changed = bytearray(intact)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            with pytest.raises(UserError, match=str(path)):
+                load()
+        path.write_bytes(intact)
+        load()
+
+
+def test_flipped_bits_of_an_item_never_change_what_is_read():
+    path = pseudo_files.save_pseudo_item("toy", 8, MODE, 0, item := pseudo_item())
+    intact = path.read_bytes()
+    refused = 0
+    for bit in np.random.default_rng(0).choice(8 * len(intact), 60, replace=False):
+        changed = bytearray(intact)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert_same(pseudo_files.load_pseudo_item("toy", 8, MODE, 0), item)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
 def test_a_bare_array_is_no_archive():
     Path("cache/toy").mkdir(parents=True)
     with open("cache/toy/poses_metadata_singletpl.npz", "wb") as file:
