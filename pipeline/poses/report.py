@@ -9,6 +9,7 @@ from torch import Tensor
 from data.cache import folders
 from data.detections import Detections
 from data.ground_truth import load_ground_truth, rotation_report
+from data.view_labels import load_view_labels, view_report
 from utils import files
 
 TEMPERATURE = 0.01  # of the probabilities of hypotheses, in units of their overlap
@@ -49,7 +50,7 @@ def report(
         detections: the N images.
         stage: "step1" or "step2", a key of the file.
         mode: singletpl or multitpl, the key below.
-        figures: what the stage measured; rotation errors are added where the truth is known.
+        figures: what the stage measured; errors are added where poses or viewing directions are known.
         rotation: (N, 4) chosen rotation of each image.
         kept: (K,) rows of the images that are kept.
     """
@@ -58,6 +59,10 @@ def report(
     if truth is not None:
         figures["rotation_of_all"] = rotation_report(rotation, truth)
         figures["rotation_of_kept"] = rotation_report(rotation[kept], truth, kept)
+    labels = load_view_labels(detections)
+    if labels is not None:
+        figures["view_of_all"] = view_report(rotation, labels)
+        figures["view_of_kept"] = view_report(rotation[kept], labels, kept)
     _log(stage, figures)
     path = folders.cache_folder(detections.dataset) / "metrics.json"
     content = files.read_json(path) if path.exists() else {}
