@@ -113,8 +113,12 @@ def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, fingerp
 
 def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> EstimatedPoses:
     """Reads the result of step 2; UserError if it was made from other detections."""
-    path = poses_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
+    return read_estimated_poses(poses_path(dataset, mode), fingerprint, command)
+
+
+def read_estimated_poses(path: Path, fingerprint: str, command: str) -> EstimatedPoses:
+    """Reads such poses from a file; errors name the command that makes it."""
     content = load_tensors(path, tuple(ESTIMATED), fingerprint, command, optional=["confidence"])
     check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
     confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none

@@ -1,0 +1,69 @@
+"""What estimated rotations are compared with: true poses, labeled viewing directions, or one view."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data import view_labels
+from data.detections import Detections
+from data.ground_truth import load_ground_truth
+from data.view_labels import azimuth_error, load_view_labels
+from geometry import quaternion
+from utils.cli import UserError
+
+VIEWS = {"right": 0.0, "towards": 90.0, "left": 180.0, "away": 270.0}  # where the front points
+NEAR = 30.0  # degrees of a rotation that counts as right
+
+
+class Truth(NamedTuple):
+    """What is known of the views of N images.
+
+    Attributes:
+        known: (N,) bool.
+        near: degrees up to which a rotation counts as right.
+        rotation: (N, 4) true rotations; None where only azimuths are known.
+        azimuth: (N,) degrees, the middles of labeled sectors; None where rotations are known.
+        sure: (N,) bool, labels that leave no doubt; None where rotations are known.
+    """
+
+    known: Tensor
+    near: float
+    rotation: Tensor | None = None
+    azimuth: Tensor | None = None
+    sure: Tensor | None = None
+
+    def errors(self, rotation: Tensor, rows: Tensor) -> Tensor:
+        """Returns the errors (K, ...) in degrees of rotations (K, ..., 4) of the rows (K,)."""
+        inner = (1,) * (rotation.ndim - 2)
+        if self.azimuth is not None:
+            return azimuth_error(rotation, self.azimuth[rows].reshape(-1, *inner))
+        assert self.rotation is not None, "a truth has rotations or azimuths"
+        return quaternion.angle_between(rotation, self.rotation[rows].reshape(-1, *inner, 4))
+
+
+def load_truth(detections: Detections, view: str | None = None) -> Truth:
+    """Returns what is known of a collection.
+
+    Args:
+        detections: its N images.
+        view: one of `VIEWS` that all photographs show, level; None for what the collection's
+            ground_truth.npz, or else its views.json, tells.
+
+    Raises:
+        UserError: if there is nothing to compare with.
+    """
+    count = len(detections)
+    if view is not None:
+        level = quaternion.from_view(*torch.tensor([VIEWS[view], 0.0, 0.0]))
+        return Truth(torch.ones(count, dtype=torch.bool), NEAR, level.expand(count, 4))
+    poses = load_ground_truth(detections)
+    if poses is not None:
+        return Truth(poses.known, NEAR, poses.rotation)
+    labels = load_view_labels(detections)
+    if labels is not None:
+        return Truth(labels.known, view_labels.NEAR, azimuth=labels.azimuth, sure=labels.sure)
+    raise UserError(
+        f"datasets/{detections.dataset}/ has neither ground_truth.npz nor views.json to compare "
+        "with. If all photographs show the same side, name it: --view left"
+    )
