@@ -32,6 +32,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "scripts.demo_report",
+    "benchmarks.pose_accuracy",
     "benchmarks.pose_confidence",
     "benchmarks.pose_search",
     "benchmarks.rasterization",
