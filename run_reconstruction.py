@@ -101,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
-    options = {key: value for key, value in vars(args).items() if key != "pseudogt_path"}
-    config = make_config(options)
+    config = make_config(vars(args))
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
     elif args.evaluate:

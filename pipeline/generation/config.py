@@ -1,75 +1,169 @@
-"""The options of stage 4 as one frozen record."""
+"""The options of stage 4 as frozen records, one for each part of the program that reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import cli
-
-# What the networks of a run depend on; a checkpoint that is applied brings its own values
-GENERATOR_OPTIONS = (
-    "texture_resolution",
-    "width",
-    "latent_dim",
-    "norm_g",
-    "conditional_class",
-    "conditional_semantics",
-    "mesh_path",
-    "texture_only",
-)
+from utils import cli, options
 
 
 @dataclass(frozen=True)
-class GenerationConfig:
-    """The options of run_generation.py, which describes and defaults them."""
+class DataOptions:
+    """What the GAN learns from.
 
-    name: str
+    Attributes:
+        dataset: folder under cache/ with the pseudo-ground-truth, or `all`.
+        mode: singletpl or multitpl, the templates behind it.
+        num_workers: processes that load samples; 0 loads them in the training process.
+    """
+
     dataset: str
-    evaluate: bool
-    export_sample: bool
-    how_many: int | None
-    which_epoch: str
-    filter_class: str | None
-    truncation_sigma: float
-    inception_weights: str | None
-    standard_fid: str | None
-    proxy_distance: bool
     mode: str
-    mesh_path: str
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """Architecture of the generator, and what it is conditional on; belongs to a checkpoint.
+
+    Attributes:
+        texture_resolution: R, side of the textures in texels.
+        width: factor on all channel counts; 1 is the paper's size.
+        latent_dim: length of the latent code.
+        norm_g: normalization, one of models.layers.NORMS.
+        conditional_class: whether the category is a condition.
+        conditional_semantics: whether the part map in UV space is a condition.
+        mesh_path: autodetect, or a name that tells the rings of the sphere (16 or 31).
+        texture_only: whether the meshes are those of the pseudo-ground-truth.
+    """
+
     texture_resolution: int
-    mesh_resolution: int
     width: float
     latent_dim: int
-    num_discriminators: int
-    symmetric_g: bool
     norm_g: str
-    norm_d: str
     conditional_class: bool
     conditional_semantics: bool
+    mesh_path: str
     texture_only: bool
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """Architecture of the discriminator beyond what it shares with the generator.
+
+    Attributes:
+        num_discriminators: scales, 2 or 3.
+        norm_d: "instance" or "none".
+    """
+
+    num_discriminators: int
+    norm_d: str
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Losses, rates and length of the training.
+
+    Attributes:
+        epochs: passes over the data; None if `iters` gives the length.
+        iters: steps of either network; None if `epochs` gives the length.
+        loss: adversarial loss, one of models.losses.GAN_LOSSES.
+        mask_output: whether scores count only where the real texture was seen.
+        mesh_regularization: weight of the flatness loss.
+        warmup_steps: steps in which the generator is also drawn to the mean of the data.
+        bfloat16: whether the networks run in mixed precision.
+        lr_g, lr_d: learning rates of Adam.
+        lr_decay_after: epoch from which on the rates fall linearly to 0 at the end.
+        d_steps_per_g: discriminator steps per generator step.
+        g_running_average_alpha: final decay of the averaged generator, in [0, 1].
+    """
+
     epochs: int | None
     iters: int | None
-    batch_size: int
     loss: str
     mask_output: bool
+    mesh_regularization: float
     warmup_steps: int
     bfloat16: bool
-    mesh_regularization: float
     lr_g: float
     lr_d: float
     lr_decay_after: int
     d_steps_per_g: int
     g_running_average_alpha: float
-    continue_train: bool
-    num_workers: int
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a run writes and when; intervals are steps with `iters`, else epochs; None = default.
+
+    Attributes:
+        checkpoint_freq: between numbered checkpoints, each with a picture.
+        save_freq: between saves of the latest state.
+        evaluate_freq: between evaluations.
+        tensorboard: whether curves and pictures go to tensorboard_gan/ too.
+    """
+
     checkpoint_freq: int | None
-    save_freq: int
+    save_freq: int | None
     evaluate_freq: int | None
     tensorboard: bool
-    gpu_ids: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Which checkpoint is applied, and what is drawn from it.
+
+    Attributes:
+        which_epoch: the step of a checkpoint, "latest" or "best".
+        filter_class: category that is drawn alone, of a class-conditional model; None for all.
+        how_many: meshes to export; None for as many as a batch.
+        truncation_sigma: bound of the latent codes, in standard deviations.
+    """
+
+    which_epoch: str
+    filter_class: str | None
+    how_many: int | None
+    truncation_sigma: float
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What the Frechet distance is measured with.
+
+    Attributes:
+        inception_weights: file of torchvision's Inception v3; None for torch's own copy.
+        standard_fid: file of the Inception ported from TensorFlow; None measures otherwise.
+        proxy_distance: whether the features of an untrained network take their place.
+    """
+
+    inception_weights: str | None
+    standard_fid: str | None
+    proxy_distance: bool
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """All options of run_generation.py that are read, which describes and defaults them.
+
+    Attributes:
+        name: of the run.
+        batch_size: samples of a step (or of an evaluation's) over all devices.
+        seed: of all random numbers.
+        rasterizer: name of the backend.
+    """
+
+    name: str
+    batch_size: int
     seed: int
     rasterizer: str
+    data: DataOptions
+    model: GeneratorOptions
+    discriminator: DiscriminatorOptions
+    optimizer: OptimizerOptions
+    output: OutputOptions
+    sampling: SamplingOptions
+    measure: MeasureOptions
 
     @property
     def folder(self) -> Path:
@@ -77,8 +171,8 @@ class GenerationConfig:
         return Path("checkpoints_gan") / self.name
 
 
-def make_config(options: Mapping[str, Any]) -> GenerationConfig:
+def make_config(parsed: Mapping[str, Any]) -> GenerationConfig:
     """Completes the parsed options: mode from the name, discriminators from the resolution."""
-    mode = cli.mode_from_name(options["name"], options["mode"])
-    scales = options["num_discriminators"] or (3 if options["texture_resolution"] >= 512 else 2)
-    return GenerationConfig(**{**options, "mode": mode, "num_discriminators": scales})
+    mode = cli.mode_from_name(parsed["name"], parsed["mode"])
+    scales = parsed["num_discriminators"] or (3 if parsed["texture_resolution"] >= 512 else 2)
+    return options.build(GenerationConfig, {**parsed, "mode": mode, "num_discriminators": scales})

@@ -67,9 +67,9 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
         UserError: if the weights or the statistics of the photographs are missing, or the statistics
             were made with another network or from other images.
     """
-    dataset = config.dataset
-    if config.filter_class is not None:
-        dataset = default_dataset(config.filter_class)
+    dataset = config.data.dataset
+    if config.sampling.filter_class is not None:
+        dataset = default_dataset(config.sampling.filter_class)
     title, key, make_features = _choose_measure(config)
     real = feature_statistics.load_statistics(dataset, key)
     features = make_features()
@@ -81,11 +81,15 @@ def _choose_measure(
     config: GenerationConfig,
 ) -> tuple[str, feature_statistics.Features, Callable[[], nn.Module]]:
     """Returns title and key of the measure, and what makes its network."""
-    if config.proxy_distance:
+    if config.measure.proxy_distance:
         return "proxy distance (not FID)", "proxy", ProxyFeatures
-    if config.standard_fid is not None:
-        return "standard FID", "standard_fid", partial(StandardFeatures, config.standard_fid)
-    return "FID", "fid", partial(InceptionFeatures, config.inception_weights)
+    if config.measure.standard_fid is not None:
+        return (
+            "standard FID",
+            "standard_fid",
+            partial(StandardFeatures, config.measure.standard_fid),
+        )
+    return "FID", "fid", partial(InceptionFeatures, config.measure.inception_weights)
 
 
 def _check_origin(
@@ -128,7 +132,7 @@ def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> M
 def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
     """Prints and records the distances of the chosen checkpoint; returns them by kind."""
     rasterizer.set_backend(config.rasterizer)
-    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     measure = make_measure(config, device)
     path = choose_checkpoint(config, device)
     run = RunDirectory(config.folder)
@@ -147,19 +151,17 @@ def choose_checkpoint(config: GenerationConfig, device: torch.device) -> Path:
 
     Distances recorded in metrics.jsonl are trusted; numbered checkpoints without one are measured.
     """
-    remedy = (
-        f"Train it with: python run_generation.py --name {config.name} --dataset {config.dataset}"
-    )
-    if config.which_epoch != "best":
-        return checkpoint.resolve(config.folder, config.which_epoch, remedy)
+    remedy = f"Train it with: python run_generation.py --name {config.name} --dataset {config.data.dataset}"
+    if config.sampling.which_epoch != "best":
+        return checkpoint.resolve(config.folder, config.sampling.which_epoch, remedy)
     latest = checkpoint.resolve(config.folder, "latest", remedy)
     config = sampling.with_architecture_of(latest, config)
     run = RunDirectory(config.folder)
     candidates = dict(checkpoint.numbered(config.folder))
     measure = make_measure(config, device)
-    name = _record_name(measure, "combined", config.filter_class)
+    name = _record_name(measure, "combined", config.sampling.filter_class)
     scores = {r["step"]: r[name] for r in run.records() if name in r and r["step"] in candidates}
-    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     dataset = sampling.optional_dataset(config)
     for step, path in candidates.items():
         if step not in scores:
@@ -189,7 +191,7 @@ def compute_scores(
     textures on its meshes and of its textures on generated meshes. The same for every batch size
     and number of processes.
     """
-    template = SphereMesh(sampling.rings_of(config.mesh_path)).to(device)
+    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
     rows = sampling.eligible_rows(config, metadata)
     count = min(measure.real.num_images, MAX_SAMPLES)
@@ -268,7 +270,7 @@ def _load(
 ) -> Generator:
     classes = sampling.num_classes(config, metadata)
     return sampling.load_generator(
-        config, path, classes, sampling.num_parts(config, dataset), device
+        config.model, path, classes, sampling.num_parts(config, dataset), device
     )
 
 

@@ -30,19 +30,19 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png."""
     rasterizer.set_backend(config.rasterizer)
     configure_logging()
-    metadata = pseudo_files.load_metadata(config.dataset, config.mode)
+    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     path = choose_checkpoint(config, device)
     config = sampling.with_architecture_of(path, config)
     dataset = sampling.optional_dataset(config)
     generator = sampling.load_generator(
-        config,
+        config.model,
         path,
         sampling.num_classes(config, metadata),
         sampling.num_parts(config, dataset),
         device,
     )
-    template = SphereMesh(sampling.rings_of(config.mesh_path)).to(device)
-    how_many = config.how_many or config.batch_size
+    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    how_many = config.sampling.how_many or config.batch_size
     rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
     folder = Path("output") / config.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ A sample is a function of the seed and its own number, never of the batch that i
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from geometry.camera import Pose
 from geometry.sphere_mesh import SphereMesh
 from models.generator import Generator
 from models.state_dicts import translate
-from pipeline.generation.config import GENERATOR_OPTIONS, GenerationConfig
+from pipeline.generation.config import GenerationConfig, GeneratorOptions
 from rendering.texture import render_textured
 from utils import checkpoint, cli, distributed, seeding
 from utils.pictures import draw_wireframe, make_grid, save_image, to_uint8
@@ -78,20 +78,20 @@ def rings_of(mesh_path: str) -> int:
     )
 
 
-def make_generator(config: GenerationConfig, num_classes: int, num_parts: int) -> Generator:
+def make_generator(options: GeneratorOptions, num_classes: int, num_parts: int) -> Generator:
     """Returns the untrained generator of a run."""
     return Generator(
-        texture_resolution=config.texture_resolution,
-        latent_dim=config.latent_dim,
+        texture_resolution=options.texture_resolution,
+        latent_dim=options.latent_dim,
         num_classes=num_classes,
         num_parts=num_parts,
-        norm=config.norm_g,
-        width=config.width,
+        norm=options.norm_g,
+        width=options.width,
     )
 
 
 def load_generator(
-    config: GenerationConfig, path: Path, num_classes: int, num_parts: int, device: torch.device
+    options: GeneratorOptions, path: Path, num_classes: int, num_parts: int, device: torch.device
 ) -> Generator:
     """Returns the averaged generator of a checkpoint, ready for inference.
 
@@ -103,7 +103,7 @@ def load_generator(
         raise cli.UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
     try:
         with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
-            generator = make_generator(config, num_classes, num_parts)
+            generator = make_generator(options, num_classes, num_parts)
         generator.load_state_dict(translate(state["generator_running_avg"]), assign=True)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -115,12 +115,11 @@ def load_generator(
 
 def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
     """Returns the options with those of the networks as they were when the checkpoint was trained."""
-    options = {key: getattr(config, key) for key in GENERATOR_OPTIONS}
-    other = checkpoint.stored_options(path, checkpoint.load(path), options)
+    other = checkpoint.stored_options(path, checkpoint.load(path), asdict(config.model))
     if other:
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)
-    return replace(config, **other)
+    return replace(config, model=replace(config.model, **other))
 
 
 def conditions(generator: Generator, batch: UVSample) -> list[Tensor | None]:
@@ -150,9 +149,11 @@ def generate(
         samples: B numbers of samples.
     """
     device = next(generator.parameters()).device
-    noise = latent_codes(samples, config.latent_dim, config.truncation_sigma, config.seed)
+    noise = latent_codes(
+        samples, config.model.latent_dim, config.sampling.truncation_sigma, config.seed
+    )
     class_id = metadata.category[list(rows)].to(device) if generator.num_classes else None
-    needs_items = bool(generator.num_parts) or config.texture_only
+    needs_items = bool(generator.num_parts) or config.model.texture_only
     if needs_items and dataset is None:
         raise cli.UserError(
             "--conditional_semantics and --texture_only need the pseudo-ground-truth of the dataset."
@@ -161,7 +162,7 @@ def generate(
     seg = torch.stack([item.seg for item in items]).to(device) if generator.num_parts else None
     with torch.no_grad():
         texture, displacement = generator(noise.to(device), class_id, seg)
-    if config.texture_only:
+    if config.model.texture_only:
         displacement = torch.stack([item.mesh for item in items]).to(device)
     pose = camera.to_device(camera.select(metadata.pose, torch.tensor(list(rows))), device)
     return Generated(texture, displacement, pose)
@@ -176,12 +177,14 @@ def render(template: SphereMesh, sample: Generated, size: int) -> tuple[Tensor, 
 
 def eligible_rows(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> list[int]:
     """Returns the rows of the metadata, those of --filter_class only if it is given."""
-    if config.filter_class is None:
+    if config.sampling.filter_class is None:
         return list(range(len(metadata.category)))
-    category = CATEGORIES.index(config.filter_class)
+    category = CATEGORIES.index(config.sampling.filter_class)
     rows = (metadata.category == category).nonzero().flatten().tolist()
     if not rows:
-        raise cli.UserError(f"--filter_class {config.filter_class}: {config.dataset} has none.")
+        raise cli.UserError(
+            f"--filter_class {config.sampling.filter_class}: {config.data.dataset} has none."
+        )
     return rows
 
 
@@ -196,7 +199,9 @@ def sample_rows(eligible: Sequence[int], how_many: int, seed: int) -> list[int]:
 
 def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
     """Returns the pseudo-ground-truth where it is there; evaluation can do without."""
-    paths = pseudo_files.pseudo_item_paths(config.dataset, config.texture_resolution, config.mode)
+    paths = pseudo_files.pseudo_item_paths(
+        config.data.dataset, config.model.texture_resolution, config.data.mode
+    )
     if not paths:
         return None
     return open_dataset(config)
@@ -205,28 +210,28 @@ def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
 def open_dataset(config: GenerationConfig) -> PseudoGroundTruth:
     """Returns the pseudo-ground-truth, with part maps if the model is conditional on them."""
     return PseudoGroundTruth(
-        config.dataset,
-        config.texture_resolution,
-        config.mode,
-        segmentation=config.conditional_semantics,
+        config.data.dataset,
+        config.model.texture_resolution,
+        config.data.mode,
+        segmentation=config.model.conditional_semantics,
     )
 
 
 def num_classes(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> int:
     """Returns the classes of the model; 0 for an unconditional one."""
-    if not config.conditional_class:
+    if not config.model.conditional_class:
         return 0
-    return len(CATEGORIES) if config.dataset == "all" else int(metadata.category.max()) + 1
+    return len(CATEGORIES) if config.data.dataset == "all" else int(metadata.category.max()) + 1
 
 
 def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth | None) -> int:
     """Returns the channels of the part maps that the model is conditional on; 0 for none."""
-    if not config.conditional_semantics:
+    if not config.model.conditional_semantics:
         return 0
     if dataset is None:
         raise cli.UserError(
             "--conditional_semantics needs the pseudo-ground-truth of the dataset. Create it with: "
-            f"python run_reconstruction.py --name <model> --dataset {config.dataset} --mode {config.mode} --generate_pseudogt"
+            f"python run_reconstruction.py --name <model> --dataset {config.data.dataset} --mode {config.data.mode} --generate_pseudogt"
         )
     return len(dataset[0].seg)
 
@@ -264,7 +269,9 @@ def add_images(
     if not distributed.is_main():
         return
     rows = batch.row[:PREVIEW_SAMPLES].tolist()
-    noise = latent_codes(range(len(rows)), config.latent_dim, config.truncation_sigma, config.seed)
+    noise = latent_codes(
+        range(len(rows)), config.model.latent_dim, config.sampling.truncation_sigma, config.seed
+    )
     chosen = [None if c is None else c[: len(rows)] for c in conditions(generator, batch)]
     with torch.no_grad():
         texture, displacement = generator(noise.to(batch.texture.device), *chosen)

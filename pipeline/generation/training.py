@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ from geometry.sphere_mesh import SphereMesh
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import Target, gan_loss, scale_weights
 from pipeline.generation import evaluation, sampling
-from pipeline.generation.config import GENERATOR_OPTIONS, GenerationConfig
+from pipeline.generation.config import DiscriminatorOptions, GenerationConfig, GeneratorOptions
 from rendering import rasterizer
 from utils import checkpoint, distributed, seeding
 from utils.optimizers import update_ema
+from utils.options import flatten
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 
@@ -40,7 +41,6 @@ LOG_INTERVAL = 10  # steps between records of the losses
 WARMUP_COLORS = 10.0  # weight of the distance to the samples' mean texture, at the first step
 WARMUP_SHAPE = 1000.0  # the same of the displacement maps, whose values are ten times as small
 SAVES_WITH_ITERS = 30  # numbered checkpoints of a run whose length is given by --iters
-DISCRIMINATOR_OPTIONS = ("num_discriminators", "norm_d")
 
 
 class Schedule(NamedTuple):
@@ -56,8 +56,8 @@ class Schedule(NamedTuple):
 def make_schedule(config: GenerationConfig, num_samples: int) -> Schedule:
     """Turns epochs into steps; with --iters, checkpoints and evaluations are spread evenly."""
     epoch = max(1, num_samples // config.batch_size)
-    total = config.iters or (config.epochs or 600) * epoch
-    default = max(1, -(-total // SAVES_WITH_ITERS)) if config.iters else 20 * epoch
+    total = config.optimizer.iters or (config.optimizer.epochs or 600) * epoch
+    default = max(1, -(-total // SAVES_WITH_ITERS)) if config.optimizer.iters else 20 * epoch
 
     def interval(epochs: int | None) -> int:
         return epochs * epoch if epochs else default
@@ -65,9 +65,9 @@ def make_schedule(config: GenerationConfig, num_samples: int) -> Schedule:
     return Schedule(
         epoch=epoch,
         total=total,
-        save=config.save_freq * epoch,
-        checkpoint=interval(config.checkpoint_freq),
-        evaluate=interval(config.evaluate_freq),
+        save=(config.output.save_freq or 5) * epoch,
+        checkpoint=interval(config.output.checkpoint_freq),
+        evaluate=interval(config.output.evaluate_freq),
     )
 
 
@@ -99,24 +99,24 @@ class Gan:
         self, config: GenerationConfig, num_classes: int, num_parts: int, device: torch.device
     ) -> None:
         seeding.seed_everything(config.seed, "networks")
-        self.generator = sampling.make_generator(config, num_classes, num_parts).to(device)
+        self.generator = sampling.make_generator(config.model, num_classes, num_parts).to(device)
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.discriminator = MultiScaleDiscriminator(
-            texture_resolution=config.texture_resolution,
-            num_discriminators=config.num_discriminators,
+            texture_resolution=config.model.texture_resolution,
+            num_discriminators=config.discriminator.num_discriminators,
             num_classes=num_classes,
             num_parts=num_parts,
-            norm=config.norm_d,
-            texture_only=config.texture_only,
-            width=config.width,
+            norm=config.discriminator.norm_d,
+            texture_only=config.model.texture_only,
+            width=config.model.width,
         ).to(device)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
         self.optimizer_g = torch.optim.Adam(
-            self.generator.parameters(), lr=config.lr_g, betas=(0.0, 0.99)
+            self.generator.parameters(), lr=config.optimizer.lr_g, betas=(0.0, 0.99)
         )
         self.optimizer_d = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.lr_d, betas=(0.0, 0.99)
+            self.discriminator.parameters(), lr=config.optimizer.lr_d, betas=(0.0, 0.99)
         )
 
     def _parts(self) -> dict[str, Any]:
@@ -154,17 +154,20 @@ def train(device: torch.device, config: GenerationConfig) -> None:
     schedule = make_schedule(config, len(dataset))
 
     run = RunDirectory(config.folder)
-    run.check_same(asdict(config), GENERATOR_OPTIONS + DISCRIMINATOR_OPTIONS)
+    fixed = [f.name for piece in (GeneratorOptions, DiscriminatorOptions) for f in fields(piece)]
+    run.check_same(flatten(config), fixed)
     configure_logging(config.folder / "log.txt")
     gan = Gan(config, num_classes, num_parts, device)
     step = _restore(gan, config, run)
     if step >= schedule.total:
         logger.info("%s is already trained for %d steps", config.folder, step)
         return
-    run.write_config(asdict(config))
+    run.write_config(flatten(config))
     measure = evaluation.make_measure_or_explain(config, device)
-    writer = run.tensorboard(f"tensorboard_gan/{config.name}" if config.tensorboard else None, step)
-    template = SphereMesh(sampling.rings_of(config.mesh_path)).to(device)
+    writer = run.tensorboard(
+        f"tensorboard_gan/{config.name}" if config.output.tensorboard else None, step
+    )
+    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     batches = _batches(dataset, config, step, device)
 
     logger.info("training %s: %d samples, %d steps", config.name, len(dataset), schedule.total)
@@ -188,7 +191,7 @@ def train(device: torch.device, config: GenerationConfig) -> None:
                     gan.generator_ema, measure, metadata, dataset, config, device
                 )
                 evaluation.report(scores, measure, run, writer, step)
-            if config.tensorboard and (done or step % schedule.evaluate == 0):
+            if config.output.tensorboard and (done or step % schedule.evaluate == 0):
                 sampling.add_images(
                     writer, gan.generator_ema, template, batch, config, metadata, step
                 )
@@ -206,19 +209,25 @@ def train_step(
     step: int,
 ) -> dict[str, Tensor]:
     """Updates one network and returns its detached losses."""
-    cycle = 1 + config.d_steps_per_g
+    cycle = 1 + config.optimizer.d_steps_per_g
     factor = learning_rate_factor(
-        step / schedule.epoch, config.lr_decay_after, schedule.total / schedule.epoch
+        step / schedule.epoch, config.optimizer.lr_decay_after, schedule.total / schedule.epoch
     )
     device = batch.texture.device
     noise = _noise(config, step, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.optimizer.bfloat16):
         if step % cycle:
             return _discriminator_step(gan, batch, noise, config, factor)
-        warmth = max(0.0, 1 - step / config.warmup_steps) if config.warmup_steps else 0.0
+        warmth = (
+            max(0.0, 1 - step / config.optimizer.warmup_steps)
+            if config.optimizer.warmup_steps
+            else 0.0
+        )
         losses = _generator_step(gan, batch, noise, template, config, factor, warmth)
     update_ema(
-        gan.generator_ema, gan.generator, ema_decay(step // cycle, config.g_running_average_alpha)
+        gan.generator_ema,
+        gan.generator,
+        ema_decay(step // cycle, config.optimizer.g_running_average_alpha),
     )
     return losses
 
@@ -240,13 +249,16 @@ def _generator_step(
     adversarial = _adversarial_loss(config, outputs, masks, "generator")
     vertices = template.deform(displacement.float())
     flat = flatness(vertices, template.faces, template.neighbors).mean()
-    loss = adversarial + (0.0 if config.texture_only else config.mesh_regularization) * flat
+    loss = (
+        adversarial
+        + (0.0 if config.model.texture_only else config.optimizer.mesh_regularization) * flat
+    )
     if warmth:
         # The samples have nothing to do with the codes, so this leads to their mean
         color = (texture * batch.alpha - batch.texture).square().mean()
         shape = (displacement - batch.mesh).square().mean()
         loss = loss + warmth * (WARMUP_COLORS * color + WARMUP_SHAPE * shape)
-    _update(gan.optimizer_g, loss, config.lr_g * factor)
+    _update(gan.optimizer_g, loss, config.optimizer.lr_g * factor)
     gan.discriminator.requires_grad_(True)
     return {"loss_g": adversarial.detach(), "flat": flat.detach()}
 
@@ -270,17 +282,17 @@ def _discriminator_step(
     on_real = _adversarial_loss(
         config, [x[half:] for x in outputs], [x[half:] for x in masks], "real"
     )
-    _update(gan.optimizer_d, on_fake + on_real, config.lr_d * factor)
+    _update(gan.optimizer_d, on_fake + on_real, config.optimizer.lr_d * factor)
     return {"loss_d_fake": on_fake.detach(), "loss_d_real": on_real.detach()}
 
 
 def _adversarial_loss(
     config: GenerationConfig, outputs: list[Tensor], masks: list[Tensor], target: Target
 ) -> Tensor:
-    if not config.mask_output:
+    if not config.optimizer.mask_output:
         masks = [torch.ones_like(mask) for mask in masks]
-    weights = scale_weights(config.texture_resolution, len(outputs))
-    return gan_loss(config.loss, [x.float() for x in outputs], masks, target, weights)
+    weights = scale_weights(config.model.texture_resolution, len(outputs))
+    return gan_loss(config.optimizer.loss, [x.float() for x in outputs], masks, target, weights)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
@@ -295,7 +307,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float
 def _noise(config: GenerationConfig, step: int, device: torch.device) -> Tensor:
     """This process's rows of the step's latent codes, which don't depend on the processes."""
     generator = seeding.torch_generator(config.seed, "noise", step)
-    noise = torch.randn(config.batch_size, config.latent_dim, generator=generator)
+    noise = torch.randn(config.batch_size, config.model.latent_dim, generator=generator)
     rows = distributed.shard(config.batch_size)
     return noise[rows.start : rows.stop].to(device)
 
@@ -308,7 +320,7 @@ def _batches(
 ) -> Iterator[UVSample]:
     """Yields this process's batches from `step` on, without end."""
     categories = dataset.metadata.category
-    weights = balanced_weights(categories) if config.dataset == "all" else None
+    weights = balanced_weights(categories) if config.data.dataset == "all" else None
     sampler = StepSampler(
         len(dataset),
         config.batch_size,
@@ -318,7 +330,7 @@ def _batches(
         world_size=distributed.world_size(),
         start_step=step,
     )
-    workers = min(config.num_workers, os.cpu_count() or 1)
+    workers = min(config.data.num_workers, os.cpu_count() or 1)
     loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers)
     for number, batch in zip(itertools.count(step), loader, strict=False):
         batch = UVSample(*(x.to(device, non_blocking=True) for x in batch))
@@ -327,8 +339,7 @@ def _batches(
 
 def _save(gan: Gan, path: Path, step: int, config: GenerationConfig) -> None:
     if distributed.is_main():
-        options = {key: value for key, value in asdict(config).items() if key != "gpu_ids"}
-        checkpoint.save(path, {**gan.state_dict(), "iteration": step, "args": options})
+        checkpoint.save(path, {**gan.state_dict(), "iteration": step, "args": flatten(config)})
     distributed.barrier()
 
 

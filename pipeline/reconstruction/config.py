@@ -1,62 +1,49 @@
-"""The options of stage 3 as one frozen record, and the lengths of a run in steps."""
+"""The options of stage 3 as frozen records, one for each part of the program that reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from utils import cli
-
-DEFAULT_EPOCHS = 1000
-SAVES_WITH_ITERS = 30  # numbered checkpoints and pictures of a run whose length is given by --iters
-DECAYS_WITH_ITERS = 4
+from utils import cli, options
 
 
 @dataclass(frozen=True)
-class ReconstructionConfig:
-    """The options of run_reconstruction.py, which describes and defaults them."""
+class DataOptions:
+    """What the mesh estimator learns from.
 
-    name: str
+    Attributes:
+        dataset: a prepared dataset with estimated poses, or `all`.
+        mode: singletpl or multitpl, the templates behind the poses.
+        semi_fraction: share of the images, by overlap, whose meshes are pinned to the template.
+        no_prefetch: whether images are read again and again instead of being kept in memory.
+        num_workers: processes that read images with `no_prefetch`.
+    """
+
     dataset: str
-    evaluate: bool
-    generate_pseudogt: bool
-    pseudogt_resolution: int
-    which_epoch: str
-    inception_weights: str | None
-    standard_fid: str | None
     mode: str
-    mesh_path: str
+    semi_fraction: float
+    no_prefetch: bool
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Architecture of the network; belongs to a checkpoint.
+
+    Attributes:
+        image_resolution: side of the crops, a multiple of 32.
+        texture_resolution: R, side of the predicted maps.
+        prediction_type: which maps are predicted, one of models.reconstruction.PREDICTION_TYPES.
+        norm_g: normalization, one of models.layers.NORMS.
+        width: factor on all channel counts; 1 is the paper's size.
+    """
+
     image_resolution: int
     texture_resolution: int
-    mesh_resolution: int
     prediction_type: str
-    width: float
     norm_g: str
-    symmetric: bool
-    epochs: int | None
-    iters: int | None
-    batch_size: int
-    loss: str
-    mesh_regularization: float
-    semi_fraction: float
-    lr: float
-    lr_decay_every: int | None
-    bfloat16: bool
-    continue_train: bool
-    num_workers: int
-    no_prefetch: bool
-    checkpoint_freq: int | None
-    save_freq: int
-    image_freq: int | None
-    tensorboard: bool
-    gpu_ids: tuple[int | str, ...] | None
-    seed: int
-    rasterizer: str
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return Path("checkpoints_recon") / self.name
+    width: float
 
     @property
     def predicts_texture(self) -> bool:
@@ -69,38 +56,91 @@ class ReconstructionConfig:
         return self.prediction_type in ("semantics", "both")
 
 
-def make_config(options: Mapping[str, Any]) -> ReconstructionConfig:
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Losses, rates and length of the training.
+
+    Attributes:
+        epochs: passes over the data; None if `iters` gives the length.
+        iters: steps; None if `epochs` gives the length.
+        loss: "mse" or "l1", for colors, parts and silhouettes.
+        mesh_regularization: final weight of the flatness loss.
+        lr: learning rate of Adam.
+        lr_decay_every: epochs between halvings of the rate; None = default.
+        bfloat16: whether the network runs in mixed precision.
+    """
+
+    epochs: int | None
+    iters: int | None
+    loss: str
+    mesh_regularization: float
+    lr: float
+    lr_decay_every: int | None
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a run writes and when; intervals are steps with `iters`, else epochs; None = default.
+
+    Attributes:
+        checkpoint_freq: between numbered checkpoints.
+        save_freq: between saves of the latest state.
+        image_freq: between pictures.
+        tensorboard: whether curves and pictures go to tensorboard_recon/ too.
+    """
+
+    checkpoint_freq: int | None
+    save_freq: int | None
+    image_freq: int | None
+    tensorboard: bool
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Pseudo-ground-truth, and the features behind the statistics of the photographs.
+
+    Attributes:
+        pseudogt_resolution: side of its textures in texels.
+        inception_weights: file of torchvision's Inception v3; None for torch's own copy.
+        standard_fid: file of the Inception ported from TensorFlow; None leaves its statistics out.
+    """
+
+    pseudogt_resolution: int
+    inception_weights: str | None
+    standard_fid: str | None
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """All options of run_reconstruction.py that are read, which describes and defaults them.
+
+    Attributes:
+        name: of the run.
+        which_epoch: the step of the checkpoint that is applied, or "latest".
+        batch_size: images of a step (or of an evaluation's) over all devices.
+        seed: of all random numbers.
+        rasterizer: name of the backend.
+    """
+
+    name: str
+    which_epoch: str
+    batch_size: int
+    seed: int
+    rasterizer: str
+    data: DataOptions
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    output: OutputOptions
+    export: ExportOptions
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path("checkpoints_recon") / self.name
+
+
+def make_config(parsed: Mapping[str, Any]) -> ReconstructionConfig:
     """Completes the parsed options: the mode comes from the name unless it was given."""
-    mode = cli.mode_from_name(options["name"], options["mode"])
-    return ReconstructionConfig(**{**options, "mode": mode})
-
-
-class Schedule(NamedTuple):
-    """Length of a run and its intervals, all in steps."""
-
-    epoch: int
-    total: int
-    save: int
-    checkpoint: int
-    picture: int
-    lr_decay: int
-
-
-def make_schedule(config: ReconstructionConfig, num_images: int) -> Schedule:
-    """Turns epochs into steps; with --iters, intervals that were not given share the run evenly."""
-    epoch = max(1, num_images // config.batch_size)
-    total = config.iters or (config.epochs or DEFAULT_EPOCHS) * epoch
-
-    def interval(epochs: int | None, default: int, shares: int) -> int:
-        if epochs is None and config.iters:
-            return max(1, total // shares)
-        return (epochs or default) * epoch
-
-    return Schedule(
-        epoch=epoch,
-        total=total,
-        save=config.save_freq * epoch,
-        checkpoint=interval(config.checkpoint_freq, 100, SAVES_WITH_ITERS),
-        picture=interval(config.image_freq, 50, SAVES_WITH_ITERS),
-        lr_decay=interval(config.lr_decay_every, 250, DECAYS_WITH_ITERS),
-    )
+    mode = cli.mode_from_name(parsed["name"], parsed["mode"])
+    return options.build(ReconstructionConfig, {**parsed, "mode": mode})

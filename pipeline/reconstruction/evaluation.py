@@ -53,8 +53,8 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
             image = torch.stack([data[int(i)].image for i in index]).to(device)
             labels = data.labels.select(index).to(device)
             prediction = predict(network, scene, image, labels)
-            maps, alpha = render(scene, prediction, labels, config.image_resolution)
-            colors = maps[:, -3:] if maps is not None and config.predicts_texture else None
+            maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
+            colors = maps[:, -3:] if maps is not None and config.model.predicts_texture else None
             for name, column in picture_measures(image, alpha, colors).items():
                 values[name] += column.tolist()
             faces = scene.sphere.faces.cpu().numpy()

@@ -12,20 +12,13 @@ from geometry.camera import project
 from geometry.sphere_mesh import SphereMesh
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
-from pipeline.reconstruction.config import ReconstructionConfig
+from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
 from rendering.rasterizer import rasterize
 from rendering.texture import render_textured
 from utils import checkpoint, distributed, seeding
 from utils.cli import UserError
-
-ARCHITECTURE = (
-    "texture_resolution",
-    "image_resolution",
-    "prediction_type",
-    "norm_g",
-    "width",
-)
+from utils.options import flatten
 
 
 class Scene(NamedTuple):
@@ -63,12 +56,12 @@ class Prediction(NamedTuple):
 def make_data(config: ReconstructionConfig) -> ReconstructionData:
     """Reads the artifacts that a run needs."""
     return ReconstructionData(
-        config.dataset,
-        config.mode,
-        config.image_resolution,
-        semi_fraction=config.semi_fraction,
-        parts=config.predicts_parts,
-        cache=not config.no_prefetch,
+        config.data.dataset,
+        config.data.mode,
+        config.model.image_resolution,
+        semi_fraction=config.data.semi_fraction,
+        parts=config.model.predicts_parts,
+        cache=not config.data.no_prefetch,
     )
 
 
@@ -82,18 +75,18 @@ def make_network(
 ) -> ReconstructionNetwork:
     """Returns the untrained network of a run; its weights are a function of the seed."""
     seeding.seed_everything(config.seed, "network")
-    return _placed(_untrained(config, data), device)
+    return _placed(_untrained(config.model, data), device)
 
 
-def _untrained(config: ReconstructionConfig, data: ReconstructionData) -> ReconstructionNetwork:
+def _untrained(options: ModelOptions, data: ReconstructionData) -> ReconstructionNetwork:
     return ReconstructionNetwork(
         num_categories=len(data.detections),
         num_parts=1 + len(data.part_names),
-        texture_resolution=config.texture_resolution,
-        prediction_type=config.prediction_type,
-        norm=config.norm_g,
-        image_resolution=config.image_resolution,
-        width=config.width,
+        texture_resolution=options.texture_resolution,
+        prediction_type=options.prediction_type,
+        norm=options.norm_g,
+        image_resolution=options.image_resolution,
+        width=options.width,
     )
 
 
@@ -170,7 +163,7 @@ def save_state(
             "optimizer": optimizer.state_dict(),
             "iteration": step,
             "part_names": data.part_names,
-            "args": {key: value for key, value in asdict(config).items() if key != "gpu_ids"},
+            "args": flatten(config),
         }
         checkpoint.save(path, state)
     distributed.barrier()
@@ -218,7 +211,7 @@ def load_trained(
         The network in eval mode, the data, the options with the checkpoint's architecture, and
         the checkpoint's path.
     """
-    remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.dataset}"
+    remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.data.dataset}"
     path = checkpoint.resolve(config.folder, config.which_epoch, remedy)
     if config.which_epoch == "latest":
         newest = newest_state(config.folder)
@@ -226,10 +219,10 @@ def load_trained(
         path, state = newest
     else:
         state = checkpoint.load(path)
-    options = {key: getattr(config, key) for key in ARCHITECTURE}
-    config = replace(config, **checkpoint.stored_options(path, state, options))
+    other = checkpoint.stored_options(path, state, asdict(config.model))
+    config = replace(config, model=replace(config.model, **other))
     data = make_data(config)
     with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
-        network = _untrained(config, data)
+        network = _untrained(config.model, data)
     load_weights(network, state, path, data)
     return _placed(network, device).eval().requires_grad_(False), data, config, path

@@ -48,9 +48,9 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
     rasterizer.set_backend(config.rasterizer)
     network, data, config, path = load_trained(config, device)
     configure_logging(config.folder / "log.txt")
-    if config.prediction_type != "both":
+    if config.model.prediction_type != "both":
         raise UserError(
-            f"{path} was trained with --prediction_type {config.prediction_type}; "
+            f"{path} was trained with --prediction_type {config.model.prediction_type}; "
             "pseudo-ground-truth needs --prediction_type both."
         )
     logger.info("exporting %s for %d images", path, len(data))
@@ -61,14 +61,18 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
     ]
     for batch in progress(batches, description="pseudo-ground-truth"):
-        items = make_items(network, scene, data, batch, config.pseudogt_resolution, device)
+        items = make_items(network, scene, data, batch, config.export.pseudogt_resolution, device)
         for index, item in zip(batch, items, strict=True):
             pseudo_files.save_pseudo_item(
-                config.dataset, config.pseudogt_resolution, config.mode, index, item
+                config.data.dataset,
+                config.export.pseudogt_resolution,
+                config.data.mode,
+                index,
+                item,
             )
     distributed.barrier()
     if distributed.is_main():
-        pseudo_files.save_metadata(config.dataset, config.mode, _metadata(data))
+        pseudo_files.save_metadata(config.data.dataset, config.data.mode, _metadata(data))
     _write_statistics(data, config, device)
     logger.info("wrote %s", _folder(config))
 
@@ -148,7 +152,9 @@ def _metadata(data: ReconstructionData) -> pseudo_files.PoseMetadata:
 
 
 def _folder(config: ReconstructionConfig) -> Path:
-    return pseudo_files.pseudo_folder(config.dataset, config.pseudogt_resolution, config.mode)
+    return pseudo_files.pseudo_folder(
+        config.data.dataset, config.export.pseudogt_resolution, config.data.mode
+    )
 
 
 def _item_path(config: ReconstructionConfig, index: int) -> Path:
@@ -158,14 +164,14 @@ def _item_path(config: ReconstructionConfig, index: int) -> Path:
 def _begin(config: ReconstructionConfig, path: Path) -> None:
     """Removes the items of another export: of another checkpoint or from other poses."""
     if distributed.is_main():
-        poses = pose_files.poses_path(config.dataset, config.mode)
+        poses = pose_files.poses_path(config.data.dataset, config.data.mode)
         sources = [path, *([poses] if poses.exists() else [])]
         source = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sources}
         record = _folder(config) / "source.json"
         if not record.exists() or files.read_json(record) != source:
             record.unlink(missing_ok=True)
             for item in pseudo_files.pseudo_item_paths(
-                config.dataset, config.pseudogt_resolution, config.mode
+                config.data.dataset, config.export.pseudogt_resolution, config.data.mode
             ):
                 item.unlink()
             files.write_json(record, source)
@@ -177,23 +183,23 @@ def _write_statistics(
 ) -> None:
     """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
     if sum(map(len, data.detections)) < 2:
-        logger.warning("no statistics of the photographs: %s has only one", config.dataset)
+        logger.warning("no statistics of the photographs: %s has only one", config.data.dataset)
         return
     networks: dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures] = {
         "proxy": ProxyFeatures()
     }
-    if config.standard_fid is not None:
-        networks["standard_fid"] = StandardFeatures(config.standard_fid)
+    if config.export.standard_fid is not None:
+        networks["standard_fid"] = StandardFeatures(config.export.standard_fid)
     try:
-        networks["fid"] = InceptionFeatures(config.inception_weights)
+        networks["fid"] = InceptionFeatures(config.export.inception_weights)
     except UserError as error:
-        if config.inception_weights is not None:
+        if config.export.inception_weights is not None:
             raise
         logger.warning("no statistics for FID, only for the proxy distance: %s", error)
     for key, network in networks.items():
         statistics = _statistics(data, config, network, device)
         if distributed.is_main():
-            feature_statistics.save_statistics(config.dataset, statistics, key)
+            feature_statistics.save_statistics(config.data.dataset, statistics, key)
     distributed.barrier()
 
 

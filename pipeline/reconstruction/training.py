@@ -7,7 +7,7 @@ and ends with the same weights.
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,9 @@ from data.samplers import StepSampler, balanced_weights
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
-from pipeline.reconstruction.config import ReconstructionConfig, Schedule, make_schedule
+from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
-    ARCHITECTURE,
     Prediction,
     Scene,
     load_weights,
@@ -36,6 +35,7 @@ from pipeline.reconstruction.model import (
 from rendering import rasterizer
 from utils import checkpoint, distributed
 from utils.cli import UserError
+from utils.options import flatten
 from utils.pictures import make_grid, part_palette, save_image, to_uint8
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
@@ -47,6 +47,40 @@ SEMI_DECAY = 0.99  # per step: all meshes are pinned to templates at first
 FLATNESS_START = 5e-4  # keeps the first meshes smooth
 FLATNESS_STEPS = 100  # until the warm-up would reach zero
 _PICTURE_COLUMNS = 8
+DEFAULT_EPOCHS = 1000
+SAVES_WITH_ITERS = 30  # numbered checkpoints and pictures of a run whose length is given by --iters
+DECAYS_WITH_ITERS = 4
+
+
+class Schedule(NamedTuple):
+    """Length of a run and its intervals, all in steps."""
+
+    epoch: int
+    total: int
+    save: int
+    checkpoint: int
+    picture: int
+    lr_decay: int
+
+
+def make_schedule(config: ReconstructionConfig, num_images: int) -> Schedule:
+    """Turns epochs into steps; with --iters, intervals that were not given share the run evenly."""
+    epoch = max(1, num_images // config.batch_size)
+    total = config.optimizer.iters or (config.optimizer.epochs or DEFAULT_EPOCHS) * epoch
+
+    def interval(epochs: int | None, default: int, shares: int) -> int:
+        if epochs is None and config.optimizer.iters:
+            return max(1, total // shares)
+        return (epochs or default) * epoch
+
+    return Schedule(
+        epoch=epoch,
+        total=total,
+        save=(config.output.save_freq or 10) * epoch,
+        checkpoint=interval(config.output.checkpoint_freq, 100, SAVES_WITH_ITERS),
+        picture=interval(config.output.image_freq, 50, SAVES_WITH_ITERS),
+        lr_decay=interval(config.optimizer.lr_decay_every, 250, DECAYS_WITH_ITERS),
+    )
 
 
 class Losses(NamedTuple):
@@ -71,20 +105,21 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     data = make_data(config)
     schedule = make_schedule(config, len(data))
     run = RunDirectory(config.folder)
-    run.check_same(asdict(config), (*ARCHITECTURE, "dataset", "mode"))
+    fixed = [field.name for field in fields(ModelOptions)]
+    run.check_same(flatten(config), (*fixed, "dataset", "mode"))
     configure_logging(config.folder / "log.txt")
     network = make_network(config, data, device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     step = _restore(network, optimizer, data, config, run)
     if step >= schedule.total:
         logger.info("%s is already trained for %d steps", config.folder, step)
         return
-    run.write_config(asdict(config))
-    folder = f"tensorboard_recon/{config.name}" if config.tensorboard else None
+    run.write_config(flatten(config))
+    folder = f"tensorboard_recon/{config.name}" if config.output.tensorboard else None
     writer = run.tensorboard(folder, step)
     scene, labels = make_scene(data, device), data.labels.to(device)
     sampler = make_sampler(data, config, step)
-    workers = config.num_workers if config.no_prefetch else 0
+    workers = config.data.num_workers if config.data.no_prefetch else 0
     batches = endless_batches(data, sampler, workers, device)
 
     logger.info("training %s: %d images, %d steps", config.name, len(data), schedule.total)
@@ -152,11 +187,11 @@ def train_step(
         step: number of steps made before this one.
     """
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * 0.5 ** (step // schedule.lr_decay)
+        group["lr"] = config.optimizer.lr * 0.5 ** (step // schedule.lr_decay)
     network.train()
     own = labels.select(batch.index)
     seen = torch.where(flips[:, None, None, None], batch.image.flip(-1), batch.image)
-    prediction = predict(network, scene, seen, own, bfloat16=config.bfloat16)
+    prediction = predict(network, scene, seen, own, bfloat16=config.optimizer.bfloat16)
     losses = compute_losses(prediction, scene, batch, own, config, step)
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
@@ -174,8 +209,8 @@ def compute_losses(
     step: int,
 ) -> Losses:
     """Compares what was predicted for a batch with its images and templates; labels are the batch's."""
-    criterion = F.mse_loss if config.loss == "mse" else F.l1_loss
-    maps, alpha = render(scene, prediction, labels, config.image_resolution)
+    criterion = F.mse_loss if config.optimizer.loss == "mse" else F.l1_loss
+    maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
     mask = batch.image[:, 3:]
     reconstruction = criterion(alpha, mask)
     if maps is not None:
@@ -188,7 +223,7 @@ def compute_losses(
 
     sphere = scene.sphere
     flat = flatness(prediction.vertices, sphere.faces, sphere.neighbors).mean()
-    total = reconstruction + flatness_weight(config.mesh_regularization, step) * flat
+    total = reconstruction + flatness_weight(config.optimizer.mesh_regularization, step) * flat
     total = total + half_space_penalty(prediction.vertices, sphere.positive)
     return Losses(total, reconstruction.detach(), flat.detach(), hard_iou(alpha, mask).mean())
 
@@ -208,11 +243,11 @@ def target_maps(batch: Batch, selection: Tensor, config: ReconstructionConfig) -
         (B, C, h, w).
     """
     targets = []
-    if config.predicts_parts:
+    if config.model.predicts_parts:
         valid = selection.sum(2)[:, :, None, None]
         spread = batch.parts[:, :1] / valid.sum(1, keepdim=True)
         targets.append((batch.parts[:, 1:] + spread) * valid)
-    if config.predicts_texture:
+    if config.model.predicts_texture:
         targets.append(batch.image[:, :3])
     return torch.cat(targets, 1)
 
@@ -229,10 +264,10 @@ def _check_batch(config: ReconstructionConfig) -> None:
             f"--batch_size {config.batch_size}: cannot be split evenly over {processes} processes. "
             f"Use a multiple of {processes}."
         )
-    counted = config.batch_size // (processes if config.norm_g == "batch" else 1)
-    if config.norm_g in ("batch", "syncbatch") and counted < 2:
+    counted = config.batch_size // (processes if config.model.norm_g == "batch" else 1)
+    if config.model.norm_g in ("batch", "syncbatch") and counted < 2:
         raise UserError(
-            f"--batch_size {config.batch_size}: --norm_g {config.norm_g} needs at least 2 images. "
+            f"--batch_size {config.batch_size}: --norm_g {config.model.norm_g} needs at least 2 images. "
             "Use a larger batch, or --norm_g none."
         )
 
@@ -270,7 +305,7 @@ def _log(
 ) -> None:
     values = {name: value.item() for name, value in losses._asdict().items()}
     run.record(step=step, **values, seconds_per_step=round(seconds, 4))
-    writer.add_scalar(f"{config.loss}/train", values["reconstruction"], step)
+    writer.add_scalar(f"{config.optimizer.loss}/train", values["reconstruction"], step)
     writer.add_scalar("flat/train", values["flat"], step)
     writer.add_scalar("iou/train", values["iou"], step)
     if step % (10 * LOG_INTERVAL) == 0:
@@ -291,11 +326,13 @@ def _save_picture(
     """Saves photographs and true parts above what is rendered in their place."""
     if not distributed.is_main():
         return
-    maps, alpha = render(scene, prediction, labels.select(batch.index), config.image_resolution)
+    maps, alpha = render(
+        scene, prediction, labels.select(batch.index), config.model.image_resolution
+    )
     rows = [batch.image[:, :3], 2 * alpha.expand(-1, 3, -1, -1) - 1]
-    if maps is not None and config.predicts_texture:
+    if maps is not None and config.model.predicts_texture:
         rows.append(maps[:, -3:])
-    if maps is not None and config.predicts_parts:
+    if maps is not None and config.model.predicts_parts:
         rows += [_paint(batch.parts[:, 1:]), _paint(maps[:, : scene.selection.shape[1]])]
     columns = min(_PICTURE_COLUMNS, len(alpha))
     grid = make_grid(torch.cat([row[:columns] for row in rows]), columns)

@@ -88,7 +88,7 @@ def test_a_published_checkpoint_gives_the_golden_output(shared: Path, tmp_path: 
     path = tmp_path / "checkpoint_latest.pth"
     torch.save({"generator_running_avg": state}, path)
     config = make_config(vars(run_generation.build_parser().parse_args(COMMAND)))
-    generator = sampling.load_generator(config, path, 0, 0, torch.device("cpu"))
+    generator = sampling.load_generator(config.model, path, 0, 0, torch.device("cpu"))
     golden = np.load(shared / "reference/golden/networks.npz")
     with torch.no_grad():
         texture, displacement = generator(wave(0.37, 2, 64))

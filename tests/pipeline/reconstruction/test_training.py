@@ -14,9 +14,10 @@ from data.detections import Detection, Detections, Part, encode_mask, mask_box, 
 from geometry.camera import Pose
 from geometry.distances import chamfer_distance
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction.config import make_config, make_schedule
+from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.dataset import ReconstructionData, common_parts, pinned_images
 from pipeline.reconstruction.evaluation import evaluate, picture_measures
+from pipeline.reconstruction.training import make_schedule
 from utils import checkpoint
 from utils.cli import UserError
 from utils.run_directory import RunDirectory
@@ -96,9 +97,7 @@ def state(run_name: str = "toy_singletpl") -> dict:
 
 
 def config(*options: str):
-    arguments = vars(run_reconstruction.build_parser().parse_args([*OPTIONS, *options]))
-    arguments.pop("pseudogt_path")
-    return make_config(arguments)
+    return make_config(vars(run_reconstruction.build_parser().parse_args([*OPTIONS, *options])))
 
 
 def assert_equal(first: object, second: object) -> None:
