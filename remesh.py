@@ -7,7 +7,7 @@ Examples:
   # All templates of two categories, over two GPUs
   python remesh.py --mode multitpl --classes bird,car --gpu_ids 0,1
 
-  # Meshes of your own (bird1.glb, bird2.glb, ...) that have y up and look along z
+  # Meshes of your own: bird1.obj, bird2.obj, ..., here with y up and looking along z
   python remesh.py --mode multitpl --classes bird --templates my_meshes --up y --front z
 """
 
@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("templates")
     group.add_argument("--templates", type=Path, default=Path("mesh_templates/classes"), metavar="DIR", help="folder of <category><n>.obj, .off, .ply, .stl or .glb (default: %(default)s)")
-    group.add_argument("--up", choices=AXES, default="z", help="axis of the files that points up; write --up=-z for negative ones (default: %(default)s)")
-    group.add_argument("--front", choices=AXES, default="-y", help="axis of the files towards which objects look; write --front=-x (default: %(default)s)")
+    group.add_argument("--up", choices=AXES, help="axis of the files that points up; write --up=-z for negative ones (default: y for .glb and .gltf, whose format says so, else z)")
+    group.add_argument("--front", choices=AXES, help="axis of the files towards which objects look; write --front=-x (default: z for .glb and .gltf, else -y)")
 
     group = parser.add_argument_group("fitting")
     group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.symmetric:
         parser.error("--no-symmetric: templates are always symmetric; leave the option out.")
-    if args.up[-1] == args.front[-1]:
+    if args.up and args.front and args.up[-1] == args.front[-1]:
         parser.error(f"--up {args.up} --front {args.front}: expected two different axes.")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.remeshing import stage

@@ -1,14 +1,16 @@
-"""Meshes in files: reads what trimesh reads, writes textured .obj with y up."""
+"""Meshes in files: reads .obj, .off, .ply, .stl and .glb, writes textured .obj with y up."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import trimesh
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geometry import mesh_formats
+from geometry.gltf import read_gltf
+from geometry.polygons import triangulate
 from utils.cli import UserError
 from utils.files import atomic_path, require_file
 from utils.pictures import save_image, to_uint8
@@ -18,6 +20,13 @@ AXES = {
     for i, name in enumerate("xyz")
     for sign in ("", "-")
 }
+_READERS = {
+    ".obj": mesh_formats.read_obj,
+    ".off": mesh_formats.read_off,
+    ".ply": mesh_formats.read_ply,
+    ".stl": mesh_formats.read_stl,
+}
+MESH_SUFFIXES = (*_READERS, ".glb", ".gltf")
 MATERIAL = "Ka 1 1 1\nKd 1 1 1\nKs 0 0 0\nd 1\nillum 1\n"
 
 
@@ -28,33 +37,63 @@ class Mesh(NamedTuple):
     faces: NDArray[np.int64]
 
 
-def load_mesh(path: str | Path, *, up: str = "z", front: str = "-y") -> Mesh:
-    """Reads a mesh in any format of trimesh and turns it into object space.
+def format_axes(path: str | Path) -> tuple[str, str]:
+    """Returns the axes up and front of a file by its format: glTF fixes them, the others do not."""
+    return ("y", "z") if Path(path).suffix.lower() in (".glb", ".gltf") else ("z", "-y")
+
+
+def load_mesh(path: str | Path, *, up: str | None = None, front: str | None = None) -> Mesh:
+    """Reads a mesh and turns it into object space.
 
     Args:
-        path: .obj, .off, .ply, .stl, .glb, ...; several objects become one mesh.
-        up: axis of the file that points upwards: x, y, z, -x, -y or -z.
-        front: axis of the file towards which the object looks.
+        path: .obj, .off, .ply, .stl, .glb or .gltf; several objects become one mesh, polygons
+            triangles.
+        up: axis of the file that points upwards: x, y, z, -x, -y or -z; default `format_axes`.
+        front: axis of the file towards which the object looks; likewise.
 
     Returns:
-        The mesh with z up and its front towards -y. Size and position stay as they are.
+        The mesh with z up and its front towards -y. Size and position stay as they are; vertices
+        without faces are left out.
 
     Raises:
         UserError: if the file is missing, unreadable or has no faces, or the axes are not two
             different ones.
     """
-    matrix = object_axes(up, front)
-    require_file(path, "Check the path.")
+    path = require_file(path, "Check the path.")
+    default_up, default_front = format_axes(path)
+    matrix = object_axes(up or default_up, front or default_front)
     try:
-        mesh = trimesh.load(path, force="mesh", process=False, skip_materials=True)
-    except Exception as error:  # trimesh raises whatever its parsers raise
-        raise UserError(f"{path}: trimesh cannot read this file as a mesh ({error}).") from error
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        vertices, faces = _read_triangles(path)
+    except (ValueError, MemoryError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:300].removesuffix(".")
+        raise UserError(f"{path}: cannot read this file as a mesh: {reason}.") from error
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot read this file as a mesh: it is damaged. Export it again."
+        ) from error
+    if not len(faces):
         raise UserError(f"{path}: there are no faces in this file; a surface is needed.")
-    vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
-    if not np.isfinite(vertices[faces]).all():
+    used, numbers = np.unique(faces, return_inverse=True)
+    vertices = vertices[used]
+    if not np.isfinite(vertices).all():
         raise UserError(f"{path}: some vertices are not finite numbers. Export the mesh again.")
-    return Mesh(vertices @ matrix.T, faces)
+    return Mesh(vertices @ matrix.T, numbers.reshape(-1, 3))
+
+
+def _read_triangles(path: Path) -> Mesh:
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
+        raise ValueError(
+            f"expected one of {', '.join(MESH_SUFFIXES)}; export it as one of these, as Blender does"
+        )
+    polygons = _READERS[suffix](path.read_bytes()) if suffix in _READERS else read_gltf(path)
+    vertices, corners, counts = polygons
+    if corners.size and not 0 <= corners.min() <= corners.max() < len(vertices):
+        worst = corners.max() if corners.min() >= 0 else corners.min()
+        raise ValueError(
+            f"a face has corner {worst}, but the vertices are 0 to {len(vertices) - 1}"
+        )
+    return Mesh(vertices, triangulate(vertices, corners, counts))
 
 
 def object_axes(up: str, front: str) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from data.cache.template_files import save_templates
 from data.definitions import ALIGNED_CATEGORIES
 from geometry import quaternion
-from geometry.mesh_files import Mesh, load_mesh, save_meshes
+from geometry.mesh_files import MESH_SUFFIXES, Mesh, load_mesh, save_meshes
 from geometry.sphere_mesh import SphereMesh
 from pipeline.remeshing.paper_schedule import fit_published
 from pipeline.remeshing.sphere_fitting import Targets, Task, fit_fast, overlap, to_screen
@@ -34,7 +34,6 @@ SCHEDULES = {"fast": fit_fast, "reference": fit_published}
 NUM_VIEWS = 64
 NUM_TEST_VIEWS = 32
 LOW_IOU = 0.8
-MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 _VIEWS_AT_ONCE = 16
 _LOG = logging.getLogger(__name__)
 
@@ -46,8 +45,8 @@ class Config:
     mode: str
     classes: tuple[str, ...]
     templates: Path
-    up: str
-    front: str
+    up: str | None
+    front: str | None
     image_resolution: int
     schedule: str
     step_factor: float
@@ -88,11 +87,12 @@ def find_templates(folder: Path, category: str, mode: str) -> list[Path]:
     Raises:
         UserError: if there is no <category>1.
     """
+    present = {path.name.lower(): path for path in sorted(folder.glob("*")) if path.is_file()}
     found: list[Path] = []
     while matches := [
-        path
+        present[name]
         for suffix in MESH_SUFFIXES
-        if (path := folder / f"{category}{len(found) + 1}{suffix}").is_file()
+        if (name := f"{category}{len(found) + 1}{suffix}") in present
     ]:
         found.append(matches[0])
     if not found:

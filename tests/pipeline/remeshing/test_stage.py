@@ -160,6 +160,8 @@ def test_templates_are_numbered_without_gaps(tmp_path):
     names = [path.name for path in find_templates(tmp_path, "bird", "multitpl")]
     assert names == ["bird1.obj", "bird2.ply"]
     assert len(find_templates(tmp_path, "bird", "singletpl")) == 1
+    (tmp_path / "Bear1.OBJ").touch()
+    assert [path.name for path in find_templates(tmp_path, "bear", "multitpl")] == ["Bear1.OBJ"]
     with pytest.raises(UserError, match=r"car1.obj does not exist"):
         find_templates(tmp_path, "car", "singletpl")
 
