@@ -4,16 +4,14 @@ A map has row 0 at v = 1 (north pole) and wraps around in u. Texel centers lie a
 horizontally, but the first and last row lie exactly on v = 1 and v = 0.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from geometry.sphere_mesh import SphereMesh
 from rendering import rasterizer
 from rendering.rasterizer import rasterize
-
-if TYPE_CHECKING:
-    from geometry.sphere_mesh import SphereMesh
 
 
 class Rendering(NamedTuple):
@@ -47,7 +45,7 @@ def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) 
 
 
 def render_textured(
-    template: "SphereMesh",
+    template: SphereMesh,
     screen_vertices: Tensor,
     texture: Tensor,
     size: int,
@@ -83,7 +81,7 @@ def render_textured(
 
 
 def render_vertex_colors(
-    template: "SphereMesh",
+    template: SphereMesh,
     screen_vertices: Tensor,
     vertex_colors: Tensor,
     size: int,

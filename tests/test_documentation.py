@@ -1,6 +1,5 @@
-"""The documentation says what the programs do: commands, links, file tree, dependencies, help."""
+"""The documentation says what the programs do: commands, links, file tree, help."""
 
-import ast
 import importlib
 import re
 import shlex
@@ -39,17 +38,6 @@ MODULES = (
 )
 
 NUM_PREDECESSOR_COMMANDS = 32
-
-# What each package may import; scripts may import all of them, and nothing imports a script
-DEPENDENCIES = {
-    "pipeline": {"models", "data", "rendering", "geometry", "utils"},
-    "models": {"geometry", "utils"},
-    "data": {"mesh_templates", "rendering", "geometry", "utils"},
-    "mesh_templates": {"geometry", "utils"},
-    "rendering": {"geometry", "utils"},
-    "geometry": {"utils"},
-    "utils": set(),
-}
 
 
 def commands_of(text: str) -> list[str]:
@@ -155,34 +143,6 @@ def test_the_file_tree_of_the_readme_is_complete():
     described = {line.split()[0] for line in tree if line and not line.startswith(" ")}
     present = {path.partition("/")[0] + "/" * ("/" in path) for path in tracked_files()}
     assert described == present
-
-
-@pytest.mark.parametrize("package", DEPENDENCIES)
-def test_imports_run_in_one_direction(package):
-    internal = {*DEPENDENCIES, *SCRIPTS, "tests", "benchmarks"}
-    wrong = [
-        f"{path.relative_to(REPOSITORY)} imports {name}"
-        for path in sorted((REPOSITORY / package).rglob("*.py"))
-        for name in imported_packages(path)
-        if name in internal - DEPENDENCIES[package] - {package}
-    ]
-    assert wrong == []
-
-
-def test_no_script_imports_another():
-    for script in SCRIPTS:
-        assert not set(SCRIPTS) & imported_packages(REPOSITORY / f"{script}.py")
-
-
-def imported_packages(path: Path) -> set[str]:
-    """Returns the first components of all modules that a file imports, also inside functions."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-    return {name.partition(".")[0] for name in names}
 
 
 def test_no_tracked_file_names_a_folder_of_this_machine():
