@@ -11,13 +11,13 @@ from rendering.rasterizer import rasterize
 def unwrap(
     images: Tensor, screen_vertices: Tensor, template: SphereMesh, resolution: int
 ) -> tuple[Tensor, Tensor]:
-    """Carries the pixels that a mesh covers back to its texture.
+    """Projects the pixels of images back onto textures.
 
-    Every texel takes the pixel onto which its point of the surface projects, hidden or not; multiply
-    by `visibility` to keep what is seen.
+    Every texel takes the color of the pixel onto which its surface point projects, occluded or not;
+    multiply by `visibility` to keep what is seen.
 
     Args:
-        images: (B, C, h, w) pictures.
+        images: (B, C, h, w).
         screen_vertices: (B, V, 3) screen space.
         template: topology and texture coordinates.
         resolution: height and width of the texture in texels.
@@ -26,6 +26,7 @@ def unwrap(
         texture (B, C, resolution, resolution), zero outside the layout and the image, and coverage
         (B, 1, resolution, resolution), 1 where the texture layout has a face.
     """
+    # Rasterize the texture layout instead of the screen, and interpolate screen positions on it
     layout = F.pad(2 * template.uvs - 1, (0, 1)).expand(len(images), -1, -1)
     raster = rasterize(
         layout,
@@ -37,6 +38,7 @@ def unwrap(
         cull=False,
     )
     assert raster.attributes is not None
+    # Sample the images at these positions; rows of an image run downwards
     where = raster.attributes.movedim(1, -1) * 2 - 1  # (B, R, R, 2), y up
     where = where * where.new_tensor([1.0, -1.0])
     texture = F.grid_sample(images, where, align_corners=True)
@@ -46,18 +48,19 @@ def unwrap(
 def visibility(
     template: SphereMesh, screen_vertices: Tensor, texture_size: int, render_size: int
 ) -> Tensor:
-    """Measures how much of each texel a picture of the mesh shows.
+    """Measures how much of each texel is visible in a rendering of the mesh.
 
     Args:
         template: topology and texture coordinates.
         screen_vertices: (B, V, 3) screen space.
         texture_size: height and width of the texture in texels.
-        render_size: height and width of the picture in pixels.
+        render_size: height and width of the rendering in pixels.
 
     Returns:
-        (B, 1, texture_size, texture_size) pixels (in fractions of them) that take their color from
-        a texel; 0 where it is hidden.
+        (B, 1, texture_size, texture_size) bilinear weights of each texel, summed over the pixels; 0
+        where it is occluded.
     """
+    # Every visible pixel distributes a weight of 1 over the four texels that it interpolates
     raster = rasterize(
         screen_vertices.detach(),
         template.faces,

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rendering.backends import Options
+from rendering.backends import BOX_LENGTH, MAX_FACES, SHARPNESS, Options
 from utils.cli import UserError
 
 BACKENDS = {  # name -> module with rasterize(...) and silhouette_loss(...)
@@ -36,7 +36,7 @@ _GPU_BACKENDS = {  # name of package and backend -> where to get it
     "kaolin": "https://kaolin.readthedocs.io",
 }
 _VARIABLE = "TMG_RASTERIZER"
-_MAX_FACES_LIMIT = 255
+_MAX_FACES_LIMIT = 255  # the count of a pixel is one byte
 
 logger = logging.getLogger(__name__)
 
@@ -65,17 +65,17 @@ def rasterize(
     attributes: Tensor | None = None,
     uvs: Tensor | None = None,
     face_uvs: Tensor | None = None,
-    sharpness: float = 7000.0,
+    sharpness: float = SHARPNESS,
     soft: bool = True,
     cull: bool = True,
-    box_length: float = 0.02,
-    max_faces: int = 30,
+    box_length: float = BOX_LENGTH,
+    max_faces: int = MAX_FACES,
     backend: str | None = None,
 ) -> Raster:
     """Renders a batch of meshes that share their faces.
 
     Gradients flow from alpha to vertices, and from attributes to vertices and vertex attributes
-    (or uvs); neither reaches z. Without attributes and uvs the silhouette alone is made, at a
+    (or uvs); neither reaches z. Without attributes and uvs only the silhouette is rendered, at a
     fraction of the cost.
 
     Args:
@@ -86,7 +86,7 @@ def rasterize(
         uvs: (U, 2) or (B, U, 2) texture coordinates, instead of attributes; needs `face_uvs`.
         face_uvs: (F, 3) int64 indices into `uvs`.
         sharpness: inverse softness of the silhouette, per squared screen unit.
-        soft: whether to make alpha.
+        soft: whether to render alpha.
         cull: whether faces turned away from the viewer cover nothing.
         box_length: reach of a face beyond its bounding box in screen units.
         max_faces: number of faces that a pixel outside the silhouette takes into account.
@@ -98,9 +98,18 @@ def rasterize(
     Raises:
         ValueError: if shapes disagree or vertices are not finite.
     """
+    # Compiled loops trust their input, so everything is checked here
     _check_mesh(vertices, faces)
     values, corners = _corner_values(vertices, faces, attributes, uvs, face_uvs)
-    options = _options(size, sharpness, soft, cull, box_length, max_faces)
+    options = _options(
+        size,
+        sharpness=sharpness,
+        soft=soft,
+        cull=cull,
+        box_length=box_length,
+        max_faces=max_faces,
+    )
+    # Tensors travel to the device of the backend, images back to that of the vertices
     module = _load(_choose(backend, vertices.device))
     device = _device(module, vertices)
     inputs = (_to(tensor, device) for tensor in (vertices, faces, values, corners))
@@ -113,13 +122,13 @@ def silhouette_loss(
     targets: Tensor,
     target_index: Tensor,
     *,
-    sharpness: float = 7000.0,
+    sharpness: float = SHARPNESS,
     cull: bool = True,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compares soft silhouettes with masks, several meshes a mask.
+    """Compares soft silhouettes with masks; several meshes may share a mask.
 
-    The CPU backend makes loss and gradient in one pass and keeps nothing the size of an image.
+    The CPU backend computes loss and gradient in one pass and stores no images.
 
     Args:
         vertices: (B, V, 3) float, screen space.
@@ -137,9 +146,10 @@ def silhouette_loss(
     Raises:
         ValueError: if shapes disagree, an index is out of range or vertices are not finite.
     """
+    # As in `rasterize`, but without images: a loss and an IoU per mesh
     _check_mesh(vertices, faces)
     _check_targets(vertices, targets, target_index)
-    options = _options(targets.shape[1], sharpness, True, cull, 0.02, 30)
+    options = _options(targets.shape[1], sharpness=sharpness, cull=cull)
     module = _load(_choose(backend, vertices.device))
     device = _device(module, vertices)
     inputs = (tensor.to(device) for tensor in (vertices, faces, targets, target_index))
@@ -148,7 +158,7 @@ def silhouette_loss(
 
 
 def call(operation: str, images: Tensor, *arguments: Any) -> Tensor:
-    """Calls an operation on images, with the backend that renders on their device.
+    """Calls an operation on images in the backend that renders on their device.
 
     Args:
         operation: name of a function that every backend has.
@@ -167,7 +177,7 @@ def available_backends() -> list[str]:
 
 
 def _missing(name: str) -> str:
-    """Says what a backend needs and this machine lacks; empty if nothing."""
+    """Describes the first requirement of a backend that this machine lacks; empty if none."""
     if name not in _GPU_BACKENDS:
         return ""
     if find_spec(name) is None:
@@ -182,7 +192,7 @@ def _missing(name: str) -> str:
 
 
 def set_backend(name: str) -> None:
-    """Forces a backend in this process and those that it starts; "auto" takes the fastest again."""
+    """Forces a backend in this process and its children; "auto" restores the fastest."""
     _check_name(name)
     os.environ[_VARIABLE] = name
 
@@ -190,7 +200,7 @@ def set_backend(name: str) -> None:
 def _check_name(name: str) -> None:
     if name != "auto" and name not in BACKENDS:
         raise UserError(
-            f"rasterizer {name!r} is not known; this version has: auto, {', '.join(BACKENDS)}."
+            f"rasterizer {name!r} is not known; available: auto, {', '.join(BACKENDS)}."
         )
 
 
@@ -220,7 +230,8 @@ def _load(name: str) -> ModuleType:
 
 
 def _device(module: ModuleType, vertices: Tensor) -> torch.device:
-    """Where a backend works: on the device of the vertices if it can, else on the one it names."""
+    """The device of the vertices if the backend supports it, else the only one it supports."""
+    # Backends without DEVICE run anywhere
     only = getattr(module, "DEVICE", None)
     return vertices.device if only is None or only == vertices.device.type else torch.device(only)
 
@@ -229,20 +240,23 @@ def _to(tensor: Tensor | None, device: torch.device) -> Any:
     return None if tensor is None else tensor.to(device)
 
 
-def _options(
-    size: int, sharpness: float, soft: bool, cull: bool, box_length: float, max_faces: int
-) -> Options:
+def _options(size: int, **settings: Any) -> Options:
+    options = Options(size, **settings)
     if size < 1:
         raise ValueError(f"size: expected a positive number of pixels, got {size}.")
-    if not 1 <= max_faces <= _MAX_FACES_LIMIT:
-        raise ValueError(f"max_faces: expected 1 to {_MAX_FACES_LIMIT}, got {max_faces}.")
-    return Options(size, float(sharpness), soft, cull, float(box_length), max_faces)
+    if not 1 <= options.max_faces <= _MAX_FACES_LIMIT:
+        raise ValueError(f"max_faces: expected 1 to {_MAX_FACES_LIMIT}, got {options.max_faces}.")
+    # Compiled loops are made once for every combination of types
+    return options._replace(
+        sharpness=float(options.sharpness), box_length=float(options.box_length)
+    )
 
 
 def _check_mesh(vertices: Tensor, faces: Tensor) -> None:
     if vertices.dim() != 3 or vertices.shape[2] != 3:
         raise ValueError(f"vertices: expected shape (B, V, 3), got {tuple(vertices.shape)}.")
     _check_indices("faces", faces, vertices.shape[1])
+    # One sum instead of a mask over all coordinates: NaN and infinity survive it
     if not torch.isfinite(vertices.detach().sum()):
         raise ValueError("vertices: expected finite coordinates, got NaN or infinity.")
 
@@ -281,6 +295,7 @@ def _corner_values(
     """Values (B, N, C) to interpolate, and the indices (F, 3) of those at the corners of faces."""
     if (uvs is None) != (face_uvs is None) or (uvs is not None and attributes is not None):
         raise ValueError("expected either attributes, or uvs with face_uvs, or neither.")
+    # Vertex attributes share the indices of the faces
     if attributes is not None:
         if attributes.dim() != 3 or attributes.shape[:2] != vertices.shape[:2]:
             raise ValueError(
@@ -290,6 +305,7 @@ def _corner_values(
         return attributes, faces
     if uvs is None or face_uvs is None:
         return None, None
+    # Texture coordinates have indices of their own, so that seams and poles can have several
     batched = uvs.expand(len(vertices), -1, -1) if uvs.dim() == 2 else uvs
     if batched.dim() != 3 or batched.shape[0] != len(vertices) or batched.shape[2] != 2:
         raise ValueError(f"uvs: expected shape (U, 2) or (B, U, 2), got {tuple(uvs.shape)}.")

@@ -1,4 +1,4 @@
-"""Textures and other maps on the UV sphere: wrapping, symmetry, lookup and textured rendering.
+"""Texture lookup, and renderings of meshes with textures or vertex colors.
 
 A map has row 0 at v = 1 (north pole) and wraps around in u. Texel centers lie at (i + 1/2) / width
 horizontally, but the first and last row lie exactly on v = 1 and v = 0.
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from geometry.sphere_mesh import SphereMesh
 from rendering import rasterizer
+from rendering.backends import SHARPNESS
 from rendering.rasterizer import rasterize
 
 
 class Rendering(NamedTuple):
-    """Picture of a batch of meshes.
+    """Images of a batch of meshes.
 
     Attributes:
         colors: (B, C, h, w), zero outside.
@@ -29,15 +30,15 @@ class Rendering(NamedTuple):
 
 
 def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) -> Tensor:
-    """Looks colors up, bilinear and wrapping around in u.
+    """Samples textures, bilinear and wrapping around in u.
 
     Args:
         texture: (B, C, R, R) map, row 0 at v = 1.
         uv: (B, 2, h, w) coordinates in [0, 1].
-        coverage: (B, 1, h, w) 1 where to look up, 0 where not; everywhere by default.
+        coverage: (B, 1, h, w) 1 where to sample, 0 elsewhere; all ones by default.
 
     Returns:
-        (B, C, h, w) colors, 0 where nothing was looked up; gradients reach texture and uv.
+        (B, C, h, w) colors, 0 where coverage is 0; gradients reach texture and uv.
     """
     if coverage is None:
         coverage = torch.ones_like(uv[:, :1])
@@ -50,10 +51,10 @@ def render_textured(
     texture: Tensor,
     size: int,
     *,
-    sharpness: float = 7000.0,
+    sharpness: float = SHARPNESS,
     soft: bool = True,
 ) -> Rendering:
-    """Renders meshes of sphere topology with a texture each.
+    """Renders meshes with the topology of the sphere, each with its own texture.
 
     Args:
         template: topology and texture coordinates.
@@ -61,11 +62,12 @@ def render_textured(
         texture: (B, C, R, R), any number of channels.
         size: image height and width in pixels.
         sharpness: inverse softness of the silhouette.
-        soft: whether the soft silhouette is wanted.
+        soft: whether to render the soft silhouette.
 
     Returns:
         The rendering; gradients reach vertices and texture.
     """
+    # Deferred shading: first the texture coordinates of every pixel, then one lookup
     raster = rasterize(
         screen_vertices,
         template.faces,
@@ -86,7 +88,7 @@ def render_vertex_colors(
     vertex_colors: Tensor,
     size: int,
     *,
-    sharpness: float = 7000.0,
+    sharpness: float = SHARPNESS,
     soft: bool = True,
 ) -> Rendering:
     """Renders meshes with interpolated vertex colors (B, V, C); the rest as in `render_textured`."""

@@ -1,7 +1,7 @@
 """Naive rasterizer in double precision: every pixel against every face, gradients by autograd.
 
-Written down from the definition, for tests: memory grows with faces times pixels. Differentiable
-twice, on any device.
+A transcription of the definition, for tests: memory grows with faces times pixels. Twice
+differentiable, on any device.
 """
 
 import torch
@@ -24,10 +24,11 @@ def rasterize(
     corners: Tensor | None,
     options: Options,
 ) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """Renders as `rendering.rasterizer.rasterize`; images are float64."""
+    """As `rendering.rasterizer.rasterize`; images are float64."""
     pixels = _pixel_centers(options.size, vertices.device)
     index, attributes, alpha = [], [], []
     for b in range(len(vertices)):
+        # One mesh at a time, so that memory does not grow with the batch
         triangles = vertices[b].double()[faces]  # (F, 3, 3)
         face_index = _visible_faces(triangles, pixels, options.cull)
         index.append(face_index)
@@ -48,12 +49,12 @@ def rasterize(
 def silhouette_loss(
     vertices: Tensor, faces: Tensor, targets: Tensor, target_index: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Compares as `rendering.rasterizer.silhouette_loss`."""
+    """As `rendering.rasterizer.silhouette_loss`."""
     return composed.silhouette_loss(rasterize, vertices, faces, targets, target_index, options)
 
 
 def _stack(images: list[Tensor], channels: int, size: int) -> Tensor:
-    """Returns (B, channels, size, size), also for no image."""
+    """Returns (B, channels, size, size), also for an empty list."""
     if not images:
         return torch.zeros((0, channels, size, size), dtype=torch.float64)
     return torch.stack(images).reshape(-1, channels, size, size)
@@ -90,13 +91,16 @@ def _visible_faces(triangles: Tensor, pixels: Tensor, cull: bool) -> Tensor:
     triangles = triangles.detach()
     flat, z = triangles[..., :2], triangles[..., 2]
     area = _cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0])
+    # A pixel is a candidate of every face in whose closed triangle its center lies
     usable = area > 0 if cull else area != 0
     w = _weights(flat[:, None], pixels[None])  # (F, P, 3)
     hit = usable[:, None] & _in_box(flat, pixels, 0.0) & (w >= 0).all(-1)
+    # Depth is affine on the screen
     depth = z[:, None, 0] + w[..., 1] * (z[:, 1] - z[:, 0])[:, None]
     depth = (depth + w[..., 2] * (z[:, 2] - z[:, 0])[:, None]).float()  # ties in single precision
     depth = depth.masked_fill(~hit, -torch.inf)
     nearest = hit & (depth == depth.amax(0))
+    # Of the nearest faces the one with the smallest index wins
     order = torch.arange(len(triangles), device=pixels.device)[:, None]
     first = torch.where(nearest, order, len(triangles)).amin(0)
     return first.masked_fill(first == len(triangles), -1)
@@ -115,8 +119,10 @@ def _interpolate(triangles: Tensor, shown: Tensor, pixels: Tensor, face_index: T
 def _alpha(triangles: Tensor, pixels: Tensor, face_index: Tensor, options: Options) -> Tensor:
     """Returns the soft silhouette (P,)."""
     corners = triangles[..., :2]
+    # The first `max_faces` faces whose widened box holds the pixel, in index order
     near = _in_box(corners.detach(), pixels, options.box_length)
     near &= near.cumsum(0) <= options.max_faces
+    # alpha = 1 - prod(1 - p); covered pixels are 1 and pass no gradient to the product
     p = torch.exp(-options.sharpness * _squared_distances(corners, pixels)) * near
     return torch.where(face_index >= 0, 1.0, 1 - (1 - p).prod(0))
 
@@ -124,6 +130,7 @@ def _alpha(triangles: Tensor, pixels: Tensor, face_index: Tensor, options: Optio
 def _squared_distances(corners: Tensor, pixels: Tensor) -> Tensor:
     """Squared distances (F, P) to the outlines: three lines, where their foot counts, and corners."""
     points = [corners[:, k, None] for k in range(3)]
+    # Nearest of three edges and three corners; argmin chooses it, gather differentiates it
     lines = [_line(points[k], points[(k + 1) % 3], pixels[None]) for k in range(3)]
     ends = [(point - pixels).square().sum(-1) for point in points]
     candidates = torch.stack([*lines, *ends])

@@ -19,12 +19,14 @@ def rasterize(
     corners: Tensor | None,
     options: Options,
 ) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """Renders as `rendering.rasterizer.rasterize`; arguments are checked and on one GPU."""
+    """As `rendering.rasterizer.rasterize`; arguments are checked and on one GPU."""
+    # Kaolin takes corners of faces, not indices
     triangles = vertices.float()[:, faces]  # (B, F, 3, 3)
     z, xy = triangles[..., 2].contiguous(), triangles[..., :2].contiguous()
     shown = torch.ones_like(triangles[..., :1])
     if values is not None and corners is not None:
         shown = values.float()[:, corners].contiguous()
+    # Faces with a negative normal are culled; a constant normal keeps all of them
     sides = triangles[:, :, 1:] - triangles[:, :, :1]
     normal = torch.linalg.cross(sides[:, :, 0], sides[:, :, 1])[..., 2]
     towards = normal if options.cull else torch.ones_like(normal)
@@ -55,5 +57,5 @@ def rasterize(
 def silhouette_loss(
     vertices: Tensor, faces: Tensor, targets: Tensor, target_index: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Compares as `rendering.rasterizer.silhouette_loss`."""
+    """As `rendering.rasterizer.silhouette_loss`."""
     return composed.silhouette_loss(rasterize, vertices, faces, targets, target_index, options)

@@ -2,8 +2,8 @@
 
 Coordinates are pixels with the origin in the middle of the image, x right and y down, so that
 mirrored meshes give mirrored numbers and sizes that are powers of two cost no rounding. Pixel (row
-j, column i) has its center at (i - half, j - half), half = (size - 1) / 2. Sets of pixels are bit
-masks of 64 columns a word; a set bit is *open*: not covered by a face.
+j, column i) has its center at (i - half, j - half), half = (size - 1) / 2. Pixels that no face covers
+are *open*; `numba_bit_masks` stores them.
 """
 
 import math
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from rendering.backends.numba_bit_masks import word_mask
 from utils.numba_jit import Array, compiled
 
 _FAR = 1e8  # pixels; keeps products of coordinates finite in single precision
-ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
@@ -34,7 +34,7 @@ def columns_between(low: float, high: float, half: float, size: int) -> tuple[in
 
 @compiled
 def rows_between(low: float, high: float, half: float, size: int) -> tuple[int, int]:
-    """First and last row of (low, high]: half open towards growing y, which is up."""
+    """First and last row of (low, high]: half open towards growing y in screen space, which is up."""
     return max(math.floor(low + half) + 1, 0), min(math.floor(high + half), size - 1)
 
 
@@ -46,12 +46,14 @@ def _slope(ax: float, ay: float, bx: float, by: float) -> float:
 @compiled
 def _outline(ax: float, ay: float, bx: float, by: float, cx: float, cy: float) -> Any:
     """Corners from top to bottom and slopes dx/dy, equal for both faces of a shared edge."""
+    # Sort three corners by y
     if by < ay:
         ax, ay, bx, by = bx, by, ax, ay
     if cy < by:
         bx, by, cx, cy = cx, cy, bx, by
     if by < ay:
         ax, ay, bx, by = bx, by, ax, ay
+    # Computed from the sorted corners, so that both faces of an edge round alike
     slopes = (_slope(ax, ay, cx, cy), _slope(ax, ay, bx, by), _slope(bx, by, cx, cy))
     return ax, ay, bx, by, slopes
 
@@ -68,14 +70,6 @@ def _span(outline: Any, y: float, half: float, first: int, last: int) -> tuple[i
 
 
 @compiled
-def word_mask(word: int, first: int, last: int) -> Any:
-    """Bits of columns [first, last] that lie in a word of 64 columns."""
-    low = max(first - 64 * word, 0)
-    high = min(last - 64 * word, 63)
-    return (ALL_BITS << np.uint64(low)) & (ALL_BITS >> np.uint64(63 - high))
-
-
-@compiled
 def corners_of(points: Array, faces: Array, f: int) -> Any:
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     return points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
@@ -84,6 +78,7 @@ def corners_of(points: Array, faces: Array, f: int) -> Any:
 @compiled
 def _twice_area(ax: float, ay: float, bx: float, by: float, cx: float, cy: float) -> float:
     """Positive for faces that turn towards the viewer (y points down here)."""
+    # Double precision, because products of coordinates cancel
     ax, ay = np.float64(ax), np.float64(ay)
     return (by - ay) * (cx - ax) - (bx - ax) * (cy - ay)
 
@@ -92,10 +87,12 @@ def _twice_area(ax: float, ay: float, bx: float, by: float, cx: float, cy: float
 def cover(points: Array, faces: Array, size: int, cull: bool, open_pixels: Array) -> None:
     """Opens all pixels, then closes those that a face covers."""
     half = 0.5 * (size - 1)
+    # All pixels open
     for word in range(open_pixels.shape[1] - 1):
         open_pixels[:size, word] = word_mask(word, 0, size - 1)
     for f in range(faces.shape[0]):
         ax, ay, bx, by, cx, cy = corners_of(points, faces, f)
+        # Degenerate faces cover nothing, and neither do faces turned away, if they are culled
         area = _twice_area(ax, ay, bx, by, cx, cy)
         if area == 0.0 or (cull and area < 0.0):
             continue
@@ -103,6 +100,7 @@ def cover(points: Array, faces: Array, size: int, cull: bool, open_pixels: Array
         first, last = columns_between(min(ax, bx, cx), max(ax, bx, cx), half, size)
         if top > bottom or first > last:
             continue
+        # Close the span of the face in every row
         outline = _outline(ax, ay, bx, by, cx, cy)
         for j in range(top, bottom + 1):
             begin, end = _span(outline, j - half, half, first, last)
@@ -157,6 +155,7 @@ def visible_faces(
         first, last = columns_between(min(ax, bx, cx), max(ax, bx, cx), half, size)
         if top > bottom or first > last:
             continue
+        # Depth is affine on the screen: one slope per axis
         az = np.float64(vertices[faces[f, 0], 2])
         slope_x, slope_y = _depth_slopes(vertices, faces, f, points, area)
         outline = _outline(ax, ay, bx, by, cx, cy)
@@ -164,6 +163,7 @@ def visible_faces(
             begin, end = _span(outline, j - half, half, first, last)
             row_z = az + (j - half - ay) * slope_y
             for i in range(begin, end + 1):
+                # Strictly nearer in single precision: the first of the faces that tie stays
                 z = np.float32(row_z + (i - half - ax) * slope_x)
                 p = np.uint64(j * size + i)
                 if z > depth[p]:

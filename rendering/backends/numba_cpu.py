@@ -1,4 +1,4 @@
-"""CPU rasterizer: autograd around compiled loops, one image a work item on a pool of threads.
+"""CPU rasterizer: autograd around compiled loops; a pool of threads renders one image per task.
 
 Images are rendered one by one, each serially, so that neither the number of threads nor the way
 batches are cut changes a bit of the result. See `utils.threads` for the pool.
@@ -35,7 +35,7 @@ def rasterize(
     corners: Tensor | None,
     options: Options,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Renders as `rendering.rasterizer.rasterize`; arguments are checked and on the CPU.
+    """As `rendering.rasterizer.rasterize`; arguments are checked and on the CPU.
 
     Args:
         vertices: (B, V, 3) screen space.
@@ -49,8 +49,10 @@ def rasterize(
     """
     vertices = vertices.float()
     alpha = coverage = face_index = attributes = None
+    # The soft silhouette brings its own coverage, without a depth test
     if options.soft:
         alpha, coverage = _SoftSilhouette.apply(vertices, faces, options)
+    # Attributes need the visible faces
     if values is not None or not options.soft:
         face_index = _visible_faces(vertices, faces, options)
         coverage = (face_index >= 0).unsqueeze(1).float()
@@ -62,17 +64,17 @@ def rasterize(
 def silhouette_loss(
     vertices: Tensor, faces: Tensor, targets: Tensor, target_index: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Compares as `rendering.rasterizer.silhouette_loss`; arguments are checked and on the CPU."""
+    """As `rendering.rasterizer.silhouette_loss`; arguments are checked and on the CPU."""
     return _SilhouetteLoss.apply(vertices.float(), faces, targets.float(), target_index, options)
 
 
 def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:
-    """Looks up as `rendering.texture.sample_texture`; arguments are checked and on the CPU."""
+    """As `rendering.texture.sample_texture`; arguments are checked and on the CPU."""
     return _Lookup.apply(texture.float(), uv.float(), coverage)
 
 
 def texel_weights(uv: Tensor, coverage: Tensor, size: int) -> Tensor:
-    """Share (B, size, size) that each texel has in the covered pixels of B images."""
+    """Returns the bilinear weights (B, size, size) of each texel, summed over the covered pixels."""
     result = torch.zeros((len(uv), size * size))
     where, covered, weights = (
         _array(uv.float().flatten(2)),
@@ -106,6 +108,7 @@ def _scratch(num_vertices: int, num_faces: int, size: int, larger: bool = False)
     """Returns the buffers of the calling thread, with twice the capacity if `larger`."""
     local = _local()
     key = (num_vertices, num_faces, size)
+    # Buffers fit one kind of mesh and image; about 4 fragments per pixel suffice in most cases
     known = getattr(local, "key", None) == key
     if not known or larger:
         capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 4096 * LANES
@@ -131,7 +134,7 @@ def _visible_faces(vertices: Tensor, faces: Tensor, options: Options) -> Tensor:
 
 
 class _SilhouetteLoss(torch.autograd.Function):
-    """Loss whose gradient is made with it, (B, V, 3) all that is kept."""
+    """Loss whose gradient is computed in the forward pass; only that (B, V, 3) is stored."""
 
     @staticmethod
     def forward(
@@ -151,6 +154,7 @@ class _SilhouetteLoss(torch.autograd.Function):
 
         def compare(begin: int, end: int) -> None:
             scratch = _scratch(*key)
+            # The kernel stops at a mesh that needs larger buffers, and goes on with it
             while begin < end:
                 begin = numba_soft.silhouette_losses(
                     *sources, begin, end, *settings, scratch, *results
@@ -171,7 +175,7 @@ class _SilhouetteLoss(torch.autograd.Function):
 
 
 class _SoftSilhouette(torch.autograd.Function):
-    """Alpha and coverage of meshes; keeps the pairs of a face and a pixel near it."""
+    """Alpha and coverage of meshes; stores the fragments, pairs of a face and a pixel near it."""
 
     @staticmethod
     def forward(
@@ -191,8 +195,10 @@ class _SoftSilhouette(torch.autograd.Function):
                 images = [image[b] for image in results]
                 mesh = (meshes[b], triangles, options.size, options.sharpness, options.cull)
                 limits = (options.box_length, options.max_faces)
+                # Retry with larger buffers while there are too few
                 while (n := numba_soft.soft_silhouette(*mesh, *limits, scratch, *images)) < 0:
                     scratch = _scratch(*key, larger=True)
+                # Copy what the backward pass needs; the buffers belong to the thread
                 if keep:
                     end = n * LANES
                     used = (scratch.pixel[:end], scratch.blocks[: end * BLOCK_ROWS], scratch.starts)
@@ -200,6 +206,7 @@ class _SoftSilhouette(torch.autograd.Function):
 
         map_chunks(render, len(vertices))
         ctx.fragments, ctx.faces, ctx.shape = fragments, triangles, vertices.shape
+        # A factor 2 of the squared distance, and 2 / size screen units per pixel
         ctx.scale = 4.0 * options.sharpness / options.size
         ctx.mark_non_differentiable(coverage)
         return alpha, coverage
@@ -207,6 +214,7 @@ class _SoftSilhouette(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # One weight more than pixels, for unused lanes
         weights = _array(functional.pad(gradients[0].flatten(1), (0, 1)))
         gradient = torch.zeros(ctx.shape)
         result = gradient.numpy()
@@ -220,7 +228,7 @@ class _SoftSilhouette(torch.autograd.Function):
 
 
 class _Interpolation(torch.autograd.Function):
-    """Values interpolated over the visible faces; keeps the arguments."""
+    """Values interpolated over the visible faces; stores the arguments."""
 
     @staticmethod
     def forward(
@@ -250,6 +258,7 @@ class _Interpolation(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         vertices, values, faces, corners, face_index = ctx.saved_tensors
         inputs = [_array(vertices), _indices(faces), _array(values), _indices(corners)]
+        # Sums over many pixels, hence in double precision
         results = [torch.zeros(tensor.shape, dtype=torch.float64) for tensor in (vertices, values)]
         arrays, index = [result.numpy() for result in results], face_index.numpy()
         image, need_values = _array(gradients[0]), ctx.needs_input_grad[1]
@@ -266,7 +275,7 @@ class _Interpolation(torch.autograd.Function):
 
 
 class _Lookup(torch.autograd.Function):
-    """Colors looked up in textures; keeps the arguments."""
+    """Texture lookup; stores the arguments."""
 
     @staticmethod
     def forward(ctx: Any, texture: Tensor, uv: Tensor, coverage: Tensor) -> Tensor:

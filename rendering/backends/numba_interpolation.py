@@ -1,7 +1,7 @@
 """Compiled interpolation of values over the visible faces of one image, and its gradient.
 
-Screen units, double precision: weights of slivers keep their digits. Neighboring pixels mostly see
-the same face, so what belongs to a face is computed once a run.
+Screen units, double precision: barycentric weights of slivers stay accurate. Neighboring pixels mostly
+show the same face, so its plane is computed once per run of pixels.
 """
 
 from typing import Any
@@ -45,12 +45,15 @@ def interpolate(
             f = face_index[j, i]
             if f < 0:
                 continue
+            # A new face: first corner and slopes of its weights
             if f != previous:
                 ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
                 previous = f
+            # Barycentric weights of corners 1 and 2 at the pixel center
             x = (2 * i + 1 - size) / size - ax
             w1 = x * w1x + (y - ay) * w1y
             w2 = x * w2x + (y - ay) * w2y
+            # Values have their own indices: texture coordinates split vertices at the seam
             a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
             for k in range(values.shape[1]):
                 value = values[a, k]
@@ -72,8 +75,8 @@ def interpolation_gradient(
 ) -> None:
     """Adds the gradients of vertices (x and y) and values.
 
-    A step of the surface to the right has the effect of a step of the pixel to the left, so corner
-    i gets minus its weight times the slope of the interpolated value.
+    Moving the surface to the right is equivalent to moving the pixel to the left, so corner i gets
+    minus its barycentric weight times the slope of the interpolated value.
 
     Args:
         vertices: (V, 3) screen space.
@@ -84,7 +87,7 @@ def interpolation_gradient(
         gradient: (C, size, size) gradient of the image.
         vertex_gradient: (V, 3) float64, changed in place.
         value_gradient: (N, C) float64, changed in place if `need_values`.
-        need_values: whether anyone asks for the gradient of the values.
+        need_values: whether the gradient of the values is needed.
     """
     size = face_index.shape[0]
     previous = np.int64(-1)
@@ -95,6 +98,7 @@ def interpolation_gradient(
             f = face_index[j, i]
             if f < 0:
                 continue
+            # As in `interpolate`: plane of the face, weights at the pixel
             if f != previous:
                 ax, ay, w1x, w1y, w2x, w2y = _plane(vertices, faces, f)
                 previous = f
@@ -103,6 +107,7 @@ def interpolation_gradient(
             w2 = x * w2x + (y - ay) * w2y
             w0 = 1.0 - w1 - w2
             a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
+            # Gradients of the values, and of the interpolated value along the edges from corner 0
             along1 = along2 = 0.0
             for k in range(values.shape[1]):
                 g = np.float64(gradient[k, j, i])
@@ -112,6 +117,7 @@ def interpolation_gradient(
                     value_gradient[a, k] += w0 * g
                     value_gradient[b, k] += w1 * g
                     value_gradient[c, k] += w2 * g
+            # Slope of the interpolated value on the screen, shared among the three corners
             slope_x, slope_y = along1 * w1x + along2 * w2x, along1 * w1y + along2 * w2y
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             vertex_gradient[a, 0] -= w0 * slope_x

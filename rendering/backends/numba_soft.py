@@ -11,14 +11,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from rendering.backends.numba_bit_masks import any_open, lowest_bit, mark_open, summarize, tile
 from rendering.backends.numba_coverage import (
-    ALL_BITS,
     columns_between,
     corners_of,
     cover,
     rows_between,
     to_pixels,
-    word_mask,
 )
 from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch
 from utils.numba_jit import Array, Decorator, compiled, compiled_sums
@@ -27,16 +26,6 @@ _intrinsic = cast(Decorator, intrinsic)
 _TINY = 1e-12  # squared pixels; edges shorter than this are points
 _LANES = np.uint64(LANES)
 _Y, _W1, _W2, _Q, _BLOCK = (np.uint64(row * LANES) for row in (1, 2, 3, 4, BLOCK_ROWS))
-
-
-@_intrinsic
-def _lowest_bit(typingctx: Any, bits: Any) -> Any:
-    """Index of the lowest set bit of a non-zero uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), codegen
 
 
 @_intrinsic
@@ -52,9 +41,11 @@ def _float_from_bits(typingctx: Any, bits: Any) -> Any:
 @compiled
 def _exp_negative(x: float) -> float:
     """Returns exp(-x) for x >= 0 in single precision, 3e-7 relative; 0 above about 87."""
+    # exp(-x) = 2^-n exp(r) with |r| <= ln(2) / 2
     z = np.float32(1.44269504) * min(x, np.float32(87.0))
     n = np.int32(z + np.float32(0.5))
     r = (np.float32(n) - z) * np.float32(0.69314718)
+    # Taylor series of degree 6, in Horner form
     series = np.float32(1 / 720)
     series = series * r + np.float32(1 / 120)
     series = series * r + np.float32(1 / 24)
@@ -62,60 +53,13 @@ def _exp_negative(x: float) -> float:
     series = series * r + np.float32(0.5)
     series = series * r + np.float32(1.0)
     series = series * r + np.float32(1.0)
+    # 2^-n is assembled from its exponent bits
     return series * _float_from_bits(np.int32((np.int32(127) - n) << np.int32(23)))
 
 
 @compiled
-def _mark_open(open_pixels: Array, size: int, keep: Array) -> None:
-    """Sets keep to 1 at open pixels and to 0 at covered ones, 8 columns at a time."""
-    one, zero = np.float32(1), np.float32(0)
-    for j in range(size):
-        for byte in range((size + 7) >> 3):
-            bits = open_pixels[j, byte >> 3] >> np.uint64(8 * (byte & 7))
-            begin = np.uint64(j * size + 8 * byte)  # may run into the next row, which comes later
-            for lane in range(8):
-                is_open = bits & np.uint64(1 << lane) != np.uint64(0)
-                keep[begin + np.uint64(lane)] = one if is_open else zero
-
-
-@compiled
-def _summarize(open_pixels: Array, size: int, bands: Array) -> None:
-    """Unites the open pixels of 8 rows in one: a quick test for faces that have none."""
-    for band in range((size + 7) >> 3):
-        for word in range(open_pixels.shape[1]):
-            bits = np.uint64(0)
-            for j in range(8 * band, 8 * band + 8):
-                bits |= open_pixels[j, word]
-            bands[band, word] = bits
-
-
-@compiled
-def _any_open(bands: Array, top: int, bottom: int, first: int, last: int) -> bool:
-    """Whether the bands that a box touches have open pixels in its columns."""
-    bits = np.uint64(0)
-    for word in range(first >> 6, (last >> 6) + 1):
-        mask = word_mask(word, first, last)
-        for band in range(top >> 3, (bottom >> 3) + 1):
-            bits |= bands[band, word] & mask
-    return bits != np.uint64(0)
-
-
-@compiled
-def _tile(open_pixels: Array, top: int, bottom: int, first: int, last: int) -> Any:
-    """Open pixels of at most 8 x 8 pixels from (top, first) on; bit 8 * row + column."""
-    word, shift = first >> 6, np.uint64(first & 63)
-    columns = np.uint64(0xFF) >> np.uint64(max(7 + first - last, 0))
-    bits = np.uint64(0)
-    for row in range(8):
-        line = open_pixels[top + row, word] >> shift
-        line |= open_pixels[top + row, word + 1] << (np.uint64(63) - shift) << np.uint64(1)
-        bits |= (line & columns) << np.uint64(8 * row)
-    return bits & (ALL_BITS >> np.uint64(8 * max(7 + top - bottom, 0)))
-
-
-@compiled
 def _reaches_far(corners: Any, size: int) -> bool:
-    """Whether a face is so large or so far off that single precision loses its outline."""
+    """Whether a face is too large or too far away for single precision."""
     ax, ay, bx, by, cx, cy = corners
     widest = max(abs(ax), abs(bx), abs(cx))
     return max(widest, abs(ay), abs(by), abs(cy)) > size
@@ -141,6 +85,7 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
     ax, ay, bx, by, cx, cy = corners
     one, zero, tiny = np.float32(1), np.float32(0), np.float32(_TINY)
     ux, uy, vx, vy, wx, wy = bx - ax, by - ay, cx - bx, cy - by, ax - cx, ay - cy
+    # Reciprocals of squared edge lengths; degenerate edges count as points
     iu = one / max(ux * ux + uy * uy, tiny)
     iv = one / max(vx * vx + vy * vy, tiny)
     iw = one / max(wx * wx + wy * wy, tiny)
@@ -150,10 +95,12 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
             k = base + np.uint64(lane)
             x, y = blocks[k], blocks[k + _Y]
             px, py, qx, qy, rx, ry = x - ax, y - ay, x - bx, y - by, x - cx, y - cy
+            # Nearest point on edge 01
             t = min(max((px * ux + py * uy) * iu, zero), one)
             px, py = px - t * ux, py - t * uy
             d = px * px + py * py
             w1, w2 = t, zero
+            # Nearest point on edge 12, if it is nearer
             t = min(max((qx * vx + qy * vy) * iv, zero), one)
             qx, qy = qx - t * vx, qy - t * vy
             e = qx * qx + qy * qy
@@ -163,6 +110,7 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
             py = qy if nearer else py
             w1 = one - t if nearer else w1
             w2 = t if nearer else w2
+            # Nearest point on edge 20, if it is nearer
             t = min(max((rx * wx + ry * wy) * iw, zero), one)
             rx, ry = rx - t * wx, ry - t * wy
             e = rx * rx + ry * ry
@@ -172,6 +120,7 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
             py = ry if nearer else py
             w1 = zero if nearer else w1
             w2 = one - t if nearer else w2
+            # The fragment, with the ratio that the gradient of 1 - prod(1 - p) needs
             p = _exp_negative(np.float32(sharpness * d))
             q = one - p
             ratio = p / (q + np.float32(1e-7))
@@ -205,32 +154,36 @@ def _soften(
     one, lane_mask = np.uint64(1), _LANES - np.uint64(1)
     nowhere = np.uint32(size * size)
     met[:] = 0
-    _summarize(open_pixels, size, s.bands)
+    summarize(open_pixels, size, s.bands)
     n = np.uint64(0)  # next block
     for f in range(faces.shape[0]):
         starts[f] = n
         corners = corners_of(points, faces, f)
         ax, ay, bx, by, cx, cy = corners
+        # Skip faces whose widened box has no open pixel
         top, bottom = rows_between(min(ay, by, cy) - margin, max(ay, by, cy) + margin, half, size)
         first, last = columns_between(
             min(ax, bx, cx) - margin, max(ax, bx, cx) + margin, half, size
         )
         if top > bottom or first > last:
             continue
-        if not _any_open(s.bands, top, bottom, first, last):
+        if not any_open(s.bands, top, bottom, first, last):
             continue
+        # The caller retries with larger buffers
         if (np.int64(n) + 1) * LANES + (bottom - top + 1) * (last - first + 1) > len(pixel):
             return -1
         m = n * _LANES
+        # Collect the open pixels of the box, one tile of 8 x 8 after another
         for tile_top in range(top, bottom + 1, 8):
             for tile_first in range(first, last + 1, 8):
-                bits = _tile(open_pixels, tile_top, bottom, tile_first, last)
+                bits = tile(open_pixels, tile_top, bottom, tile_first, last)
                 while bits != np.uint64(0):
-                    bit = np.int64(_lowest_bit(bits))
+                    bit = np.int64(lowest_bit(bits))
                     bits &= bits - one
                     i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
                     p = np.uint64(j * size + i)
                     met[p] += np.uint8(1)
+                    # A pixel that has met its share of faces is closed for the following ones
                     if met[p] == max_faces:
                         open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
                     pixel[m] = p
@@ -241,14 +194,17 @@ def _soften(
         if m == n * _LANES:
             continue
         used = m
+        # Fill the last block with lanes that point nowhere
         while m & lane_mask != np.uint64(0):
             pixel[m] = nowhere
             m += one
         end = m // _LANES
+        # Distances, probabilities and weights of all fragments of the face
         if _reaches_far(corners, size):
             _shade(_exact_corners(vertices, faces, f, size), n, end, scaled, blocks)
         else:
             _shade(corners, n, end, scaled, blocks)
+        # alpha = 1 - prod(1 - p)
         for m in range(n * _LANES, used):
             keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & lane_mask)]
         n = end
@@ -258,7 +214,7 @@ def _soften(
 
 @compiled_sums
 def _face_gradient(begin: int, end: int, pixel: Array, blocks: Array, weight: Array) -> Any:
-    """Sums weight * offset over the fragments of one face, with the shares of each corner."""
+    """Sums weight * offset over the fragments of one face, distributed over its three corners."""
     x0 = y0 = x1 = y1 = x2 = y2 = np.float32(0)
     for block in range(begin, end):
         base = np.uint64(block) * _BLOCK
@@ -329,14 +285,17 @@ def soft_silhouette(
     Returns the number of blocks of fragments, or -1 when the scratch has too little capacity.
     """
     one = np.float32(1)
+    # Covered pixels first: they have alpha 1 and need no fragments
     to_pixels(vertices, size, s.points)
     cover(s.points, faces, size, cull, s.open)
-    _mark_open(s.open, size, s.keep)
+    mark_open(s.open, size, s.keep)
     for p in range(size * size):
         coverage[p] = one - s.keep[p]
+    # Then the falloff around the outline
     n = _soften(vertices, faces, size, sharpness, box_length, max_faces, s)
     for p in range(size * size):
         alpha[p] = one - s.keep[p]
+    # Each fragment gets the factor prod(1 - p) of its pixel, for the backward pass
     for block in range(n):
         base = np.uint64(block) * _BLOCK
         for lane in range(LANES):
@@ -353,6 +312,7 @@ def _compare(target: Array, keep: Array) -> Any:
     half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
     total = both = either = 0.0
     for j in range(size):
+        # Row sums in single precision vectorize, their total is kept in double precision
         row_error = row_both = row_either = zero
         for i in range(size):
             p = np.uint64(j * size + i)
@@ -367,6 +327,7 @@ def _compare(target: Array, keep: Array) -> Any:
         total += row_error
         both += row_both
         either += row_either
+    # Unused lanes point to the pixel past the image
     keep[size * size] = zero
     return total, both / (either + 1e-6)
 
@@ -415,12 +376,14 @@ def silhouette_losses(
         target = targets[target_index[b]]
         to_pixels(vertices[b], size, s.points)
         cover(s.points, faces, size, cull, s.open)
-        _mark_open(s.open, size, s.keep)
+        mark_open(s.open, size, s.keep)
+        # Render, compare and differentiate while the buffers are in the cache
         n = _soften(vertices[b], faces, size, sharpness, box_length, max_faces, s)
         if n < 0:
             return b
         error, iou[b] = _compare(target, s.keep)
         loss[b] = error / pixels
+        # 2 / pixels is that of the mean squared error, the rest that of `numba_cpu._SoftSilhouette`
         scale = 4.0 * sharpness / size * 2.0 / pixels
         scatter(faces, s.pixel, s.blocks, s.starts, s.keep, scale, gradient[b])
     return end

@@ -36,7 +36,7 @@ def rasterize(
     corners: Tensor | None,
     options: Options,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Renders as `rendering.rasterizer.rasterize`; arguments are checked and on one device."""
+    """As `rendering.rasterizer.rasterize`; arguments are checked and on one device."""
     with _on(vertices.device):
         points, small = _to_pixels(vertices.float(), options.size), faces.int().contiguous()
         alpha, face_index = _Silhouette.apply(points, small, options)
@@ -58,7 +58,7 @@ def rasterize(
 def silhouette_loss(
     vertices: Tensor, faces: Tensor, targets: Tensor, target_index: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Compares as `rendering.rasterizer.silhouette_loss`; arguments are checked."""
+    """As `rendering.rasterizer.silhouette_loss`; arguments are checked."""
     with _on(vertices.device):
         points = _to_pixels(vertices.float(), options.size)
         masks = targets.float().flatten(1).contiguous()
@@ -91,6 +91,7 @@ def _bin(points: Tensor, faces: Tensor, options: Options, tiles: int) -> tuple[T
         order: (P,) int32 face indices, tile by tile, increasing within a tile.
         starts: (B * tiles^2 + 1,) int32 first entry of each tile.
     """
+    # Tiles that each face touches, with a pixel of reserve against rounding
     corners = points[:, faces.long(), :2]  # (B, F, 3, 2)
     reach = (_margin(options) if options.soft else 0.0) + 1.0
     middle = (options.size - 1) / 2
@@ -99,6 +100,7 @@ def _bin(points: Tensor, faces: Tensor, options: Options, tiles: int) -> tuple[T
     extent = (high - low + 1).clamp(min=0).long()  # (B, F, 2) tiles
     counts = extent.prod(2).flatten()
     total = int(counts.sum())
+    # One entry for every pair of a face and a tile
     pair = torch.arange(len(counts), device=points.device)
     owner = pair.repeat_interleave(counts, output_size=total)
     nth = torch.arange(total, device=points.device) - (counts.cumsum(0) - counts)[owner]
@@ -106,6 +108,7 @@ def _bin(points: Tensor, faces: Tensor, options: Options, tiles: int) -> tuple[T
     column = low[..., 0].flatten().long()[owner] + nth % width
     row = low[..., 1].flatten().long()[owner] + nth // width
     tile = (owner // len(faces) * tiles + row) * tiles + column
+    # A stable sort keeps the faces of a tile in index order
     tile, order = tile.sort(stable=True)
     edges = torch.arange(len(points) * tiles * tiles + 1, device=points.device)
     starts = torch.searchsorted(tile, edges)
@@ -162,6 +165,7 @@ def _gather(corners: Tensor, faces: Tensor, count: int) -> Tensor:
     batch, _, channels = corners.shape
     result = corners.new_zeros((batch, count, channels))
     if result.numel():
+        # Corners sorted by vertex, each vertex a contiguous range
         vertex, order = faces.flatten().sort(stable=True)
         starts = torch.searchsorted(vertex, torch.arange(count + 1, device=faces.device).int())
         kernels.gather_corners[(count, batch)](
@@ -174,7 +178,7 @@ def _gather(corners: Tensor, faces: Tensor, count: int) -> Tensor:
 
 
 class _Silhouette(torch.autograd.Function):
-    """Alpha and visible faces; keeps a float and an integer for every pixel."""
+    """Alpha and visible faces; stores a float and an integer for every pixel."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, faces: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -195,7 +199,7 @@ class _Silhouette(torch.autograd.Function):
 
 
 class _SilhouetteLoss(torch.autograd.Function):
-    """Loss whose gradient is made with it, some images at a time, (B, V, 3) all that is kept."""
+    """Loss whose gradient (B, V, 3) is computed in the forward pass, some images at a time."""
 
     @staticmethod
     def forward(
@@ -204,6 +208,7 @@ class _SilhouetteLoss(torch.autograd.Function):
         pixels = options.size**2
         gradient = torch.zeros_like(points)
         sums = points.new_zeros((len(points), 3))
+        # Images exist only for a chunk of the batch
         step = max(1, _CHUNK // pixels)
         for begin in range(0, len(points), step):
             some = slice(begin, begin + step)
@@ -227,7 +232,7 @@ class _SilhouetteLoss(torch.autograd.Function):
 
 
 class _Interpolation(torch.autograd.Function):
-    """Values interpolated over the visible faces; keeps the arguments."""
+    """Values interpolated over the visible faces; stores the arguments."""
 
     @staticmethod
     def forward(
@@ -274,15 +279,17 @@ def _vertex_gradient(
 ) -> Tensor:
     """Gradient (B, V, 3) of the interpolated image in `points`.
 
-    The value is linear on a face, and a step of the surface to the right has the effect of a step
-    of the pixel to the left: corner i gets minus its weight times the slope of the value.
+    The value is linear on a face, and moving the surface to the right is equivalent to moving the
+    pixel to the left: corner i gets minus its weight times the slope of the value.
     """
+    # Slopes of the barycentric weights on each face, in double precision for slivers
     xy = points[:, faces.long(), :2].double()  # (B, F, 3, 2)
     u, v = (xy[:, :, 1:] - xy[:, :, :1]).unbind(2)
     area = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
     inverse = torch.stack([v[..., 1], -v[..., 0], -u[..., 1], u[..., 0]], dim=-1)
     planes = (inverse / area[..., None]).unflatten(-1, (2, 2))  # slopes of weights 1 and 2
     planes = torch.where(area[..., None, None] == 0, 0.0, planes)
+    # Slopes of the values, then the share of each corner
     value = values[:, corners.long()].double()  # (B, F, 3, C)
     steps = value[:, :, 1:] - value[:, :, :1]
     slopes = torch.einsum("bfkc,bfkd->bfcd", steps, planes)

@@ -32,6 +32,7 @@ def _box(ax, ay, bx, by, cx, cy, margin, half, size):
     high_x = tl.maximum(tl.maximum(ax, bx), cx).to(tl.float64) + margin + half
     low_y = tl.minimum(tl.minimum(ay, by), cy).to(tl.float64) - margin + half
     high_y = tl.maximum(tl.maximum(ay, by), cy).to(tl.float64) + margin + half
+    # Half-open, so that neighboring boxes share no pixel
     first = tl.maximum(tl.ceil(low_x).to(tl.int32), 0)
     last = tl.minimum(tl.ceil(high_x).to(tl.int32) - 1, size - 1)
     top = tl.maximum(tl.floor(low_y).to(tl.int32) + 1, 0)
@@ -42,6 +43,7 @@ def _box(ax, ay, bx, by, cx, cy, margin, half, size):
 @triton.jit
 def _side(i, j, px, py, qx, qy, x, y):
     """Side of the edge i-j on which a point lies; equal but for the sign in both faces of an edge."""
+    # Both faces of an edge compute from the vertex with the smaller index to the other
     swapped = j < i
     sx, sy = tl.where(swapped, qx, px), tl.where(swapped, qy, py)
     ex, ey = tl.where(swapped, px, qx), tl.where(swapped, py, qy)
@@ -69,6 +71,7 @@ def _segment(px, py, ux, uy):
 @triton.jit
 def _outline(ax, ay, bx, by, cx, cy, x, y):
     """Offset (dx, dy) to the nearest point of the outline, and the shares of corners 1 and 2 in it."""
+    # Edge 01, then each following edge where it is nearer
     t, dx, dy = _segment(x - ax, y - ay, bx - ax, by - ay)
     w1, w2 = t, 0.0 * t
     t, ex, ey = _segment(x - bx, y - by, cx - bx, cy - by)
@@ -88,6 +91,7 @@ def _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size):
 
     Faces that reach far beyond the image need double precision.
     """
+    # Single precision for ordinary faces
     widest = tl.maximum(tl.maximum(tl.abs(ax), tl.abs(bx)), tl.abs(cx))
     widest = tl.maximum(widest, tl.maximum(tl.maximum(tl.abs(ay), tl.abs(by)), tl.abs(cy)))
     if widest > size:
@@ -106,6 +110,87 @@ def _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size):
     else:
         dx, dy, w1, w2 = _outline(ax, ay, bx, by, cx, cy, x, y)
     return dx, dy, w1, w2, tl.exp(-sharpness * (dx * dx + dy * dy))
+
+
+@triton.jit
+def _nearest_faces(
+    points,
+    faces,
+    order,
+    begin,
+    end,
+    column,
+    row,
+    inside,
+    size,
+    CULL: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Index of the visible face at every pixel of a tile, -1 for none."""
+    half = 0.5 * (size - 1)
+    x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
+    depth = tl.full((TILE * TILE,), float("-inf"), tl.float32)
+    visible = tl.full((TILE * TILE,), -1, tl.int32)
+    for k in range(begin, end):
+        f = tl.load(order + k)
+        a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
+        area, ux, uy, vx, vy = _plane(ax, ay, bx, by, cx, cy)
+        if area > 0 if CULL else area != 0:
+            # A pixel center is covered if it lies on the inner side of three edges, or on them
+            first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, 0.0, half, size)
+            sign = tl.where(area > 0, 1.0, -1.0)
+            hit = (_side(a, b, ax, ay, bx, by, x, y) * sign >= 0) & inside
+            hit &= _side(b, c, bx, by, cx, cy, x, y) * sign >= 0
+            hit &= _side(c, a, cx, cy, ax, ay, x, y) * sign >= 0
+            hit &= (column >= first) & (column <= last) & (row >= top) & (row <= bottom)
+            # Depth is affine on the screen; strictly nearer, so that the first of equal ones stays
+            az = tl.load(points + 3 * a + 2).to(tl.float64)
+            bz = tl.load(points + 3 * b + 2).to(tl.float64) - az
+            cz = tl.load(points + 3 * c + 2).to(tl.float64) - az
+            slope_x, slope_y = (cz * uy - bz * vy) / area, (bz * vx - cz * ux) / area
+            z = (az + (row - half - ay) * slope_y + (column - half - ax) * slope_x).to(tl.float32)
+            nearer = hit & (z > depth)
+            depth = tl.where(nearer, z, depth)
+            visible = tl.where(nearer, f, visible)
+    return visible
+
+
+@triton.jit
+def _falloff(
+    points,
+    faces,
+    order,
+    begin,
+    end,
+    column,
+    row,
+    hidden,
+    size,
+    sharpness,
+    margin,
+    max_faces,
+    TILE: tl.constexpr,
+):
+    """1 - alpha and the cutoff at every pixel of a tile; `hidden` are the pixels without a face."""
+    half = 0.5 * (size - 1)
+    x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
+    left = tl.where(hidden, 1.0, 0.0)
+    limit = tl.where(hidden, NO_CUTOFF, COVERED)
+    met = tl.zeros((TILE * TILE,), tl.int32)
+    # Tiles inside the silhouette have nothing to do
+    if tl.max(hidden.to(tl.int32)) > 0:
+        for k in range(begin, end):
+            f = tl.load(order + k)
+            a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
+            first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, margin, half, size)
+            near = hidden & (met < max_faces) & (column >= first) & (column <= last)
+            near &= (row >= top) & (row <= bottom)
+            dx, dy, w1, w2, shown = _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
+            left = tl.where(near, left * (1.0 - shown), left)
+            # The gradient needs the last face that counted
+            met += near.to(tl.int32)
+            limit = tl.where(near & (met == max_faces), f, limit)
+    return left, limit
 
 
 @triton.jit
@@ -132,6 +217,7 @@ def render_tiles(
     TILE: tl.constexpr,
 ):
     """Renders a tile of TILE x TILE pixels: its nearest faces, then its soft silhouette."""
+    # Position of the program: image, tile, and a pixel for every lane
     program = tl.program_id(0).to(tl.int64)
     image = program // (tiles * tiles)
     tile = (program % (tiles * tiles)).to(tl.int32)
@@ -140,48 +226,30 @@ def render_tiles(
     column = tile % tiles * TILE + lane % TILE
     row = tile // tiles * TILE + lane // TILE
     inside = (column < size) & (row < size)
-    half = 0.5 * (size - 1)
-    x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
-    begin, end = tl.load(starts + program), tl.load(starts + program + 1)
-    depth = tl.full((TILE * TILE,), float("-inf"), tl.float32)
-    visible = tl.full((TILE * TILE,), -1, tl.int32)
-    for k in range(begin, end):
-        f = tl.load(order + k)
-        a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
-        area, ux, uy, vx, vy = _plane(ax, ay, bx, by, cx, cy)
-        if area > 0 if CULL else area != 0:
-            first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, 0.0, half, size)
-            sign = tl.where(area > 0, 1.0, -1.0)
-            hit = (_side(a, b, ax, ay, bx, by, x, y) * sign >= 0) & inside
-            hit &= _side(b, c, bx, by, cx, cy, x, y) * sign >= 0
-            hit &= _side(c, a, cx, cy, ax, ay, x, y) * sign >= 0
-            hit &= (column >= first) & (column <= last) & (row >= top) & (row <= bottom)
-            az = tl.load(points + 3 * a + 2).to(tl.float64)
-            bz = tl.load(points + 3 * b + 2).to(tl.float64) - az
-            cz = tl.load(points + 3 * c + 2).to(tl.float64) - az
-            slope_x, slope_y = (cz * uy - bz * vy) / area, (bz * vx - cz * ux) / area
-            z = (az + (row - half - ay) * slope_y + (column - half - ax) * slope_x).to(tl.float32)
-            nearer = hit & (z > depth)
-            depth = tl.where(nearer, z, depth)
-            visible = tl.where(nearer, f, visible)
     at = image * size * size + row * size + column
+    begin, end = tl.load(starts + program), tl.load(starts + program + 1)
+    visible = _nearest_faces(
+        points, faces, order, begin, end, column, row, inside, size, CULL, TILE
+    )
     tl.store(face_index + at, visible, mask=inside)
     if SOFT:
         hidden = inside & (visible < 0)
-        left = tl.where(hidden, 1.0, 0.0)
-        limit = tl.where(hidden, NO_CUTOFF, COVERED)
-        met = tl.zeros((TILE * TILE,), tl.int32)
-        if tl.max(hidden.to(tl.int32)) > 0:
-            for k in range(begin, end):
-                f = tl.load(order + k)
-                a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
-                first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, margin, half, size)
-                near = hidden & (met < max_faces) & (column >= first) & (column <= last)
-                near &= (row >= top) & (row <= bottom)
-                dx, dy, w1, w2, shown = _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
-                left = tl.where(near, left * (1.0 - shown), left)
-                met += near.to(tl.int32)
-                limit = tl.where(near & (met == max_faces), f, limit)
+        left, limit = _falloff(
+            points,
+            faces,
+            order,
+            begin,
+            end,
+            column,
+            row,
+            hidden,
+            size,
+            sharpness,
+            margin,
+            max_faces,
+            TILE,
+        )
+        # Sums of the tile for loss and IoU; the gradient needs the error instead of alpha
         if COMPARE:
             source = tl.load(target_index + image).to(tl.int64) * size * size
             target = tl.load(targets + source + row * size + column, mask=inside, other=0.0)
@@ -209,7 +277,7 @@ def soft_gradient(
     margin,
     BLOCK: tl.constexpr,
 ):
-    """Walks the widened box of a face and sums what its pixels say about its corners."""
+    """Walks the widened box of a face and sums the gradients of its three corners."""
     f, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     a, b, c, ax, ay, bx, by, cx, cy = _corners(points + image * num_vertices * 3, faces, f)
     half = 0.5 * (size - 1)
@@ -221,17 +289,20 @@ def soft_gradient(
         lane = k + tl.arange(0, BLOCK)
         column, row = first + lane % width, top + lane // width
         at = image * size * size + row * size + column
+        # Only pixels for which the face counted in the forward pass
         counts = lane < count
         counts &= tl.load(cutoff + at, mask=counts, other=-1) >= f
         factor = tl.load(weight + at, mask=counts, other=0.0)
         x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
         dx, dy, w1, w2, shown = _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
+        # Derivative of 1 - prod(1 - p), with (1 - alpha) already in the weight
         factor = tl.where(counts, factor * shown / (1.0 - shown + 1e-7), 0.0)
         dx, dy = factor * dx, factor * dy
         w0 = 1.0 - w1 - w2
         x0, y0 = x0 + tl.sum(w0 * dx), y0 + tl.sum(w0 * dy)
         x1, y1 = x1 + tl.sum(w1 * dx), y1 + tl.sum(w1 * dy)
         x2, y2 = x2 + tl.sum(w2 * dx), y2 + tl.sum(w2 * dy)
+    # d p = -2 sharpness p * offset, which pulls the corners towards the pixel
     scale = 2.0 * sharpness
     at = gradient + (image * num_faces + f) * 6
     tl.store(at, scale * x0)
@@ -246,7 +317,7 @@ def soft_gradient(
 def _weights(ax, ay, bx, by, cx, cy, column, row, half):
     """Barycentric weights of corners 1 and 2 at pixel centers, double precision."""
     area, ux, uy, vx, vy = _plane(ax, ay, bx, by, cx, cy)
-    area = tl.where(area == 0, 1.0, area)  # of a face that nobody sees
+    area = tl.where(area == 0, 1.0, area)  # degenerate faces are never visible
     x, y = column - half - ax, row - half - ay
     return (y * vx - x * vy) / area, (x * uy - y * ux) / area
 
@@ -276,6 +347,7 @@ def interpolate(
     half = 0.5 * (size - 1)
     a, b, c, ax, ay, bx, by, cx, cy = _corners(points + batch * num_vertices * 3, faces, f)
     w1, w2 = _weights(ax, ay, bx, by, cx, cy, pixel % size, pixel // size, half)
+    # Values have their own indices: texture coordinates split vertices at the seam
     a, b, c = tl.load(corners + 3 * f), tl.load(corners + 3 * f + 1), tl.load(corners + 3 * f + 2)
     values += batch * num_values * channels
     for k in range(channels):
@@ -317,6 +389,7 @@ def corner_sums(
             lane = begin + tl.arange(0, BLOCK)
             column, row = first + lane % width, top + lane // width
             at = row * size + column
+            # Only pixels that show the face
             seen = lane < count
             seen &= tl.load(face_index + batch * size * size + at, mask=seen, other=-1) == f
             source = gradient + (batch * channels + k) * size * size + at
@@ -347,6 +420,7 @@ def gather_corners(
     channel = tl.arange(0, CHANNELS)
     valid = channel < channels
     total = tl.zeros((CHANNELS,), tl.float32)
+    # Stable order, so that sums are the same bits in every run
     for k in range(tl.load(starts + v), tl.load(starts + v + 1)):
         source = batch * num_corners + tl.load(order + k)
         total += tl.load(values + source * channels + channel, mask=valid, other=0.0)
