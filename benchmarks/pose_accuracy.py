@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,14 +32,13 @@ from typing import Any
 import torch
 
 from benchmarks import pose_figures
+from benchmarks.commands import HERE, execute, link_templates
 from benchmarks.halves import COLLECTIONS, HALVES, MADE, MADE_IMAGES, MISFITS
 from benchmarks.pose_figures import Figures
 from data.cache import pose_files
 from data.detections import detections_path, load_detections
 from utils import cli, files
 from utils.cli import MODES, UserError
-
-HERE = Path(__file__).resolve().parents[1]
 
 # Options of step 2 that leave one kind of evidence out; those that a checkout lacks are skipped
 EVIDENCE = {
@@ -126,9 +124,7 @@ class Run:
             shutil.rmtree(self.folder / "poses")
             (self.folder / "poses").mkdir()
         files.write_bytes(record, origin.encode())
-        templates = self.folder / "cache" / "remeshed_templates"
-        if not templates.exists():
-            templates.symlink_to(self.repository / "cache" / "remeshed_templates")
+        link_templates(self.repository, self.folder)
 
     def _origin(self) -> str:
         """Returns a hash of all that results depend on: sources, templates, options."""
@@ -159,23 +155,12 @@ class Run:
         return {kind: words for kind, words in EVIDENCE.items() if words[0] in text.split()}
 
     def execute(self, collection: str, stage: str, *command: str) -> None:
-        """Runs a Python command, adds its output to log.txt and its seconds to seconds.json."""
-        log, clock = self.folder / "log.txt", self.folder / "seconds.json"
-        environment = os.environ | {"PYTHONPATH": str(self.repository)}
+        """Runs a Python command and adds its seconds to seconds.json."""
         print(f"{collection}: {stage}", file=sys.stderr, flush=True)  # noqa: T201
-        start = time.perf_counter()
-        with open(log, "ab") as output:
-            output.write(f"\n{shlex.join(command)}\n".encode())
-            output.flush()
-            done = subprocess.run(
-                [sys.executable, *command],
-                cwd=self.folder, env=environment, stdout=output, stderr=output,
-            )  # fmt: skip
-        if done.returncode:
-            reason = log.read_text(errors="replace").strip().splitlines()[-1]
-            raise UserError(f"{shlex.join(command)}: {reason} (all output: {log})")
+        taken = execute(self.repository, self.folder, *command)
+        clock = self.folder / "seconds.json"
         seconds = files.read_json(clock) if clock.exists() else {}
-        seconds.setdefault(collection, {})[stage] = round(time.perf_counter() - start, 1)
+        seconds.setdefault(collection, {})[stage] = round(taken, 1)
         files.write_json(clock, seconds)
 
     def prepare(self, name: str) -> None:

@@ -31,6 +31,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "scripts.demo_report",
+    "benchmarks.memory",
     "benchmarks.pose_accuracy",
     "benchmarks.pose_confidence",
     "benchmarks.pose_search",
