@@ -56,6 +56,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--data", type=Path, default=HERE.parent / "shared" / "data", metavar="DIR", help="folder of the photographed collections (default: ../shared/data beside this repository)")
     parser.add_argument("--mode", choices=MODES, default="singletpl", help="templates (default: %(default)s)")
     parser.add_argument("--ablation", action="store_true", help=f"also estimate {', '.join(EVIDENCE)}")
+    parser.add_argument("--any_frame", action="store_true", help="judge after the best common rotation, for templates whose axes are arbitrary")
     parser.add_argument("--repository", type=Path, default=HERE, metavar="DIR", help="checkout whose commands are run (default: this one)")
     parser.add_argument("--folder", type=Path, default=None, metavar="DIR", help="working folder; what it holds is used again (default: a temporary one)")
     parser.add_argument("--step2_only", action="store_true", help="keep preparation and step 1 of --folder although the checkout has changed since")
@@ -84,7 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         origin = os.getcwd()
         os.chdir(run.folder)  # where datasets/ and cache/ are looked for
         try:
-            results = {name: measure(run, name, options.ablation) for name in options.collections}
+            results = {
+                name: measure(run, name, options.ablation, options.any_frame)
+                for name in options.collections
+            }
             print_results(run, results)
         finally:
             os.chdir(origin)
@@ -196,7 +200,7 @@ class Run:
         self.execute(name, stage, script, "--dataset", name, "--mode", self.mode, *words)
 
 
-def measure(run: Run, name: str, ablation: bool) -> dict[str, dict[str, Figures]]:
+def measure(run: Run, name: str, ablation: bool, any_frame: bool) -> dict[str, dict[str, Figures]]:
     """Returns the figures of a collection by variant ("all" evidence first) and half."""
     run.prepare(name)
     run.search(name)
@@ -206,7 +210,8 @@ def measure(run: Run, name: str, ablation: bool) -> dict[str, dict[str, Figures]
     for variant, words in variants(run, name, ablation):
         path = run.choose(name, variant, words)
         poses = pose_files.read_estimated_poses(path, detections.fingerprint, f"rm {path}")
-        estimates = pose_figures.compare(detections, COLLECTIONS[name], hypotheses, poses)
+        found = (detections, COLLECTIONS[name], hypotheses, poses)
+        estimates = pose_figures.compare(*found, any_frame)
         results[variant] = pose_figures.judge(estimates)
     return results
 

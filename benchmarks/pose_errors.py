@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.common_frame import Frame, common_frame
 from data import view_labels
 from data.detections import Detections
 from data.ground_truth import load_ground_truth
@@ -14,6 +15,7 @@ from utils.cli import UserError
 
 VIEWS = {"right": 0.0, "towards": 90.0, "left": 180.0, "away": 270.0}  # where the front points
 NEAR = 30.0  # degrees of a rotation that counts as right
+OTHER_END = (0.0, 0.0, 0.0, 1.0)  # half a turn about the up axis of the object
 
 
 class Truth(NamedTuple):
@@ -40,6 +42,19 @@ class Truth(NamedTuple):
             return azimuth_error(rotation, self.azimuth[rows].reshape(-1, *inner))
         assert self.rotation is not None, "a truth has rotations or azimuths"
         return quaternion.angle_between(rotation, self.rotation[rows].reshape(-1, *inner, 4))
+
+    def errors_of_either_end(self, rotation: Tensor, rows: Tensor) -> Tensor:
+        """Returns the errors (K,) of rotations (K, 4) if front and back count as the same."""
+        turned = quaternion.multiply(rotation, rotation.new_tensor(OTHER_END).expand_as(rotation))
+        return torch.minimum(self.errors(rotation, rows), self.errors(turned, rows))
+
+    def align(self, rotation: Tensor) -> Frame:
+        """Returns the frame in which rotations (N, 4) of the N images agree best with the truth."""
+        true = self.rotation
+        if true is None:
+            assert self.azimuth is not None, "a truth has rotations or azimuths"
+            true = quaternion.from_view(self.azimuth, *torch.zeros(2))
+        return common_frame(rotation[self.known], true[self.known])
 
 
 def load_truth(detections: Detections, view: str | None = None) -> Truth:

@@ -24,6 +24,7 @@ _COLUMNS = {  # heading: figure, format
     "right": ("share_near", ".1%"),
     "median": ("median_degrees", ".1f"),
     "turned": ("share_turned_round", ".1%"),
+    "ends": ("share_either_end_near", ".1%"),
     "sure": ("share_sure_near", ".1%"),
     "best 80%": ("share_confident_near", ".1%"),
     "conf.": ("mean_confidence", ".1%"),
@@ -37,6 +38,7 @@ _COLUMNS = {  # heading: figure, format
 EXPLANATION = """\
 right     rotation within 30 degrees of the truth; where only sectors are labeled, azimuth within 45
 turned    off by more than 135 degrees
+ends      right, if front and back count as the same
 sure      right, of the images whose label leaves no doubt
 best 80%  right, of the four fifths with the highest confidence
 conf.     mean confidence; highest: of all images; ECE: its expected calibration error in 10 bins
@@ -51,6 +53,7 @@ class Estimates(NamedTuple):
         half: N names of halves.
         truth: what is known of the views.
         degrees: (N,) errors of the chosen poses.
+        either_end: (N,) the same if front and back count as the same.
         confidence: (N,) of the chosen poses.
         iou: (N,) overlap of the chosen poses.
         step1_degrees: (N,) errors of the best hypotheses.
@@ -61,6 +64,7 @@ class Estimates(NamedTuple):
     half: list[str]
     truth: Truth
     degrees: Tensor
+    either_end: Tensor
     confidence: Tensor
     iou: Tensor
     step1_degrees: Tensor
@@ -69,7 +73,11 @@ class Estimates(NamedTuple):
 
 
 def compare(
-    detections: Detections, protocol: Protocol, hypotheses: Hypotheses, poses: EstimatedPoses
+    detections: Detections,
+    protocol: Protocol,
+    hypotheses: Hypotheses,
+    poses: EstimatedPoses,
+    any_frame: bool = False,
 ) -> Estimates:
     """Compares the results of both steps with the truth.
 
@@ -78,6 +86,8 @@ def compare(
         protocol: how their collection is measured.
         hypotheses: of step 1.
         poses: of step 2, of all images.
+        any_frame: whether the axes of the template are arbitrary: those are taken that suit most
+            poses.
     """
     count = len(detections)
     if len(poses.indices) != count:
@@ -87,13 +97,18 @@ def compare(
     shape_ids = [-1] * count if known is None else known.shape_id.tolist()
     names = [image_stem(item.image_path, detections.dataset) for item in detections.items]
     # Step 2 chooses among the hypotheses and the poses of the same silhouette and opposite depth
-    rotation = hypotheses.pose.rotation
-    degrees = truth.errors(torch.cat([rotation, quaternion.complementary(rotation)], dim=1), rows)
+    rotation, chosen = hypotheses.pose.rotation, poses.pose.rotation
+    rotation = torch.cat([rotation, quaternion.complementary(rotation)], dim=1)
+    if any_frame:
+        frame = truth.align(chosen)
+        rotation, chosen = frame.apply(rotation), frame.apply(chosen)
+    degrees = truth.errors(rotation, rows)
     best_iou, best = hypotheses.iou.max(dim=1)
     return Estimates(
         half=[protocol.half_of(*pair) for pair in zip(names, shape_ids, strict=True)],
         truth=truth,
-        degrees=truth.errors(poses.pose.rotation, rows),
+        degrees=truth.errors(chosen, rows),
+        either_end=truth.errors_of_either_end(chosen, rows),
         confidence=poses.confidence[:, 0],
         iou=poses.iou[:, 0],
         step1_degrees=degrees[rows, best],
@@ -124,6 +139,7 @@ def figures(estimates: Estimates, rows: Tensor) -> Figures:
         "share_near": share(near[rows]),
         "median_degrees": degrees.quantile(0.5).item(),
         "share_turned_round": share(degrees > TURNED_ROUND),
+        "share_either_end_near": share(estimates.either_end[rows] <= truth.near),
         "share_confident_near": share(near[confident]),
         "mean_confidence": confidence.mean().item(),
         "highest_confidence": confidence.amax().item(),

@@ -17,7 +17,7 @@ def upright(azimuth: list[float]) -> Tensor:
 
 
 def estimates(truth: Truth, half: list[str], **changes: list[float]) -> Estimates:
-    members = ("degrees", "confidence", "iou", "step1_degrees", "step1_iou", "any_degrees")
+    members = [name for name in Estimates._fields if name not in ("half", "truth")]
     tensors = {name: torch.tensor(changes.get(name, [0.5] * len(half))) for name in members}
     return Estimates(half, truth, **tensors)
 
@@ -81,6 +81,7 @@ def test_figures_count_known_images_of_their_half_only():
         truth,
         half,
         degrees=[90.0, 10.0, 170.0, 0.0, 30.0],
+        either_end=[90.0, 10.0, 10.0, 0.0, 30.0],
         confidence=[1.0, 0.9, 0.2, 1.0, 0.7],
         step1_degrees=[0.0, 40.0, 40.0, 0.0, 20.0],
         any_degrees=[0.0, 1.0, 2.0, 90.0, 31.0],
@@ -92,6 +93,7 @@ def test_figures_count_known_images_of_their_half_only():
     assert reported["share_near"] == pytest.approx(2 / 3)
     assert reported["median_degrees"] == pytest.approx(30)
     assert reported["share_turned_round"] == pytest.approx(1 / 3)
+    assert reported["share_either_end_near"] == 1
     assert reported["share_confident_near"] == 1  # 0.8 of three are two
     assert reported["mean_confidence"] == pytest.approx(0.6)
     assert reported["highest_confidence"] == pytest.approx(0.9)
@@ -137,3 +139,25 @@ def test_a_truth_compares_one_rotation_or_many_of_each_row():
         errors = truth.errors(many, rows)
         torch.testing.assert_close(errors[:, 0], expected, atol=1e-2, rtol=0)
         torch.testing.assert_close(errors[:, 1], torch.tensor([100.0, 80.0]), atol=1e-2, rtol=0)
+
+
+def test_objects_seen_from_the_wrong_end_are_right_up_to_the_end():
+    known, rows = torch.ones(2, dtype=torch.bool), torch.arange(2)
+    for truth in (
+        Truth(known, 30.0, upright([10.0, 100.0])),
+        Truth(known, 45.0, azimuth=torch.tensor([10.0, 100.0]), sure=known),
+    ):
+        errors = truth.errors_of_either_end(upright([195.0, 110.0]), rows)
+        torch.testing.assert_close(errors, torch.tensor([5.0, 10.0]), atol=1e-2, rtol=0)
+
+
+def test_arbitrary_axes_are_found_for_poses_and_for_labels():
+    azimuths = [0.0, 45.0, 90.0, 225.0]
+    known, rows = torch.ones(4, dtype=torch.bool), torch.arange(4)
+    estimated = upright([azimuth + 70 for azimuth in azimuths])
+    for truth in (
+        Truth(known, 30.0, upright(azimuths)),
+        Truth(known, 45.0, azimuth=torch.tensor(azimuths), sure=known),
+    ):
+        aligned = truth.align(estimated).apply(estimated)
+        assert truth.errors(aligned, rows).max() < 0.1
