@@ -11,7 +11,7 @@ from pathlib import Path
 from utils.cli import UserError
 
 HERE = Path(__file__).resolve().parents[1]  # this checkout
-INTERVAL = 0.05  # seconds between two looks at a running command
+INTERVAL = 0.2  # seconds between two looks at a running command
 
 
 def link_templates(repository: Path, folder: Path) -> None:

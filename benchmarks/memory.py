@@ -5,7 +5,7 @@ no space) and go through the documented commands; stages 3 and 4 pass over the d
 that a CPU can train. Prints the peak of each stage at each size, the line through them and what it says
 of a large collection, and the seconds that an image takes; the last line is JSON.
 
-The peak is that of the process and all that it started, sampled twenty times a second: the sum of the
+The peak is that of the process and all that it started, sampled five times a second: the sum of the
 proportional set sizes, which count shared pages once, or the largest resident set of a single process
 where that is more, which the kernel records without gaps. Linux only.
 """

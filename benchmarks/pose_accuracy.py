@@ -11,6 +11,9 @@ Examples:
   python -m benchmarks.pose_accuracy --collections realcars photobirds --ablation
   # Another checkout; what is done is kept, and used again after an interruption
   python -m benchmarks.pose_accuracy --repository ../before --folder output/before
+  # Collections side by side, and one table of all
+  python -m benchmarks.pose_accuracy --collections photobirds | tail -1 >>records.txt
+  python -m benchmarks.pose_accuracy --records records.txt
   # After a change to step 2 only
   python -m benchmarks.pose_accuracy --folder output/poses --step2_only
 """
@@ -27,7 +30,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -39,6 +41,8 @@ from data.cache import pose_files
 from data.detections import detections_path, load_detections
 from utils import cli, files
 from utils.cli import MODES, UserError
+
+Halves = dict[str, dict[str, dict[str, Figures]]]  # by half, collection and variant
 
 # Options of step 2 that leave one kind of evidence out; those that a checkout lacks are skipped
 EVIDENCE = {
@@ -60,6 +64,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--repository", type=Path, default=HERE, metavar="DIR", help="checkout whose commands are run (default: this one)")
     parser.add_argument("--folder", type=Path, default=None, metavar="DIR", help="working folder; what it holds is used again (default: a temporary one)")
     parser.add_argument("--step2_only", action="store_true", help="keep preparation and step 1 of --folder although the checkout has changed since")
+    parser.add_argument("--records", type=Path, default=None, metavar="FILE", help="measure nothing, print the tables of earlier runs, whose last lines FILE holds")
     parser.add_argument("--step1_options", type=shlex.split, default=[], metavar="TEXT", help="further options of step 1, as one quoted word")
     parser.add_argument("--step2_options", type=shlex.split, default=[], metavar="TEXT", help="further options of step 2, as one quoted word")
     return parser
@@ -72,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.step2_only and options.folder is None:
         parser.error("--step2_only needs the --folder of an earlier run")
+    if options.records is not None:
+        print_tables(read_records(options.records))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(
             repository=options.repository.resolve(),
@@ -89,9 +97,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name: measure(run, name, options.ablation, options.any_frame)
                 for name in options.collections
             }
-            print_results(run, results)
+            clock = files.read_json("seconds.json", "Name another --folder.")
         finally:
             os.chdir(origin)
+    halves = by_half(results)
+    print_tables(halves)
+    how = {"commit": run.commit, "mode": run.mode, "step1": run.step1, "step2": run.step2}
+    machine = {"torch": torch.__version__, "threads": os.environ.get("TMG_THREADS")}
+    how |= {"any_frame": options.any_frame, **machine, "seconds": clock}
+    print(json.dumps({**how, "halves": halves}))  # noqa: T201
 
 
 @dataclass(frozen=True)
@@ -224,22 +238,37 @@ def variants(run: Run, name: str, ablation: bool) -> Iterator[tuple[str, Sequenc
             yield kind, words
 
 
-def print_results(run: Run, results: dict[str, dict[str, dict[str, Figures]]]) -> None:
-    """Prints a table for each half, and the line of JSON."""
-    halves: dict[str, Any] = {half: {} for half in HALVES}
-    for name, by_variant in results.items():
-        for variant, by_half in by_variant.items():
-            for half, found in by_half.items():
-                halves[half].setdefault(name, {})[variant] = found
+def by_half(results: dict[str, dict[str, dict[str, Figures]]]) -> Halves:
+    """Returns figures by half, collection and variant instead of by collection, variant and half."""
+    halves: Halves = {half: {} for half in HALVES}
+    for name, variants in results.items():
+        for variant, found in variants.items():
+            for half, some in found.items():
+                halves[half].setdefault(name, {})[variant] = some
+    return halves
+
+
+def read_records(path: Path) -> Halves:
+    """Returns the figures of all lines of JSON in a file; those of later lines replace earlier ones."""
+    halves: Halves = {half: {} for half in HALVES}
+    text = files.require_file(path, "It holds what earlier runs printed.").read_text()
+    try:
+        records = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        for half, collections in (pair for r in records for pair in r["halves"].items()):
+            for name, variants in collections.items():
+                halves[half].setdefault(name, {}).update(variants)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not what this benchmark prints ({error!r}).") from error
+    return halves
+
+
+def print_tables(halves: Halves) -> None:
+    """Prints a table of figures and one of sectors for each half."""
     lines = [pose_figures.EXPLANATION]
     for half, found in halves.items():
         tables = (*pose_figures.table(found), *pose_figures.sector_table(found))
         lines += ["", f"The half for {half}", *tables]
     print("\n".join(lines))  # noqa: T201
-    machine = {"torch": torch.__version__, "threads": os.environ.get("TMG_THREADS")}
-    how = {"commit": run.commit, "mode": run.mode, "step1": run.step1, "step2": run.step2}
-    clock = files.read_json("seconds.json")
-    print(json.dumps({**how, **machine, "seconds": clock, "halves": halves}))  # noqa: T201
 
 
 if __name__ == "__main__":

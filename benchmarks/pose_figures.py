@@ -154,7 +154,7 @@ def figures(estimates: Estimates, rows: Tensor) -> Figures:
     found["share_sure_near"] = share(near[rows[truth.sure[rows]]])
     sectors = {sector: rows[truth.azimuth[rows] == sector] for sector in SECTORS}
     found["sectors"] = {
-        sector: {"images": len(some), "share_near": share(near[some])}
+        str(sector): {"images": len(some), "share_near": share(near[some])}
         for sector, some in sectors.items()
         if len(some)
     }
@@ -190,6 +190,6 @@ def sector_table(results: Mapping[str, Mapping[str, Figures]]) -> Iterator[str]:
     for label, sectors in labeled:
         words = (
             f"{sectors[s]['share_near']:.0%} ({sectors[s]['images']})" if s in sectors else ""
-            for s in SECTORS
+            for s in map(str, SECTORS)  # JSON knows no other keys
         )
         yield f"{label:30}" + "".join(f"{word:>11}" for word in words)

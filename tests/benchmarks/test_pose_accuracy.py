@@ -39,6 +39,10 @@ def test_stages_run_once_and_all_images_are_judged(
     again, stages = measure(capsys, "--folder", "work", "--ablation")
     assert again == record
     assert stages == []
+    # What was printed can be printed again
+    (tmp_path / "records.txt").write_text(f"{json.dumps(record)}\n")
+    pose_accuracy.main(["--records", "records.txt"])
+    assert "synthetic_car" in capsys.readouterr().out
     # Other options need another folder, or leave step 1 alone
     with pytest.raises(UserError, match="holds results of other sources or options"):
         pose_accuracy.main([*QUICK, "--folder", "work", "--step2_options", "--refine_steps 0"])
@@ -52,6 +56,24 @@ def test_missing_collections_and_checkouts_are_named(tmp_path: Path):
         pose_accuracy.main(["--collections", "realcars", "--data", str(tmp_path)])
     with pytest.raises(UserError, match=r"--repository .*: fatal: not a git repository"):
         pose_accuracy.main(["--collections", "realcars", "--repository", str(tmp_path)])
+
+
+def test_records_of_several_runs_make_one_table(tmp_path: Path):
+    path = tmp_path / "records.txt"
+    lines = [
+        {"halves": {"choosing": {"a": {"all": {"images": 1}}}, "reporting": {}}},
+        {"halves": {"choosing": {}, "reporting": {"b": {"all": {"images": 2}}}}},
+        {"halves": {"reporting": {"b": {"without features": {"images": 2}}}}},
+    ]
+    path.write_text("seconds and\n" + "\n".join(map(json.dumps, lines)))
+    assert pose_accuracy.read_records(path) == {
+        "choosing": {"a": {"all": {"images": 1}}},
+        "reporting": {"b": {"all": {"images": 2}, "without features": {"images": 2}}},
+    }
+    for text in ("{", "{}", '{"halves": 1}', '{"halves": {"third": {"a": {}}}}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="not what this benchmark prints"):
+            pose_accuracy.read_records(path)
 
 
 @pytest.mark.slow

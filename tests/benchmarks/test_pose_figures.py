@@ -116,8 +116,8 @@ def test_labeled_sectors_are_told_apart():
     assert found["share_near"] == 0.5
     assert found["share_sure_near"] == pytest.approx(2 / 3)
     assert found["sectors"] == {
-        0: {"images": 1, "share_near": 1.0},
-        270: {"images": 3, "share_near": pytest.approx(1 / 3)},
+        "0": {"images": 1, "share_near": 1.0},
+        "270": {"images": 3, "share_near": pytest.approx(1 / 3)},
     }
     lines = list(pose_figures.sector_table({"realcars": {"all": found}}))
     assert "100% (1)" in lines[1]
