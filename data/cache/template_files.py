@@ -1,11 +1,14 @@
 """Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth."""
 
+import hashlib
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from data.cache.folders import CACHE_FOLDER
+from data.cache.folders import CACHE_FOLDER, category_of, collection_path
 from data.cache.storage import check_numbers
+from data.definitions import DATASETS, expand_dataset
 from utils import checkpoint
 from utils.cli import UserError
 
@@ -37,6 +40,25 @@ def load_templates(category: str, mode: str) -> Tensor:
     if mode == "singletpl" and len(vertices) != 1:
         raise UserError(f"{path}: singletpl expects 1 template, got {len(vertices)}. {remedy}")
     return vertices
+
+
+def templates_fingerprint(vertices: Tensor) -> str:
+    """Returns what tells templates (T, 962, 3) apart: a hash of their coordinates in single precision."""
+    return hashlib.sha256(vertices.detach().cpu().float().numpy().tobytes()).hexdigest()
+
+
+def present_fingerprint(dataset: str, mode: str) -> str | None:
+    """Returns the fingerprint of the templates that a dataset has now; None where they are not at hand.
+
+    Of several datasets (`all`), that of their templates one after another.
+    """
+    names = expand_dataset(dataset)
+    if not all(name in DATASETS or collection_path(name).exists() for name in names):
+        return None
+    categories = [category_of(name) for name in names]
+    if not all(templates_path(category, mode).exists() for category in categories):
+        return None
+    return templates_fingerprint(torch.cat([load_templates(x, mode) for x in categories]))
 
 
 def read_templates(path: Path, remedy: str) -> Tensor:

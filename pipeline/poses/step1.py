@@ -4,7 +4,6 @@ Reads the detections and the remeshed templates, writes camera_hypotheses_silhou
 Section 3.1 of https://arxiv.org/abs/2103.15627.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -87,7 +86,8 @@ def estimate_hypotheses(device: torch.device, config: SilhouetteConfig) -> None:
             bar.update(len(images.index))
     found = _from_tensors(partial.gather())
     if distributed.is_main():
-        pose_files.save_hypotheses(config.dataset, config.mode, found, detections.fingerprint)
+        origin = pose_files.origin_of(detections, templates)
+        pose_files.save_hypotheses(config.dataset, config.mode, found, origin)
         partial.remove()
         report_hypotheses(config, detections, found)
 
@@ -141,7 +141,7 @@ def _open_partial_results(
     """Finished rows of this process from an interrupted run of the same command."""
     settings = {
         "detections": detections.fingerprint,
-        "templates": hashlib.sha256(templates.numpy().tobytes()).hexdigest(),
+        "templates": template_files.templates_fingerprint(templates),
         "resolution": config.image_resolution,
         "search": config.search,
         "schedule": [config.refine_steps, config.adapt_shape]

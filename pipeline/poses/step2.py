@@ -62,7 +62,8 @@ def estimate_poses(device: torch.device, config: SemanticsConfig) -> None:
     prepare(config.rasterizer, config.mesh_path)
     detections = load_detections(config.dataset)
     templates = template_files.load_templates(detections.category, config.mode).to(device)
-    hypotheses = pose_files.load_hypotheses(config.dataset, config.mode, detections.fingerprint)
+    origin = pose_files.origin_of(detections, templates)
+    hypotheses = pose_files.load_hypotheses(config.dataset, config.mode, origin)
     prior = VIEW_PRIORS[detections.category]
     candidates = to_candidates(hypotheses, len(templates), prior)
     photographs = Photographs(config, detections, device)
@@ -269,8 +270,9 @@ def write(
     )
     template = SemanticTemplate(model.probabilities, part_names)
     key = (config.dataset, config.mode)
-    pose_files.save_semantic_template(*key, template, detections.fingerprint)
-    pose_files.save_estimated_poses(*key, poses, detections.fingerprint)
+    origin = pose_files.origin_of(detections, model.templates)
+    pose_files.save_semantic_template(*key, template, origin)
+    pose_files.save_estimated_poses(*key, poses, origin)
     if config.export_semantic_template:
         export_semantic_template(config, template, model)
     figures = {

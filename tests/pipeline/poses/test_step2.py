@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import pose_optimization_step2
-from data.cache import pose_files
+from data.cache import pose_files, template_files
 from data.cache.pose_files import Hypotheses
 from data.definitions import VIEW_PRIORS
-from data.detections import load_detections
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
@@ -29,6 +28,7 @@ from pipeline.poses.part_model import (
 from rendering.rasterizer import rasterize
 from tests.oracles import wave
 from tests.pipeline.poses import pose_world
+from utils.cli import UserError
 from utils.files import read_json
 
 COMMAND = [
@@ -65,7 +65,7 @@ def write_hypotheses(truth: Pose) -> None:
     iou = torch.tensor([0.92, 0.9, 0.3]).repeat(count, 1)
     iou[:3] = torch.tensor([0.6, 0.95, 0.3])  # the first three are unambiguous
     hypotheses = Hypotheses(pose, weights, iou)
-    pose_files.save_hypotheses("toy", "singletpl", hypotheses, load_detections("toy").fingerprint)
+    pose_files.save_hypotheses("toy", "singletpl", hypotheses, pose_world.origin())
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def candidates_of(parameters: torch.Tensor, miou: torch.Tensor) -> Candidates:
 
 
 def chosen() -> pose_files.EstimatedPoses:
-    return pose_files.load_estimated_poses("toy", "singletpl", load_detections("toy").fingerprint)
+    return pose_files.load_estimated_poses("toy", "singletpl", pose_world.origin())
 
 
 def test_part_overlap_equals_the_published_score(shared: Path) -> None:
@@ -233,8 +233,7 @@ def test_template_and_pictures_are_exported(truth: Pose) -> None:
 
 def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
     pose_optimization_step2.main([*COMMAND, "--refine_steps", "2"])
-    fingerprint = load_detections("toy").fingerprint
-    template = pose_files.load_semantic_template("toy", "singletpl", fingerprint)
+    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
     assert template.part_names == ["head", "tail"]
     assert template.probabilities.shape == (1, 962, 3)
     figures = read_json("cache/toy/metrics.json")["step2"]["singletpl"]
@@ -260,3 +259,12 @@ def test_an_image_without_parts_is_as_uncertain_as_its_outline() -> None:
     weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)), True)
     expected = torch.tensor([0.05 * 0.3, 0.01 + 0.3 * 0.3])
     torch.testing.assert_close(weighed.noise[:, 0], expected)
+
+
+def test_hypotheses_of_an_earlier_template_are_refused(truth: Pose) -> None:
+    template_files.save_templates("bird", "singletpl", 1.1 * pose_world.body()[None])
+    with pytest.raises(
+        UserError, match=r"other templates.*pose_optimization_step1\.py --dataset toy"
+    ):
+        pose_optimization_step2.main(COMMAND)
+    assert not pose_files.poses_path("toy", "singletpl").exists()
