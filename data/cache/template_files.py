@@ -1,6 +1,11 @@
-"""Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth."""
+"""Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth.
+
+Those of a user's own meshes lie in cache/own_templates/<mode>/ and are used in the place of the others,
+until they are deleted.
+"""
 
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -12,15 +17,24 @@ from data.definitions import DATASETS, expand_dataset
 from utils import checkpoint
 from utils.cli import UserError
 
+logger = logging.getLogger(__name__)
+
+
+def written_path(category: str, mode: str, *, own: bool) -> Path:
+    """Returns the path of remeshed templates that are a user's own, or those modeled here."""
+    folder = "own_templates" if own else "remeshed_templates"
+    return CACHE_FOLDER / folder / mode / f"{category}_templates.pth"
+
 
 def templates_path(category: str, mode: str) -> Path:
-    """Returns the path of a category's remeshed templates."""
-    return CACHE_FOLDER / "remeshed_templates" / mode / f"{category}_templates.pth"
+    """Returns the path of the remeshed templates in use: the user's own, where there are any."""
+    own = written_path(category, mode, own=True)
+    return own if own.exists() else written_path(category, mode, own=False)
 
 
-def save_templates(category: str, mode: str, vertices: Tensor) -> Path:
-    """Writes the vertices (T, 962, 3) of the remeshed templates; returns the path."""
-    path = templates_path(category, mode)
+def save_templates(category: str, mode: str, vertices: Tensor, *, own: bool = False) -> Path:
+    """Writes the vertices (T, 962, 3) of remeshed templates; returns the path."""
+    path = written_path(category, mode, own=own)
     checkpoint.save(path, vertices.detach().cpu().float().contiguous())
     return path
 
@@ -36,7 +50,12 @@ def load_templates(category: str, mode: str) -> Tensor:
     """
     path = templates_path(category, mode)
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
+    own = path == written_path(category, mode, own=True)
+    if own:
+        remedy = "Delete it to use the modeled ones, or make it again with: remesh.py --templates"
     vertices = read_templates(path, remedy)
+    if own:
+        logger.info("templates of %s: your own, %s", category, path)
     if mode == "singletpl" and len(vertices) != 1:
         raise UserError(f"{path}: singletpl expects 1 template, got {len(vertices)}. {remedy}")
     return vertices
