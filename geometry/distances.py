@@ -1,6 +1,7 @@
 """How far two shapes differ: intersection over union of silhouettes, Chamfer distance of surfaces."""
 
 import numpy as np
+import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -9,10 +10,20 @@ from utils.seeding import numpy_generator
 SURFACE_POINTS = 4000
 
 
-def hard_iou(alpha: Tensor, mask: Tensor) -> Tensor:
-    """Returns (B,) intersection over union of (B, 1, h, w) silhouettes at the threshold 0.5."""
-    a, b = (alpha > 0.5).flatten(1), (mask > 0.5).flatten(1)
-    return (a & b).sum(1) / (a | b).sum(1).clamp(min=1)
+def iou(first: Tensor, second: Tensor) -> Tensor:
+    """Returns the intersection over union (...) of images (..., h, w) with values in [0, 1].
+
+    The sum of the smaller over the sum of the larger values, also of soft images; 0 where both are
+    empty.
+    """
+    smaller = torch.minimum(first, second).sum(dim=(-2, -1))
+    larger = torch.maximum(first, second).sum(dim=(-2, -1))
+    return smaller / larger.clamp(min=1e-6)
+
+
+def hard_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Returns the intersection over union (...) of images (..., h, w) at the threshold 0.5."""
+    return iou((first > 0.5).float(), (second > 0.5).float())
 
 
 def chamfer_distance(

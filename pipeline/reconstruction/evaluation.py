@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.detections import Detections
 from data.ground_truth import GroundTruth, TrueShapes, load_ground_truth, load_true_shapes
-from geometry.distances import chamfer_distance, hard_iou
+from geometry.distances import chamfer_distance, hard_iou, iou
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.model import load_trained, make_scene, predict, render
@@ -84,9 +84,7 @@ def picture_measures(image: Tensor, alpha: Tensor, colors: Tensor | None) -> dic
         (B,) each: iou, soft_iou and, with colors, color_error.
     """
     mask = image[:, 3:]
-    intersection = torch.minimum(alpha, mask).flatten(1).sum(1)
-    union = torch.maximum(alpha, mask).flatten(1).sum(1)
-    measures = {"iou": hard_iou(alpha, mask), "soft_iou": intersection / union.clamp(min=1e-6)}
+    measures = {"iou": hard_iou(alpha, mask)[:, 0], "soft_iou": iou(alpha, mask)[:, 0]}
     if colors is not None:
         error = (colors - image[:, :3]).abs().mean(1, keepdim=True) / 2
         area = mask.flatten(1).sum(1)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geometry.camera import Pose, project
+from geometry.distances import hard_iou
 from geometry.operators import flatness, stiffness_matrix, volume
 from geometry.sphere_mesh import SphereMesh
 from rendering.rasterizer import rasterize, silhouette_loss
@@ -94,9 +95,7 @@ def overlap(template: SphereMesh, vertices: Tensor, targets: Targets) -> Tensor:
     for mesh, views, masks in zip(vertices, *targets, strict=True):
         screen = to_screen(mesh[None], views)
         raster = rasterize(screen, template.faces, masks.shape[-1], soft=False)
-        mine, theirs = raster.coverage[:, 0] > 0.5, masks > 0.5
-        either = (mine | theirs).sum((1, 2)).clamp(min=1)
-        results.append(((mine & theirs).sum((1, 2)) / either).mean())
+        results.append(hard_iou(raster.coverage[:, 0], masks).mean())
     return torch.stack(results)
 
 
