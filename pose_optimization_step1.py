@@ -15,7 +15,9 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
+from pipeline.poses.options import Step1Options, check_sphere
 from utils import cli
+from utils.options import build
 
 
 # fmt: off
@@ -61,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.poses import step1
     from utils import distributed
 
+    check_sphere(args.mesh_path)
     devices = distributed.resolve_devices(args.gpu_ids)
-    distributed.launch(step1.estimate_hypotheses, devices, step1.SilhouetteConfig(**vars(args)))
+    distributed.launch(step1.estimate_hypotheses, devices, build(Step1Options, vars(args)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
+from pipeline.poses.options import Step2Options, check_sphere
 from utils import cli
+from utils.options import build
 
 
 # fmt: off
@@ -65,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.poses import step2
     from utils import distributed
 
+    check_sphere(args.mesh_path)
     devices = distributed.resolve_devices(args.gpu_ids)
-    distributed.launch(step2.estimate_poses, devices, step2.SemanticsConfig(**vars(args)))
+    distributed.launch(step2.estimate_poses, devices, build(Step2Options, vars(args)))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from data.detections import load_detections
 from data.ground_truth import load_ground_truth
 from geometry import quaternion
 from geometry.camera import Pose
-from pipeline.poses.step1 import IMAGES_PER_BATCH, SilhouetteConfig, make_search
+from pipeline.poses.options import SearchOptions
+from pipeline.poses.step1 import IMAGES_PER_BATCH, make_search
 from utils.cli import MODES, UserError, positive_int, run
+from utils.options import build
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,9 +90,10 @@ def compare(dataset: str, mode: str, masks: Tensor, truth: Tensor) -> dict[str, 
 def open_search(name: str, dataset: str, mode: str) -> Callable[[Tensor], Hypotheses]:
     """Returns a search with the options that stage 1 would have."""
     command = ["--dataset", dataset, "--mode", mode, "--search", name]
-    config = SilhouetteConfig(**vars(pose_optimization_step1.build_parser().parse_args(command)))
+    args = pose_optimization_step1.build_parser().parse_args(command)
+    search = build(SearchOptions, vars(args))
     category = folders.category_of(dataset)
-    return make_search(config, category, template_files.load_templates(category, mode))
+    return make_search(search, mode, category, template_files.load_templates(category, mode))
 
 
 def judge(found: Hypotheses, truth: Tensor) -> dict[str, float]:

@@ -1,12 +1,16 @@
 """From object space to screen space: the only place where signs and perspective are decided."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from geometry import quaternion
+
+# Positions in a pose vector, the form of a pose in optimizers and compiled loops
+QW, QX, QY, QZ, SCALE, TX, TY, Z0 = range(8)
+VECTOR_SIZE = 8
 
 
 class Pose(NamedTuple):
@@ -33,6 +37,17 @@ def select(pose: Pose, index: Tensor | slice | int | tuple[Tensor, ...]) -> Pose
 def concatenate(poses: Sequence[Pose]) -> Pose:
     """Joins batches of poses along the first axis."""
     return Pose(*(torch.cat(members) for members in zip(*poses, strict=True)))
+
+
+def to_vector(pose: Pose) -> Tensor:
+    """Joins poses into vectors (..., 8): rotation, scale, translation, z0."""
+    return torch.cat([pose.rotation, pose.scale, pose.translation, pose.z0], dim=-1)
+
+
+def from_vector(vectors: Tensor) -> Pose:
+    """Splits the first 8 numbers of vectors (..., 8 + M) into poses; rotations are normalized."""
+    rotation, scale, translation, z0 = vectors[..., :VECTOR_SIZE].split((4, 1, 2, 1), dim=-1)
+    return Pose(scale, translation, quaternion.normalize(rotation), z0)
 
 
 def mirror(pose: Pose) -> Pose:
@@ -66,11 +81,21 @@ def project(vertices: Tensor, pose: Pose, *, orthographic: bool = False) -> Tens
     if vertices.shape[-1] != 3:
         raise ValueError(f"vertices: expected shape (B, V, 3), got {tuple(vertices.shape)}.")
     turned = quaternion.rotate(pose.rotation, pose.scale[..., None] * vertices)
-    x = turned[..., 0] + pose.translation[..., :1]
-    y = -(turned[..., 1] + pose.translation[..., 1:])
-    z = -turned[..., 2]
+    x, y, z = to_screen(*turned.unbind(-1), *pose.translation.split(1, dim=-1))
     if not orthographic:
-        distance = 1 + pose.z0.exp()
-        factor = (distance + z / 2) / (distance - z / 2)
+        factor = perspective(z, 1 + pose.z0.exp())
         x, y = x * factor, y * factor
     return torch.stack([x, y, z], dim=-1)
+
+
+def to_screen(a: Any, b: Any, c: Any, tx: Any, ty: Any) -> tuple[Any, Any, Any]:
+    """Translates a point of the camera frame and flips it to screen axes, without perspective.
+
+    Plain arithmetic, which `project` applies to tensors and the compiled loops to numbers.
+    """
+    return a + tx, -(b + ty), -c
+
+
+def perspective(z: Any, distance: Any) -> Any:
+    """Returns the factor on x and y of a point at screen depth z, seen from a camera distance."""
+    return (distance + z / 2) / (distance - z / 2)

@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-KERNELS = ("utils", "rendering/backends", "pipeline/poses")  # folders with compiled loops
+# Files with compiled loops, and the convention that they compile too
+KERNELS = (
+    *("utils/numba_*.py", "rendering/backends/numba_*.py", "pipeline/poses/numba_*.py"),
+    "geometry/camera.py",
+)
 
 
 def _is_writable(folder: Path) -> bool:
@@ -38,9 +42,9 @@ def cache_folder(source: Path) -> Path:
     Where none is, every process compiles anew, in a temporary folder.
 
     Args:
-        source: folder below whose packages the kernels `numba_*.py` lie.
+        source: folder of the repository, below which the kernels lie.
     """
-    kernels = [path for package in KERNELS for path in sorted(source.glob(f"{package}/numba_*.py"))]
+    kernels = [path for pattern in KERNELS for path in sorted(source.glob(pattern))]
     contents = b"".join(path.read_bytes() for path in kernels)
     user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     chosen = os.environ.get("NUMBA_CACHE_DIR")

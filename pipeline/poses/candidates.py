@@ -1,164 +1,225 @@
-"""Candidate poses of a collection: what speaks for each of them, and which images are kept."""
+"""Candidate poses of a collection, their scores, and the images that are kept.
+
+Poses and scores are never changed in place: what moves a pose or learns something new about it makes
+new candidates and new scores.
+"""
 
 import logging
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.cache.pose_files import Hypotheses
-from data.definitions import ViewPrior
-from geometry import quaternion
-from pipeline.poses import appearance, report
-from pipeline.poses.appearance import Textures
-from pipeline.poses.report import agreement
-from pipeline.poses.view_prior import log_prior
+from geometry import camera, quaternion
+from geometry.camera import Pose
+from pipeline.poses import report
 from utils.cli import UserError
 
-LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 lets more turned round images in
-LEAST_SUPPORT = 10  # images that the first semantic template is made of, if there are so many
-DISCARDED_SHARE = 0.1
-AGREEMENT = 0.3  # score of hypotheses that are trusted before parts have been compared
-# Standard deviations of overlaps: of masks at least, and as a share of what the best overlap lacks;
-# of parts in units of a good overlap, and as a share of what the best lacks to it
-MASK_NOISE = (0.01, 0.3)
-PARTS_NOISE = (0.05, 0.1)
-GOOD_QUANTILE = 0.75  # of the best overlaps of all images: a good one
-PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
-SAME_POSE = 30.0  # degrees
+SAME_POSE = 30.0  # degrees from a pose that counts as right
+DUPLICATE = 5.0  # degrees between candidates that count once
+LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 admits more 180° flips
+LEAST_SUPPORT = 10  # images behind the first semantic template, if there are so many
+AGREEMENT = 0.3  # spread of candidates that are trusted before any part has been compared
+DISCARDED_SHARE = 0.1  # of the published rule: images whose parts overlap least
+_CHUNK = 1024  # images at a time, where pairs of candidates are compared
 
 logger = logging.getLogger(__name__)
 
 
 class Candidates(NamedTuple):
-    """Hypotheses of N images, and how well they fit.
+    """Poses among which one is chosen, H for each of N images.
 
     Attributes:
-        parameters: (N, H, 8) poses.
+        pose: members (N, H, ...).
         choice: (N, H) template of each.
-        iou: (N, H) overlap of the masks.
-        miou: (N, H) mean overlap of the parts; that of the masks where parts are unknown.
-        noise: (N, H) standard deviation of the above.
-        prior: (N, H) logarithm of the density of poses.
-        colors: (N, H) logarithm of the density of colors; 0 before they have been compared.
     """
 
-    parameters: Tensor
+    pose: Pose
     choice: Tensor
-    iou: Tensor
-    miou: Tensor
-    noise: Tensor
-    prior: Tensor
-    colors: Tensor
 
     def select(self, index: Any) -> "Candidates":
-        """Returns the hypotheses at an index of the leading axes."""
-        return Candidates(*(member[index] for member in self))
+        """Returns the candidates at an index of the leading axes."""
+        return Candidates(camera.select(self.pose, index), self.choice[index])
 
-    def score(self) -> Tensor:
-        """Returns the logarithm of the probability (N, H) of each hypothesis, up to a constant."""
-        return self.miou / self.noise + PRIOR_WEIGHT * self.prior + self.colors
+    def gather(self, index: Tensor) -> "Candidates":
+        """Returns the candidates (N, R) at the positions (N, R) of their images."""
+        return self.select((torch.arange(len(index))[:, None], index))
 
-    def best(self) -> "Candidates":
-        """Returns the hypothesis of the highest score of each image, members without H."""
-        index = self.score().argmax(dim=1)
+    def replace(self, index: Tensor, moved: "Candidates") -> "Candidates":
+        """Returns candidates with others (N, R) at the positions (N, R) of their images."""
+        pairs = zip(self.pose, moved.pose, strict=True)
+        pose = Pose(*(replace(whole, index, part) for whole, part in pairs))
+        return Candidates(pose, replace(self.choice, index, moved.choice))
+
+    def repeat(self, count: int) -> "Candidates":
+        """Returns (count, H) candidates, the same H for every image."""
+        pose = Pose(*(member.expand(count, *member.shape) for member in self.pose))
+        return Candidates(pose, self.choice.expand(count, -1))
+
+    def flatten(self) -> "Candidates":
+        """Returns all N H candidates along one axis."""
+        pose = Pose(*(member.flatten(0, 1) for member in self.pose))
+        return Candidates(pose, self.choice.flatten())
+
+    def to(self, device: torch.device) -> "Candidates":
+        """Moves the candidates to a device."""
+        return Candidates(camera.to_device(self.pose, device), self.choice.to(device))
+
+
+class Scored(NamedTuple):
+    """Candidates and all that is known of them; made by `rank`.
+
+    Attributes:
+        candidates: (N, H); of the best ones (N,).
+        score: (N, H) logarithm of the probability up to a constant of the image; -inf for
+            near duplicates of a better candidate, which count once.
+        iou: (N, H) overlap of the masks.
+        overlap: (N, H) mean overlap of the parts; that of the masks where no parts are known.
+    """
+
+    candidates: Candidates
+    score: Tensor
+    iou: Tensor
+    overlap: Tensor
+
+    def select(self, index: Any) -> "Scored":
+        """Returns members at an index of the leading axes."""
+        scores = (member[index] for member in self[1:])
+        return Scored(self.candidates.select(index), *scores)
+
+    def best(self) -> "Scored":
+        """Returns the candidate (N,) of the highest score of each image."""
+        index = self.score.argmax(dim=1)
         return self.select((torch.arange(len(index)), index))
 
+    def leading(self, count: int) -> Tensor:
+        """Returns the positions (N, count) of the highest scores of each image, best first."""
+        return self.score.argsort(dim=1, descending=True, stable=True)[:, :count]
+
     def spread(self) -> Tensor:
-        """Returns the agreement score (N,) of the hypotheses; see `pose_report.agreement`."""
-        return agreement(self.score() * report.TEMPERATURE, self.parameters[..., :4])
+        """Returns the agreement score (N,) of the candidates; see `report.agreement`."""
+        return report.agreement(self.score * report.TEMPERATURE, self.candidates.pose.rotation)
 
     def confidence(self) -> Tensor:
-        """Returns the probability (N,) that the best hypothesis is right to 30 degrees."""
-        rotations = self.parameters[..., :4]
-        near = quaternion.angle_between(rotations, self.best().parameters[:, None, :4]) < SAME_POSE
-        return (torch.softmax(self.score(), dim=1) * near).sum(dim=1)
+        """Returns the probability (N,) that the best candidate is right within 30 degrees."""
+        best = self.best().candidates.pose.rotation
+        near = quaternion.angle_between(self.candidates.pose.rotation, best[:, None]) < SAME_POSE
+        return (torch.softmax(self.score, dim=1) * near).sum(dim=1)
 
 
-def to_candidates(hypotheses: Hypotheses, num_templates: int, prior: ViewPrior) -> Candidates:
-    """Takes the hypotheses of stage 1 and their complementary poses, which fit as well."""
-    if hypotheses.template_weights.shape[2] != num_templates:
-        got = hypotheses.template_weights.shape[2]
+def rank(candidates: Candidates, score: Tensor, iou: Tensor, overlap: Tensor) -> Scored:
+    """Joins candidates with their scores (N, H), in which near duplicates count once."""
+    return Scored(candidates, without_duplicates(score, candidates), iou, overlap)
+
+
+def replace(values: Tensor, index: Tensor, others: Tensor) -> Tensor:
+    """Returns values (N, H, ...) with others (N, R, ...) at the positions (N, R) of their rows."""
+    values = values.clone()
+    values[torch.arange(len(index))[:, None], index] = others
+    return values
+
+
+def without_duplicates(score: Tensor, candidates: Candidates) -> Tensor:
+    """Returns scores (N, H) with -inf for all candidates that are close to a better one.
+
+    Otherwise a pose that was found twice would count as twice as probable. Close means the same
+    template and rotations within DUPLICATE degrees; of equal scores the first is the better one.
+    """
+    first = torch.arange(score.shape[1])
+    earlier = first[:, None] > first
+    chunks = []
+    for rows in torch.arange(len(score)).split(_CHUNK):
+        some, mine, other = candidates.select(rows), score[rows, :, None], score[rows, None]
+        close = _close(some, some.pose.rotation, some.choice, DUPLICATE)
+        better = (other > mine) | ((other == mine) & earlier)
+        chunks.append((close & better).any(dim=2))
+    return score.masked_fill(torch.cat(chunks), -torch.inf)
+
+
+def distinct(score: Tensor, candidates: Candidates, count: int, separation: float) -> Tensor:
+    """Finds the best candidates of each image by greedy non-maximum suppression over rotations.
+
+    Where too few candidates are `separation` degrees apart, the best of the others follow.
+
+    Args:
+        score: (N, H).
+        candidates: (N, H); those of different templates never suppress each other.
+        count: how many to find.
+        separation: degrees.
+
+    Returns:
+        Positions (N, min(count, H)), best first.
+    """
+    score = score.double().clone()
+    rows, found = torch.arange(len(score)), []
+    demoted = score.amax() - score.amin() + 1
+    for _ in range(min(count, score.shape[1])):
+        index = score.argmax(dim=1)
+        found.append(index)
+        best = candidates.select((rows, index))
+        close = _close(candidates, best.pose.rotation[:, None], best.choice[:, None], separation)
+        score -= demoted * close[..., 0]
+        score[rows, index] = -torch.inf
+    return torch.stack(found, dim=1)
+
+
+def _close(candidates: Candidates, rotation: Tensor, choice: Tensor, degrees: float) -> Tensor:
+    """Tells which candidates (N, H) are close to which of others: (N, H, K) for (N, K, 4), (N, K)."""
+    cosine = (candidates.pose.rotation @ rotation.transpose(1, 2)).abs()
+    near = cosine > math.cos(math.radians(degrees) / 2)
+    return near & (candidates.choice[..., None] == choice[:, None])
+
+
+def with_complements(hypotheses: Hypotheses, num_templates: int) -> tuple[Candidates, Tensor]:
+    """Returns the hypotheses of stage 1 and their complementary poses, and overlaps (N, 2 H).
+
+    A complementary pose has the same silhouette, so its overlap is taken to be the same.
+    """
+    got = hypotheses.template_weights.shape[2]
+    if got != num_templates:
         raise UserError(
             f"The hypotheses of stage 1 were made with {got} templates, now there are "
             f"{num_templates}. Run pose_optimization_step1.py again."
         )
-    pose = hypotheses.pose
-    rotation = torch.cat([pose.rotation, quaternion.complementary(pose.rotation)], dim=1)
-    others = torch.cat([pose.scale, pose.translation, pose.z0], dim=2).repeat(1, 2, 1)
-    iou = hypotheses.iou.repeat(1, 2)
-    return Candidates(
-        parameters=torch.cat([rotation, others], dim=2),
-        choice=hypotheses.template_weights.argmax(dim=2).repeat(1, 2),
-        iou=iou,
-        miou=iou,
-        noise=mask_noise(iou),
-        prior=log_prior(rotation, prior),
-        colors=torch.zeros_like(iou),
-    )
+    doubled = Pose(*(member.repeat(1, 2, 1) for member in hypotheses.pose))
+    rotation = hypotheses.pose.rotation
+    rotation = torch.cat([rotation, quaternion.complementary(rotation)], dim=1)
+    choice = hypotheses.template_weights.argmax(dim=2).repeat(1, 2)
+    return Candidates(doubled._replace(rotation=rotation), choice), hypotheses.iou.repeat(1, 2)
 
 
-def mask_noise(iou: Tensor) -> Tensor:
-    """Standard deviation (N, H) of overlaps of masks: a template that fits badly is less telling."""
-    least, share = MASK_NOISE
-    return (least + share * (1 - iou.amax(dim=1, keepdim=True))).expand_as(iou)
-
-
-def parts_noise(miou: Tensor, shown: Tensor) -> Tensor:
-    """Standard deviation (N, H) of overlaps of parts.
-
-    Its unit is a good overlap of the collection, since thin parts overlap little also in the right
-    pose. Part maps of images in which no pose comes near it are doubtful.
-
-    Args:
-        miou: (N, H) overlaps.
-        shown: (N,) whether the image shows parts; at least one does.
-    """
-    best = miou.amax(dim=1, keepdim=True)
-    good = best[shown].quantile(GOOD_QUANTILE)
-    least, share = PARTS_NOISE
-    return (least * good + share * (good - best).clamp(min=0)).expand_as(miou)
-
-
-def weigh(candidates: Candidates, textures: Textures, given_parts: bool) -> Candidates:
-    """Compares parts and colors of all images with each other; every process does all of it.
-
-    Where parts were not given but learned, masks make up most of their overlaps, and of the noise.
-    """
-    shown = (candidates.miou != candidates.iou).any(dim=1)
-    noise = mask_noise(candidates.iou)
-    if given_parts and shown.any():
-        noise = torch.where(shown[:, None], parts_noise(candidates.miou, shown), noise)
-    plain = candidates._replace(noise=noise, colors=torch.zeros_like(candidates.colors))
-    return plain._replace(colors=appearance.likelihood(textures, plain.score()))
-
-
-def side_views(candidates: Candidates) -> Tensor:
-    """Rows of the images whose poses are to be trusted before the parts have been compared.
+def side_views(scored: Scored, usable: Tensor) -> Tensor:
+    """Returns the rows of usable images (N,) whose poses are trusted before parts were compared.
 
     An object that faces the viewer has the silhouette of one that faces away by the same angle, so
-    only poses near the exact side view are sure. Images of which the hypotheses disagree come in
-    only if there are no others.
+    only poses near the exact side view are sure. Images whose candidates disagree come in only if
+    there are no others.
     """
-    best = candidates.best()
-    confident = (candidates.spread() < AGREEMENT).nonzero()[:, 0]
+    best = scored.best().candidates.pose.rotation
+    confident = ((scored.spread() < AGREEMENT) & usable).nonzero()[:, 0]
     if len(confident) == 0:
-        logger.warning("in no image the hypotheses agree: all images make the semantic template")
-        return torch.arange(len(best.miou))
-    score = quaternion.complementary_score(best.parameters[confident, :4])
-    order = score.argsort(descending=True, stable=True)
-    return confident[order[: max(LEAST_SUPPORT, int((score > LEAST_SIDE_VIEW).sum()))]]
+        logger.warning("no image has hypotheses that agree: all images make the semantic template")
+        return usable.nonzero()[:, 0]
+    side = quaternion.complementary_score(best[confident])
+    order = side.argsort(descending=True, stable=True)
+    return confident[order[: max(LEAST_SUPPORT, int((side > LEAST_SIDE_VIEW).sum()))]]
 
 
-def accept(candidates: Candidates, keep_share: float, threshold: float | None) -> Tensor:
-    """Rows of the images that are kept: the most confident share, or by the published rule.
+def accept(scored: Scored, keep_share: float, threshold: float | None) -> Tensor:
+    """Returns the rows of the images that are kept, ascending.
 
-    The rule keeps images whose hypotheses agree and whose parts fit better than the worst tenth's.
+    Args:
+        scored: all images.
+        keep_share: share of the images that is kept, the most confident ones.
+        threshold: keeps images by the published rule instead: those whose candidates spread less
+            than this, and whose parts fit better than the worst tenth's.
     """
     if threshold is None:
-        order = candidates.confidence().argsort(descending=True, stable=True)
+        order = scored.confidence().argsort(descending=True, stable=True)
         return order[: max(1, round(keep_share * len(order)))].sort().values
-    overlap = candidates.best().miou
+    overlap = scored.best().overlap
     discarded = int(DISCARDED_SHARE * len(overlap))
     least = overlap.kthvalue(discarded).values if discarded else -torch.inf
-    return ((candidates.spread() < threshold) & (overlap > least)).nonzero()[:, 0]
+    return ((scored.spread() < threshold) & (overlap > least)).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from geometry import quaternion
 from geometry.camera import Pose
-from pipeline.poses.part_model import SemanticModel
+from pipeline.poses.semantic_template import SemanticModel
 from utils.pictures import draw_text, make_grid, part_palette, save_image, to_uint8
 
 TILE = 128  # pixels
@@ -52,7 +52,7 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     Left the photograph with the outline of the fitted template and the confidence, right the mask in
     gray below the colors of the template's parts.
     """
-    raster = model.render(fits.pose, fits.choice, TILE, soft=False)
+    raster = model.render(fits.pose, fits.choice, TILE)
     assert raster.attributes is not None
     images = functional.interpolate(fits.images, (TILE, TILE), mode="bilinear", antialias=True)
     coverage = raster.coverage

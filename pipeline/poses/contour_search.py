@@ -6,7 +6,6 @@ results that differ in rotation are the modes of an image.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.definitions import ViewPrior
-from geometry import quaternion
+from geometry import camera, quaternion
+from geometry.camera import Pose
 from geometry.operators import edge_table
 from pipeline.poses import numba_contour
+from pipeline.poses.candidates import Candidates, distinct
+from pipeline.poses.numba_contour import Meshes, Outlines, Problems, Tilts
 from utils.numba_jit import Array
 from utils.threads import map_chunks
 
 SPACING = 15.0  # degrees between the views of the grid
 REACH = 2.0  # standard deviations of the prior that the grid spans
+VIEW_RADIUS = 0.7  # of a drawn template about its origin, in screen units
 NUM_STARTS = 32  # views of an image that are moved
 START_SEPARATION = 20.0  # degrees
 NUM_MODES = 8
@@ -35,109 +38,85 @@ SIGNATURE_SIZE = 24
 SIGNATURE_REACH = 2.2  # half the side of a signature, in radii of the disk of equal area
 
 
-class Modes(NamedTuple):
-    """The K best poses of N images that differ in rotation, best first.
-
-    Attributes:
-        parameters: (N, K, 8) rotation, scale, translation, z0.
-        choice: (N, K) template of each.
-    """
-
-    parameters: Tensor
-    choice: Tensor
-
-
-class Outlines(NamedTuple):
-    """What the search knows of N masks.
-
-    Attributes:
-        fields: (N, FIELD_SIZE, FIELD_SIZE) signed distance to the outline in screen units.
-        samples: (N, NUM_SAMPLES, 4) points on the outline and outward normals, y up.
-        masks: (N, MASK_SIZE, MASK_SIZE) bool.
-    """
-
-    fields: Array
-    samples: Array
-    masks: Array
-
-
 class ContourSearch:
     """Search for the poses of some templates; the views of the grid are drawn once.
 
     Attributes:
-        prior: what is expected of the rotations.
+        prior: distribution of the rotations.
     """
 
     def __init__(self, templates: Tensor, faces: Tensor, prior: ViewPrior) -> None:
         """Draws the templates (T, V, 3) with faces (F, 3) in every view of the grid."""
-        self._templates = templates.cpu().double().numpy()
-        self._faces = faces.cpu().numpy()
-        self._edges = edge_table(self._faces)
+        shared = faces.cpu().numpy()
+        self._meshes = Meshes(templates.cpu().double().numpy(), shared, edge_table(shared))
         self.prior = prior
-        views = view_grid(prior)
-        self._num_views = len(views)
-        drawn = [self._draw(vertices, views) for vertices in self._templates]
-        self._poses = np.concatenate([poses for poses, _ in drawn])
-        masks = torch.from_numpy(np.concatenate([masks for _, masks in drawn]))
-        self._signatures, self._frames = signatures(masks.float())
+        rotation = view_grid(prior)
+        drawn = [self._draw(vertices, rotation) for vertices in self._meshes.templates]
+        choice = torch.arange(len(drawn)).repeat_interleave(len(rotation))
+        self._views = Candidates(camera.concatenate([pose for pose, _ in drawn]), choice)
+        self._signatures, self._frames = signatures(torch.cat([masks for _, masks in drawn]))
 
-    def find(self, masks: Tensor) -> Modes:
-        """Returns the modes of N masks (N, h, h) in [0, 1]; each mask is searched on its own."""
+    def find(self, masks: Tensor) -> Candidates:
+        """Returns NUM_MODES poses that differ in rotation for each of N masks (N, h, h), best first.
+
+        The masks have values in [0, 1]; each is searched on its own.
+        """
+        # Start from the views of the most similar silhouettes
         targets = outlines(masks)
-        poses, template = self._starts(targets.masks)
-        count = poses.shape[1]
-        poses, template = poses.reshape(-1, 8), template.ravel()
-        image = np.repeat(np.arange(len(masks)), count)
-        ious, tilts = np.zeros(len(poses)), np.radians(self.prior.tilts())
+        starts = self._starts(targets.masks)
+        count = starts.choice.shape[1]
+        problems = Problems(
+            poses=camera.to_vector(starts.pose).flatten(0, 1).numpy(),
+            template=starts.choice.flatten().numpy(),
+            image=np.repeat(np.arange(len(masks)), count),
+            ious=np.zeros(len(masks) * count),
+        )
+        tilts = Tilts(*np.radians(self.prior.tilts()).tolist())
 
         def fit(begin: int, end: int) -> None:
-            meshes = (self._templates, self._faces, self._edges)
-            numba_contour.fit(
-                poses, template, image, begin, end, *meshes, *targets, tilts, STEPS, ious
-            )
+            numba_contour.fit(problems, begin, end, self._meshes, targets, tilts, STEPS)
 
-        map_chunks(fit, len(poses))
-        found = torch.from_numpy(poses.reshape(len(masks), count, 8)).float()
-        choice = torch.from_numpy(template.reshape(len(masks), count))
-        scores = torch.from_numpy(ious.reshape(len(masks), count))
-        index = distinct(scores, found[..., :4], choice, NUM_MODES, MODE_SEPARATION)
-        rows = torch.arange(len(masks))[:, None]
-        return Modes(found[rows, index], choice[rows, index])
+        map_chunks(fit, len(problems.ious))
+        # Keep the best pose of each neighborhood
+        vectors = torch.from_numpy(problems.poses).float().unflatten(0, (-1, count))
+        found = Candidates(camera.from_vector(vectors), starts.choice)
+        overlaps = torch.from_numpy(problems.ious).unflatten(0, (-1, count))
+        return found.gather(distinct(overlaps, found, NUM_MODES, MODE_SEPARATION))
 
-    def _draw(self, vertices: Array, views: Tensor) -> tuple[Array, Array]:
-        """Returns poses (G, 8) of a template in all views, and its silhouettes there."""
-        radius = np.linalg.norm(vertices, axis=1).max()
-        poses = np.zeros((len(views), 8))
-        poses[:, :4], poses[:, 4] = views.numpy(), 0.7 / radius
-        poses[:, 7] = numba_contour.EXPECTED_Z0
-        masks = np.zeros((len(views), MASK_SIZE, MASK_SIZE), np.bool_)
+    def _draw(self, vertices: Array, rotation: Tensor) -> tuple[Pose, Tensor]:
+        """Returns G poses of a template in all views, and its silhouettes (G, h, h) there."""
+        count = len(rotation)
+        pose = Pose(
+            scale=rotation.new_full(
+                (count, 1), VIEW_RADIUS / np.linalg.norm(vertices, axis=1).max()
+            ),
+            translation=rotation.new_zeros(count, 2),
+            rotation=rotation,
+            z0=rotation.new_full((count, 1), numba_contour.EXPECTED_Z0),
+        )
+        vectors = camera.to_vector(pose).numpy()
+        masks = np.zeros((count, MASK_SIZE, MASK_SIZE), np.bool_)
 
         def draw(begin: int, end: int) -> None:
-            numba_contour.draw(poses, vertices, self._faces, begin, end, masks)
+            numba_contour.draw(vectors, vertices, self._meshes.faces, begin, end, masks)
 
-        map_chunks(draw, len(views))
-        return poses, masks
+        map_chunks(draw, count)
+        return pose, torch.from_numpy(masks).float()
 
-    def _starts(self, masks: Array) -> tuple[Array, Array]:
-        """Returns poses (N, S, 8) to start from, placed over the masks, and their templates."""
+    def _starts(self, masks: Array) -> Candidates:
+        """Returns NUM_STARTS poses for each of N masks, placed over them."""
         wanted, frames = signatures(torch.from_numpy(masks).float())
-        likeness = wanted @ self._signatures.T
-        template = torch.arange(len(self._poses)) // self._num_views
-        rotations = torch.from_numpy(self._poses[:, :4])
-        index = distinct(
-            likeness,
-            rotations.expand(len(masks), -1, -1),
-            template.expand(len(masks), -1),
-            NUM_STARTS,
-            START_SEPARATION,
+        views = self._views.repeat(len(masks))
+        index = distinct(wanted @ self._signatures.T, views, NUM_STARTS, START_SEPARATION)
+        starts, drawn = views.gather(index), self._frames[index]
+        # Scale and move the centroids of the silhouettes onto those of the masks
+        growth = frames[:, None, 2:] / drawn[..., 2:]
+        shift = frames[:, None, :2] - growth * drawn[..., :2]
+        pose = starts.pose._replace(
+            scale=starts.pose.scale * growth,
+            translation=shift.double() * shift.new_tensor([1.0, -1.0]),
         )
-        poses = torch.from_numpy(self._poses)[index]
-        own, (center, radius) = self._frames[index], (frames[:, None, :2], frames[:, None, 2:])
-        growth = radius / own[..., 2:]
-        poses[..., 4:5] *= growth
-        shift = center - growth * own[..., :2]
-        poses[..., 5:7] = shift * shift.new_tensor([1.0, -1.0])
-        return poses.numpy(), template[index].numpy()
+        return Candidates(pose, starts.choice)
 
 
 def view_grid(prior: ViewPrior) -> Tensor:
@@ -191,36 +170,6 @@ def outlines(masks: Tensor) -> Outlines:
         samples.append(_outline_samples(mask, field))
     small = (_shrink(masks, MASK_SIZE) > 0.5).cpu().numpy()
     return Outlines(np.stack(fields), np.stack(samples), small)
-
-
-def distinct(
-    scores: Tensor, rotations: Tensor, choice: Tensor, count: int, separation: float
-) -> Tensor:
-    """Finds the best poses of each image of which none is near a better one.
-
-    Where there are too few of them, the best of the others follow.
-
-    Args:
-        scores: (N, H).
-        rotations: (N, H, 4) unit quaternions.
-        choice: (N, H) templates; poses of different templates are never near.
-        count: how many to find.
-        separation: degrees.
-
-    Returns:
-        Indices (N, min(count, H)), best first.
-    """
-    scores = scores.double().clone()
-    limit = math.cos(math.radians(separation) / 2)
-    rows, found = torch.arange(len(scores)), []
-    demoted = scores.amax() - scores.amin() + 1
-    for _ in range(min(count, scores.shape[1])):
-        index = scores.argmax(dim=1)
-        found.append(index)
-        near = (rotations * rotations[rows, index][:, None]).sum(dim=-1).abs() > limit
-        scores -= demoted * (near & (choice == choice[rows, index][:, None]))
-        scores[rows, index] = -torch.inf
-    return torch.stack(found, dim=1)
 
 
 def _shrink(masks: Tensor, size: int) -> Tensor:

@@ -12,15 +12,16 @@ from torch.nn import functional
 from data.cache.pose_files import Hypotheses
 from data.definitions import ViewPrior
 from geometry import quaternion
-from geometry.camera import Pose, project
-from pipeline.poses.contour_search import ContourSearch, Modes
+from geometry.camera import VECTOR_SIZE, Pose, from_vector, project, to_vector
+from pipeline.poses.candidates import Candidates
+from pipeline.poses.contour_search import ContourSearch
 from pipeline.poses.shape_modes import deform, deformation_fields, with_shape
 from pipeline.poses.view_prior import with_prior
 from rendering.rasterizer import silhouette_loss
 from utils.optimizers import FullMatrixAdam
 
-POSE = 8  # numbers of a pose in a parameter vector; coefficients of the shape may follow
 LEARNING_RATE = 0.1
+NUM_VIEWS = len(quaternion.initial_views())  # of a template, to start from
 INITIAL_Z0 = 2.0
 LARGEST_Z0 = 4.0
 INITIAL_EXTENT = 0.9  # leaves the margin of 5 % that the crops have
@@ -49,6 +50,11 @@ class Schedule:
         """Steps after which the resolution grows and hypotheses are pruned."""
         return 3 * self.steps // 10, 6 * self.steps // 10
 
+    def num_hypotheses(self, num_templates: int) -> int:
+        """Hypotheses of an image at the end; the better half of the 40 views a template is kept twice."""
+        count = NUM_VIEWS * num_templates
+        return count // 2 // 2 if self.prune else count
+
     def sharpness(self, step: int) -> float:
         """Sharpness of the soft edge, growing exponentially."""
         return SHARPNESS * (FINAL_SHARPNESS / SHARPNESS) ** (step / max(self.steps - 1, 1))
@@ -63,22 +69,11 @@ def resolution_ladder(resolution: int) -> tuple[int, int, int]:
     return resolution // 2, 3 * resolution // 4, resolution
 
 
-def unpack(parameters: Tensor) -> Pose:
-    """Splits parameter vectors (N, 8 + M) into poses; rotations are normalized."""
-    rotation, scale, translation, z0 = parameters[:, :POSE].split((4, 1, 2, 1), dim=1)
-    return Pose(scale, translation, functional.normalize(rotation, dim=1), z0)
-
-
-def pack(pose: Pose) -> Tensor:
-    """Joins N poses into parameter vectors (N, 8): rotation, scale, translation, z0."""
-    return torch.cat([pose.rotation, pose.scale, pose.translation, pose.z0], dim=1)
-
-
 def constrain(parameters: Tensor) -> Tensor:
     """Returns parameters with unit rotation, positive scale and z0 within its bounds."""
-    pose = unpack(parameters)
+    pose = from_vector(parameters)
     pose = pose._replace(scale=pose.scale.abs(), z0=pose.z0.clamp(-LARGEST_Z0, LARGEST_Z0))
-    return torch.cat([pack(pose), parameters[:, POSE:]], dim=1)
+    return torch.cat([to_vector(pose), parameters[:, VECTOR_SIZE:]], dim=1)
 
 
 def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +95,7 @@ def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
         templates.new_full((count, 1), INITIAL_Z0),
     )
     extent = project(templates[choice], pose)[..., :2].abs().amax(dim=(1, 2))
-    return pack(pose._replace(scale=INITIAL_EXTENT / extent[:, None])), choice
+    return to_vector(pose._replace(scale=INITIAL_EXTENT / extent[:, None])), choice
 
 
 def silhouette_gradient(
@@ -132,7 +127,7 @@ def silhouette_gradient(
     per_image = len(parameters) // len(targets)
     image = torch.arange(len(targets), device=parameters.device).repeat_interleave(per_image)
     parameters = parameters.detach().requires_grad_()
-    pose, coefficients = unpack(parameters), parameters[:, POSE:]
+    pose, coefficients = from_vector(parameters), parameters[:, VECTOR_SIZE:]
     if fields is not None:
         vertices = deform(vertices, coefficients, fields)
     screen = project(vertices, pose)
@@ -154,7 +149,7 @@ def silhouette_iou(
     """Intersection over union (N H,) of each hypothesis with the mask of its image (N, h, w)."""
     image = torch.arange(len(targets), device=parameters.device)
     image = image.repeat_interleave(len(parameters) // len(targets))
-    screen = project(vertices, unpack(parameters))
+    screen = project(vertices, from_vector(parameters))
     return silhouette_loss(screen, faces, targets, image, sharpness=sharpness)[1]
 
 
@@ -230,9 +225,8 @@ def search_poses(
         NUM_MODES + NUM_FREE hypotheses per image. With deformations, their overlaps are those of the
         deformed templates; they are not kept.
     """
-    modes = search.find(targets)
-    modes = Modes(modes.parameters.to(templates), modes.choice.to(templates.device))
-    free = Modes(*(member[:, :NUM_FREE] for member in modes))
+    modes = search.find(targets).to(templates.device)
+    free = modes.select((slice(None), slice(NUM_FREE)))
     masks = _resize(targets, targets.shape[-1] // 2)
     fields = shape_spread * deformation_fields(templates) if shape_spread > 0 else None
     found = [
@@ -242,12 +236,12 @@ def search_poses(
     choice = torch.cat([modes.choice, free.choice], dim=1).flatten()
     parameters, vertices = torch.cat(found, dim=1).flatten(0, 1), templates[choice]
     if fields is not None:
-        vertices = deform(vertices, parameters[:, POSE:], fields[choice])
+        vertices = deform(vertices, parameters[:, VECTOR_SIZE:], fields[choice])
     return _hypotheses(parameters, choice, vertices, len(templates), faces, targets)
 
 
 def _refine(
-    modes: Modes,
+    modes: Candidates,
     masks: Tensor,
     templates: Tensor,
     faces: Tensor,
@@ -256,8 +250,8 @@ def _refine(
     fields: Tensor | None,
 ) -> Tensor:
     """Moves the modes of N images, (N, K, 8 + M) then; the learning rate falls linearly."""
-    choice = modes.choice.flatten()
-    parameters, vertices = modes.parameters.flatten(0, 1), templates[choice]
+    pose, choice = modes.flatten()
+    parameters, vertices = to_vector(pose), templates[choice]
     if fields is not None:
         fields = fields[choice]
         parameters = functional.pad(parameters, (0, fields.shape[1]))
@@ -283,7 +277,7 @@ def _hypotheses(
     """Compares N H poses of vertices (N H, V, 3) with the masks (N, h, w) of their images."""
     count = len(targets)
     iou = silhouette_iou(parameters, vertices, faces, targets, FINAL_SHARPNESS)
-    pose = Pose(*(x.reshape(count, -1, x.shape[1]) for x in unpack(parameters)))
+    pose = Pose(*(x.reshape(count, -1, x.shape[1]) for x in from_vector(parameters)))
     weights = functional.one_hot(choice, num_templates).to(vertices)
     return Hypotheses(pose, weights.reshape(count, -1, num_templates), iou.reshape(count, -1))
 

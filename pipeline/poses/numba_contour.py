@@ -1,13 +1,17 @@
 """Compiled loops that fit poses to the outline of a mask: contour points, normal equations, steps.
 
-A pose is (w, x, y, z, scale, tx, ty, z0) as in `geometry.camera`. A step moves it by (rotation about
-the axes of the camera frame in radians, logarithm of the scale, tx, ty, z0): seven numbers.
+A pose is a vector (8,) in the order of `geometry.camera`, whose projection these loops compile. A step
+moves it by (rotation about the axes of the camera frame in radians, logarithm of the scale, tx, ty,
+z0): seven numbers.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from geometry import camera
+from geometry.camera import QW, QX, QY, QZ, SCALE, TX, TY, Z0
 from utils.numba_jit import Array, compiled
 
 STEP = 7  # numbers in a step
@@ -21,12 +25,67 @@ EXPECTED_Z0, Z0_SPREAD, LARGEST_Z0 = 2.0, 1.0, 4.0
 LEAST_COSINE = 0.3  # of normals that belong together
 CONVERGED = 1e-3
 
+to_screen = compiled(camera.to_screen)
+perspective = compiled(camera.perspective)
+
+
+class Meshes(NamedTuple):
+    """Templates that share their faces.
+
+    Attributes:
+        templates: (T, V, 3) object space.
+        faces: (F, 3).
+        edges: (E, 4) first and second vertex, the face that runs through them so, the other face.
+    """
+
+    templates: Array
+    faces: Array
+    edges: Array
+
+
+class Outlines(NamedTuple):
+    """What the fit knows of N masks.
+
+    Attributes:
+        fields: (N, h, h) signed distance to the outline in screen units.
+        samples: (N, M, 4) points on the outline and outward normals, y up.
+        masks: (N, g, g) bool.
+    """
+
+    fields: Array
+    samples: Array
+    masks: Array
+
+
+class Problems(NamedTuple):
+    """Poses that are fitted, each on its own.
+
+    Attributes:
+        poses: (B, 8), replaced by better ones.
+        template: (B,) template of each.
+        image: (B,) mask of each.
+        ious: (B,) overlap with the mask, written.
+    """
+
+    poses: Array
+    template: Array
+    image: Array
+    ious: Array
+
+
+class Tilts(NamedTuple):
+    """Expected elevation, its spread, and the spread of the roll, in radians."""
+
+    elevation: float
+    elevation_spread: float
+    roll_spread: float
+
 
 @compiled
 def place(vertices: Array, pose: Array, turned: Array, screen: Array) -> None:
     """Writes vertices in the camera frame, scaled (V, 3), and on the screen (V, 2)."""
-    w, x, y, z = pose[0], pose[1], pose[2], pose[3]
-    scale, distance = pose[4], 1 + math.exp(pose[7])
+    w, x, y, z = pose[QW], pose[QX], pose[QY], pose[QZ]
+    scale, distance = pose[SCALE], 1 + math.exp(pose[Z0])
     for v in range(len(vertices)):
         a, b, c = vertices[v, 0], vertices[v, 1], vertices[v, 2]
         # Twice the cross product of the vector part with the vertex
@@ -34,19 +93,18 @@ def place(vertices: Array, pose: Array, turned: Array, screen: Array) -> None:
         turned[v, 0] = scale * (a + w * p + y * r - z * q)
         turned[v, 1] = scale * (b + w * q + z * p - x * r)
         turned[v, 2] = scale * (c + w * r + x * q - y * p)
-        factor = (distance - turned[v, 2] / 2) / (distance + turned[v, 2] / 2)
-        screen[v, 0] = (turned[v, 0] + pose[5]) * factor
-        screen[v, 1] = -(turned[v, 1] + pose[6]) * factor
+        left, up, near = to_screen(turned[v, 0], turned[v, 1], turned[v, 2], pose[TX], pose[TY])
+        factor = perspective(near, distance)
+        screen[v, 0], screen[v, 1] = left * factor, up * factor
 
 
 @compiled
 def derivative(point: Array, pose: Array, gx: float, gy: float, row: Array) -> None:
     """Writes the derivative (7,) of gx x + gy y, the screen position of a point in the camera frame."""
-    near = math.exp(pose[7])
+    near = math.exp(pose[Z0])
     distance = 1 + near
-    depth = distance + point[2] / 2
-    factor = (distance - point[2] / 2) / depth
-    x, y = point[0] + pose[5], -(point[1] + pose[6])
+    x, y, z = to_screen(point[0], point[1], point[2], pose[TX], pose[TY])
+    factor, depth = perspective(z, distance), distance - z / 2
     along = gx * x + gy * y
     # Derivatives by the three coordinates in the camera frame
     da, db, dc = gx * factor, -gy * factor, -along * distance / depth**2
@@ -197,40 +255,47 @@ def compare_outlines(
 
 
 @compiled
-def add_prior(pose: Array, prior: Array, row: Array, matrix: Array, vector: Array) -> None:
-    """Adds what is expected of z0, and of elevation and roll: prior = (mean, spread, roll spread)."""
+def add_prior(pose: Array, tilts: Tilts, row: Array, matrix: Array, vector: Array) -> None:
+    """Adds the normal distributions of z0, elevation and roll to the normal equations."""
     row[:] = 0
     row[6] = 1 / Z0_SPREAD
-    add(row, (pose[7] - EXPECTED_Z0) / Z0_SPREAD, 1.0, matrix, vector)
-    w, x, y, z = pose[0], pose[1], pose[2], pose[3]
+    add(row, (pose[Z0] - EXPECTED_Z0) / Z0_SPREAD, 1.0, matrix, vector)
+    w, x, y, z = pose[QW], pose[QX], pose[QY], pose[QZ]
     # The object's z axis in the camera frame
     a, b, c = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
     level = math.sqrt(a * a + b * b) + 1e-6
+    spread = tilts.elevation_spread
     row[:] = 0
-    row[0], row[1] = -b / level / prior[1], a / level / prior[1]
-    add(row, (math.atan2(-c, level) - prior[0]) / prior[1], 1.0, matrix, vector)
-    row[0], row[1] = -a * c / level**2 / prior[2], -b * c / level**2 / prior[2]
-    row[2] = 1 / prior[2]
-    add(row, math.atan2(a, -b) / prior[2], 1.0, matrix, vector)
+    row[0], row[1] = -b / level / spread, a / level / spread
+    add(row, (math.atan2(-c, level) - tilts.elevation) / spread, 1.0, matrix, vector)
+    spread = tilts.roll_spread
+    row[0], row[1] = -a * c / level**2 / spread, -b * c / level**2 / spread
+    row[2] = 1 / spread
+    add(row, math.atan2(a, -b) / spread, 1.0, matrix, vector)
 
 
 @compiled
 def move(pose: Array, step: Array) -> None:
     """Moves a pose (8,) by a step (7,)."""
+    # Rotation about an axis of the camera frame, applied after that of the pose
     angle = math.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
     shrink = min(1.0, LARGEST_TURN / (angle + 1e-12))
     half = math.sin(angle * shrink / 2) / (angle + 1e-12)
     c, i, j, k = math.cos(angle * shrink / 2), half * step[0], half * step[1], half * step[2]
-    w, x, y, z = pose[0], pose[1], pose[2], pose[3]
-    pose[0] = c * w - i * x - j * y - k * z
-    pose[1] = c * x + i * w + j * z - k * y
-    pose[2] = c * y - i * z + j * w + k * x
-    pose[3] = c * z + i * y - j * x + k * w
-    pose[:4] /= math.sqrt((pose[:4] ** 2).sum())
-    pose[4] *= math.exp(min(max(step[3], -LARGEST_TURN), LARGEST_TURN))
-    pose[5] += step[4]
-    pose[6] += step[5]
-    pose[7] = min(max(pose[7] + step[6], -LARGEST_Z0), LARGEST_Z0)
+    w, x, y, z = pose[QW], pose[QX], pose[QY], pose[QZ]
+    w, x, y, z = (
+        c * w - i * x - j * y - k * z,
+        c * x + i * w + j * z - k * y,
+        c * y - i * z + j * w + k * x,
+        c * z + i * y - j * x + k * w,
+    )
+    length = math.sqrt(w * w + x * x + y * y + z * z)
+    pose[QW], pose[QX], pose[QY], pose[QZ] = w / length, x / length, y / length, z / length
+    # The other parameters
+    pose[SCALE] *= math.exp(min(max(step[3], -LARGEST_TURN), LARGEST_TURN))
+    pose[TX] += step[4]
+    pose[TY] += step[5]
+    pose[Z0] = min(max(pose[Z0] + step[6], -LARGEST_Z0), LARGEST_Z0)
 
 
 @compiled
@@ -246,59 +311,48 @@ def overlap(first: Array, second: Array) -> float:
 
 @compiled
 def fit(
-    poses: Array,
-    template: Array,
-    image: Array,
+    problems: Problems,
     begin: int,
     end: int,
-    templates: Array,
-    faces: Array,
-    edges: Array,
-    fields: Array,
-    samples: Array,
-    masks: Array,
-    prior: Array,
+    meshes: Meshes,
+    outlines: Outlines,
+    tilts: Tilts,
     steps: int,
-    ious: Array,
 ) -> None:
     """Fits poses begin..end to the outlines of their images; the iterate of the best overlap stays.
 
     Args:
-        poses: (B, 8) replaced.
-        template: (B,) template of each.
-        image: (B,) target of each.
+        problems: poses to begin with; poses and overlaps are written.
         begin: first of them.
         end: behind the last of them.
-        templates: (T, V, 3).
-        faces: (F, 3).
-        edges: (E, 4), see `outline`.
-        fields: (N, h, h) signed distances.
-        samples: (N, M, 4) outlines.
-        masks: (N, g, g) bool.
-        prior: (3,) elevation, its spread, spread of the roll, radians.
+        meshes: templates.
+        outlines: of the masks.
+        tilts: prior of the rotations.
         steps: largest number of steps.
-        ious: (B,) written.
     """
-    count = templates.shape[1]
+    count = meshes.templates.shape[1]
     turned, screen = np.zeros((count, 3)), np.zeros((count, 2))
-    front = np.zeros(len(faces), np.bool_)
-    mask = np.zeros(masks.shape[1:], np.bool_)
-    points = np.zeros((len(edges), 8))
+    front = np.zeros(len(meshes.faces), np.bool_)
+    mask = np.zeros(outlines.masks.shape[1:], np.bool_)
+    points = np.zeros((len(meshes.edges), 8))
     row, vector, matrix = np.zeros(STEP), np.zeros(STEP), np.zeros((STEP, STEP))
     for b in range(begin, end):
-        pose, n = poses[b].copy(), image[b]
-        ious[b] = -1.0
+        pose, n = problems.poses[b].copy(), problems.image[b]
+        problems.ious[b] = -1.0
         for step in range(steps + 1):
-            place(templates[template[b]], pose, turned, screen)
-            cover(screen, faces, front, mask)
-            iou = overlap(mask, masks[n])
-            if iou > ious[b]:
-                ious[b], poses[b] = iou, pose
-            found = outline(turned, screen, edges, front, mask, points)
+            # Compare the silhouettes; steps may also lead away
+            place(meshes.templates[problems.template[b]], pose, turned, screen)
+            cover(screen, meshes.faces, front, mask)
+            iou = overlap(mask, outlines.masks[n])
+            if iou > problems.ious[b]:
+                problems.ious[b], problems.poses[b] = iou, pose
+            found = outline(turned, screen, meshes.edges, front, mask, points)
             if step == steps or found == 0:
                 break
-            compare_outlines(points[:found], pose, fields[n], samples[n], row, matrix, vector)
-            add_prior(pose, prior, row, matrix, vector)
+            # Solve the damped normal equations of Levenberg and Marquardt
+            field, samples = outlines.fields[n], outlines.samples[n]
+            compare_outlines(points[:found], pose, field, samples, row, matrix, vector)
+            add_prior(pose, tilts, row, matrix, vector)
             for i in range(STEP):
                 matrix[i, i] += DAMPING * matrix[i, i] + LEAST_DAMPING
             change = np.linalg.solve(matrix, vector)

@@ -9,7 +9,7 @@ image must be divided in the same way after a deformation. Writes parts_learned_
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +25,13 @@ from data.cache.learned_parts import (
 )
 from data.crops import ObjectImages, square_box
 from data.detections import Detections
-from geometry.camera import project
+from geometry.camera import Pose, project, select, to_device
 from models import part_discovery as losses
 from models.backbones import RESOLUTION, Backbone
 from models.part_discovery import PartNetwork
 from models.warping import jitter_colors, random_warp
-from pipeline.poses.fitting import unpack
-from pipeline.poses.part_model import SemanticModel
+from pipeline.poses.options import PartsConfig
+from pipeline.poses.semantic_template import SemanticModel
 from rendering.rasterizer import rasterize
 from utils import checkpoint, distributed
 from utils.files import to_json
@@ -39,7 +39,6 @@ from utils.progress import progress
 from utils.seeding import seed_everything, torch_generator
 
 TEACHING_SHARE = 0.5  # of the images, the most confident ones
-TRUST = 0.2  # in the overlap of learned parts, beside that of the masks
 SIZE = 64  # pixels of the crops and of the maps
 BATCH = 8
 LEARNING_RATE, BASIS_RATE = 3e-3, 3e-2
@@ -58,28 +57,17 @@ _CHUNK = 16  # images at a time, where the result does not depend on it
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PartsConfig:
-    """Options of the discovery; pose_optimization_step2.py describes them."""
-
-    dataset: str
-    mode: str
-    num_parts: int
-    parts_iters: int
-    seed: int
-
-
 class Teaching(NamedTuple):
     """Poses that are probably right.
 
     Attributes:
         rows: (M,) of the detections.
-        parameters: (M, 8) poses.
+        pose: M poses.
         choice: (M,) template of each.
     """
 
     rows: Tensor
-    parameters: Tensor
+    pose: Pose
     choice: Tensor
 
 
@@ -152,12 +140,11 @@ def learn_parts(
 def surface_features(teaching: Teaching, model: SemanticModel) -> Tensor:
     """Returns where on the template the pixels of M images lie: |x|, y, z (M, 4, SIZE, SIZE)."""
     maps = []
-    for parameters, choice in zip(
-        teaching.parameters.split(_CHUNK), teaching.choice.split(_CHUNK), strict=True
-    ):
-        vertices = model.templates[choice.to(model.templates.device)]
+    for rows in torch.arange(len(teaching.choice)).split(_CHUNK):
+        vertices = model.templates[teaching.choice[rows].to(model.templates.device)]
         places = torch.cat([vertices[..., :1].abs(), vertices[..., 1:]], dim=-1)
-        screen = project(vertices, unpack(parameters.to(vertices)))
+        pose = to_device(select(teaching.pose, rows), vertices.device)
+        screen = project(vertices, pose)
         raster = rasterize(screen, model.faces, SIZE, attributes=places, soft=False)
         assert raster.attributes is not None
         maps.append(torch.cat([raster.attributes, raster.coverage], dim=1).cpu())
@@ -296,7 +283,9 @@ def _settings(
 ) -> str:
     """Returns a text that changes with everything the parts depend on beside the detections."""
     tensors = (
-        [*teaching, model.templates.cpu()] if backbone is None else backbone.state_dict().values()
+        [teaching.rows, *teaching.pose, teaching.choice, model.templates.cpu()]
+        if backbone is None
+        else backbone.state_dict().values()
     )
     digest = hashlib.sha256()
     for tensor in tensors:

@@ -7,7 +7,7 @@ from geometry import quaternion
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses import contact_sheet
 from pipeline.poses.contact_sheet import CELL, MARGIN, TILE, Fits
-from pipeline.poses.part_model import SemanticModel
+from pipeline.poses.semantic_template import SemanticModel
 from tests.pipeline.poses import pose_world
 
 

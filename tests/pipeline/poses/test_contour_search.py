@@ -8,7 +8,8 @@ from data.definitions import ViewPrior
 from geometry import camera, quaternion
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses import numba_contour
-from pipeline.poses.contour_search import ContourSearch, distinct, outlines, signatures, view_grid
+from pipeline.poses.contour_search import ContourSearch, outlines, signatures, view_grid
+from pipeline.poses.numba_contour import Tilts
 from rendering.rasterizer import rasterize
 from tests.pipeline.poses import pose_world
 
@@ -16,9 +17,9 @@ PRIOR = ViewPrior(5.0, 15.0, 10.0, 0.0, 0.0)
 
 
 def parameters(pose: camera.Pose) -> np.ndarray:
-    """Returns poses (N, 8) in the order of the compiled loops."""
-    rotation = quaternion.normalize(pose.rotation.double())
-    return torch.cat([rotation, pose.scale, pose.translation, pose.z0], dim=1).numpy()
+    """Returns poses as vectors (N, 8), as the compiled loops take them."""
+    exact = camera.Pose(*(member.double() for member in pose))
+    return camera.to_vector(exact._replace(rotation=quaternion.normalize(exact.rotation))).numpy()
 
 
 @pytest.fixture
@@ -65,10 +66,10 @@ def test_prior_pulls_elevation_and_roll_to_the_expected_view() -> None:
         torch.tensor(70.0), torch.tensor(30.0), torch.tensor(-20.0)
     ).double()
     pose = np.array([*rotation.tolist(), 0.8, 0.1, 0.0, 3.0])
-    prior, row = np.radians(PRIOR.tilts()), np.zeros(7)
+    tilts, row = Tilts(*np.radians(PRIOR.tilts()).tolist()), np.zeros(7)
     for _ in range(10):
         matrix, vector = np.zeros((7, 7)), np.zeros(7)
-        numba_contour.add_prior(pose, prior, row, matrix, vector)
+        numba_contour.add_prior(pose, tilts, row, matrix, vector)
         numba_contour.move(pose, np.linalg.lstsq(matrix, vector, rcond=None)[0])
     azimuth, elevation, roll = quaternion.to_view(torch.from_numpy(pose[:4]))
     assert azimuth.item() == pytest.approx(70, abs=8)  # nothing is known of it
@@ -113,21 +114,10 @@ def test_the_grid_spans_what_the_prior_allows() -> None:
     assert (roll.min().round(), roll.max().round()) == (-20, 20)
 
 
-def test_modes_are_the_best_distinct_poses() -> None:
-    angles = torch.tensor([[0.0, 5.0, 90.0, 96.0, 180.0]])
-    rotations = quaternion.from_view(angles, torch.zeros(1), torch.zeros(1))
-    scores = torch.tensor([[0.9, 0.8, 0.7, 0.75, 0.1]])
-    same = torch.zeros(1, 5, dtype=torch.int64)
-    assert distinct(scores, rotations, same, 3, 12.0).tolist() == [[0, 3, 4]]
-    assert distinct(scores, rotations, same, 4, 12.0).tolist() == [[0, 3, 4, 1]]
-    other = torch.tensor([[0, 1, 0, 0, 0]])
-    assert distinct(scores, rotations, other, 2, 12.0).tolist() == [[0, 1]]
-
-
 @pytest.mark.slow
 def test_finds_the_poses_of_rendered_masks(search: ContourSearch) -> None:
     truth = pose_world.poses([15.0, 60.0, 140.0, 200.0, 310.0], [10.0, 0.0, 20.0, -10.0, 5.0])
-    rotations = search.find(pose_world.draw(truth, 64)[0]).parameters[..., :4]
+    rotations = search.find(pose_world.draw(truth, 64)[0]).pose.rotation
     apart = quaternion.angle_between(rotations, truth.rotation[:, None])
     assert apart.amin(dim=1).max() < 8
     assert quaternion.angle_between(rotations[:, 0], rotations[:, 1]).min() > 12
@@ -135,7 +125,7 @@ def test_finds_the_poses_of_rendered_masks(search: ContourSearch) -> None:
 
 def test_mirrored_masks_give_mirrored_modes(search: ContourSearch) -> None:
     masks, _ = pose_world.draw(pose_world.poses([40.0], [15.0]), 64)
-    plain, flipped = (search.find(m).parameters[0, :2, :4] for m in (masks, masks.flip(-1)))
+    plain, flipped = (search.find(m).pose.rotation[0, :2] for m in (masks, masks.flip(-1)))
     apart = quaternion.angle_between(quaternion.mirror(plain)[:, None], flipped)
     assert apart.amin(dim=1).max() < 6
 
@@ -147,7 +137,8 @@ def test_an_image_is_searched_on_its_own(
     together = search.find(masks)
     monkeypatch.setenv("TMG_THREADS", "2")
     alone = [search.find(mask[None]) for mask in masks]
-    assert torch.equal(together.parameters, torch.cat([modes.parameters for modes in alone]))
+    expected = camera.concatenate([modes.pose for modes in alone])
+    assert all(map(torch.equal, together.pose, expected))
 
 
 def test_the_fitting_template_is_found() -> None:
@@ -158,4 +149,4 @@ def test_the_fitting_template_is_found() -> None:
 
 
 def test_an_empty_mask_ends_in_some_pose(search: ContourSearch) -> None:
-    assert search.find(torch.zeros(1, 64, 64)).parameters.isfinite().all()
+    assert camera.to_vector(search.find(torch.zeros(1, 64, 64)).pose).isfinite().all()

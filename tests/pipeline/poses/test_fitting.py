@@ -36,12 +36,14 @@ def test_initial_hypotheses_are_the_views_at_nine_tenths_of_the_image() -> None:
     parameters, choice = fitting.initial_hypotheses(templates)
     assert parameters.shape == (80, 8)
     assert choice[:4].tolist() == [0, 1, 0, 1]
-    screen = camera.project(templates[choice], fitting.unpack(parameters))
+    screen = camera.project(templates[choice], camera.from_vector(parameters))
     # The perspective depends a little on the scale
     torch.testing.assert_close(
         screen[..., :2].abs().amax(dim=(1, 2)), torch.full((80,), 0.9), rtol=0.15, atol=0
     )
-    torch.testing.assert_close(fitting.unpack(parameters).rotation[::2], quaternion.initial_views())
+    torch.testing.assert_close(
+        camera.from_vector(parameters).rotation[::2], quaternion.initial_views()
+    )
 
 
 @pytest.mark.slow

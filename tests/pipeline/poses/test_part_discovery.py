@@ -14,21 +14,20 @@ import pose_optimization_step2
 from data.cache import pose_files
 from data.cache.learned_parts import LearnedParts, load_learned_parts, save_learned_parts
 from data.detections import load_detections
-from geometry.camera import Pose
+from geometry.camera import Pose, to_vector
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses import part_discovery
-from pipeline.poses.fitting import pack
+from pipeline.poses.options import PartsConfig
 from pipeline.poses.part_discovery import (
     SIZE,
     Lessons,
-    PartsConfig,
     Teaching,
     learn_parts,
     predict,
     surface_features,
     train,
 )
-from pipeline.poses.part_model import SemanticModel
+from pipeline.poses.semantic_template import SemanticModel
 from tests.pipeline.poses import pose_world
 from tests.pipeline.poses.test_step2 import AZIMUTHS, COMMAND, ELEVATIONS, chosen, write_hypotheses
 from utils.cli import UserError
@@ -52,7 +51,7 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
 
 
 def true_teaching(pose: Pose) -> Teaching:
-    return Teaching(torch.arange(6), pack(pose), torch.zeros(6, dtype=torch.int64))
+    return Teaching(torch.arange(6), pose, torch.zeros(6, dtype=torch.int64))
 
 
 def body_model() -> SemanticModel:
@@ -94,12 +93,13 @@ def test_parts_tell_the_ends_of_the_object_apart(truth: Pose) -> None:
 
 def test_stage_2_takes_the_learned_parts_and_keeps_their_file(truth: Pose) -> None:
     pose_optimization_step2.main(LEARNED)
-    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
+    fingerprint = load_detections("toy").fingerprint
+    template = pose_files.load_semantic_template("toy", "singletpl", fingerprint)
     assert template.part_names == ["part_1", "part_2", "part_3"]
     first, written, content = chosen(), FILE.stat().st_mtime_ns, FILE.read_bytes()
     pose_optimization_step2.main([*LEARNED, "--batch_size", "1"])
     assert FILE.stat().st_mtime_ns == written
-    assert torch.equal(pack(chosen().pose), pack(first.pose))
+    assert torch.equal(to_vector(chosen().pose), to_vector(first.pose))
     assert torch.equal(chosen().miou, first.miou)
     pose_optimization_step2.main([*LEARNED, "--seed", "2"])
     assert FILE.read_bytes() != content
@@ -110,7 +110,7 @@ def test_two_processes_learn_and_choose_the_same_as_one(truth: Pose) -> None:
     results = []
     for devices in ("cpu", "cpu,cpu"):
         pose_optimization_step2.main([*LEARNED, "--gpu_ids", devices])
-        results.append((pack(chosen().pose), FILE.read_bytes()))
+        results.append((to_vector(chosen().pose), FILE.read_bytes()))
         FILE.unlink()
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
@@ -149,7 +149,8 @@ def test_features_of_a_pretrained_network_take_the_place_of_poses(truth: Pose) -
     network = torchvision.models.resnet18(weights=None, num_classes=2)
     torch.save(network.state_dict(), "weights.pth")
     pose_optimization_step2.main([*LEARNED, "--parts_features", "weights.pth"])
-    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
+    fingerprint = load_detections("toy").fingerprint
+    template = pose_files.load_semantic_template("toy", "singletpl", fingerprint)
     assert len(template.part_names) == 3
 
 

@@ -8,12 +8,12 @@ import torch
 
 import pose_optimization_step1
 from data.cache import folders, pose_files, template_files
+from data.detections import load_detections
 from pipeline.poses import step1
 from pipeline.poses.report import agreement
 from tests.pipeline.poses import pose_world
 from utils.cli import UserError
 from utils.files import read_json
-from utils.partial_results import PartialResults
 
 COMMAND = [
     "--dataset", "toy", "--mode", "singletpl", "--image_resolution", "32",
@@ -30,7 +30,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read() -> pose_files.Hypotheses:
-    return pose_files.load_hypotheses("toy", "singletpl", pose_world.origin())
+    return pose_files.load_hypotheses("toy", "singletpl", load_detections("toy").fingerprint)
 
 
 def equal(a: pose_files.Hypotheses, b: pose_files.Hypotheses) -> bool:
@@ -103,12 +103,6 @@ def test_what_an_interrupted_run_left_can_be_refused(world: None) -> None:
     (folder / "rows_0.pth").write_text("damaged")
     pose_optimization_step1.main([*COMMAND, "--no-resume"])
     assert not folder.exists()
-
-
-def test_partial_results_of_other_settings_are_not_used(tmp_path: Path) -> None:
-    PartialResults(tmp_path, {"steps": 1}, range(3)).add([0, 2], {"a": torch.tensor([1.0, 2.0])})
-    assert sorted(PartialResults(tmp_path, {"steps": 1}, range(2)).rows) == [0]
-    assert not PartialResults(tmp_path, {"steps": 2}, range(3)).rows
 
 
 def test_rotation_errors_are_reported_and_written(world: None) -> None:

@@ -1,34 +1,20 @@
 """Stage 2: choice and refinement of poses by parts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import pose_optimization_step2
-from data.cache import pose_files, template_files
+from data.cache import folders, pose_files
 from data.cache.pose_files import Hypotheses
-from data.definitions import VIEW_PRIORS
+from data.detections import load_detections
 from geometry import quaternion
-from geometry.camera import Pose, project
-from geometry.sphere_mesh import SphereMesh
-from pipeline.poses.appearance import Textures
-from pipeline.poses.candidates import Candidates, accept, parts_noise, weigh
-from pipeline.poses.fitting import pack, unpack
-from pipeline.poses.part_model import (
-    SemanticModel,
-    Targets,
-    compare,
-    normalize_parts,
-    part_overlap,
-    refine,
-    splat_parts,
-)
-from rendering.rasterizer import rasterize
-from tests.oracles import wave
+from geometry.camera import Pose, to_vector
+from pipeline.poses import survey
 from tests.pipeline.poses import pose_world
-from utils.cli import UserError
 from utils.files import read_json
 
 COMMAND = [
@@ -37,16 +23,6 @@ COMMAND = [
 ]  # fmt: skip
 AZIMUTHS = [0.0, 20.0, 160.0, 200.0, 330.0, 180.0]
 ELEVATIONS = [10.0, 0.0, 20.0, 5.0, 25.0, 0.0]
-
-
-@pytest.fixture
-def mesh() -> SphereMesh:
-    return SphereMesh()
-
-
-def true_model(mesh: SphereMesh) -> SemanticModel:
-    labels = torch.nn.functional.one_hot(pose_world.part_labels(), 3).float()
-    return SemanticModel(pose_world.body()[None], labels[None], mesh.faces)
 
 
 def write_hypotheses(truth: Pose) -> None:
@@ -65,7 +41,7 @@ def write_hypotheses(truth: Pose) -> None:
     iou = torch.tensor([0.92, 0.9, 0.3]).repeat(count, 1)
     iou[:3] = torch.tensor([0.6, 0.95, 0.3])  # the first three are unambiguous
     hypotheses = Hypotheses(pose, weights, iou)
-    pose_files.save_hypotheses("toy", "singletpl", hypotheses, pose_world.origin())
+    pose_files.save_hypotheses("toy", "singletpl", hypotheses, load_detections("toy").fingerprint)
 
 
 @pytest.fixture
@@ -78,103 +54,8 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
     return pose
 
 
-def candidates_of(parameters: torch.Tensor, miou: torch.Tensor) -> Candidates:
-    zero = torch.zeros_like(miou)
-    noise = torch.full_like(miou, 0.05)
-    return Candidates(parameters, zero.long(), miou, miou, noise, prior=zero, colors=zero)
-
-
 def chosen() -> pose_files.EstimatedPoses:
-    return pose_files.load_estimated_poses("toy", "singletpl", pose_world.origin())
-
-
-def test_part_overlap_equals_the_published_score(shared: Path) -> None:
-    with np.load(shared / "reference/golden/rendering.npz") as golden:
-        expected = torch.from_numpy(golden["miou"])
-    predicted = wave(np.sin, 0.3, 2, 5, 16, 16).abs()
-    target = wave(np.sin, 0.23, 2, 5, 16, 16).clamp(min=0)
-    target[:, 4] = 0
-    torch.testing.assert_close(part_overlap(predicted, target), expected, rtol=1e-5, atol=0)
-
-
-def test_splatting_is_the_adjoint_of_rendering(mesh: SphereMesh) -> None:
-    screen = project(pose_world.body()[None], pose_world.poses([30.0], [15.0]))
-    parts = torch.rand(1, 2, 24, 24, generator=torch.Generator().manual_seed(0))
-    colors = torch.rand(1, 962, 2, generator=torch.Generator().manual_seed(1))
-    raster = rasterize(screen, mesh.faces, 24, attributes=colors, soft=False)
-    assert raster.attributes is not None
-    rendered = (raster.attributes * parts).sum()
-    torch.testing.assert_close((splat_parts(screen, mesh.faces, parts) * colors).sum(), rendered)
-
-
-def test_semantic_template_finds_the_known_parts(mesh: SphereMesh) -> None:
-    pose = pose_world.poses([0.0, 30.0, 200.0, 90.0], [0.0, 15.0, 30.0, -20.0])
-    _, parts = pose_world.draw(pose, 64)
-    screen = project(pose_world.body().expand(4, -1, -1), pose)
-    sums = splat_parts(screen, mesh.faces, parts).sum(dim=0, keepdim=True)
-    probabilities = normalize_parts(sums, mesh)
-    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(1, 962))
-    assert torch.equal(probabilities[:, mesh.negative], probabilities[:, mesh.positive])
-    seen = sums[0].sum(dim=-1) > 0.5
-    found = probabilities[0].argmax(dim=-1)
-    assert (found == pose_world.part_labels())[seen].float().mean() > 0.9
-
-
-def test_photographs_without_parts_are_compared_by_their_masks(mesh: SphereMesh) -> None:
-    pose = pose_world.poses([30.0], [15.0])
-    masks, parts = pose_world.draw(pose, 32)
-    bare = torch.cat([parts.sum(dim=1, keepdim=True), torch.zeros(1, 2, 32, 32)], dim=1)
-    choice = torch.tensor([0])
-    iou, miou = compare(true_model(mesh), pose, choice, Targets(masks, bare))
-    assert miou == iou == pytest.approx(1)
-    _, with_parts = compare(true_model(mesh), pose, choice, Targets(masks, parts))
-    assert with_parts == pytest.approx(1, abs=1e-4)
-
-
-def test_refinement_approaches_the_true_rotation(mesh: SphereMesh) -> None:
-    truth = pose_world.poses([30.0, 140.0], [15.0, 0.0])
-    targets = Targets(*pose_world.draw(truth, 32))
-    start = pack(pose_world.poses([48.0, 122.0], [10.0, 10.0]))
-    choice = torch.zeros(2, dtype=torch.int64)
-    moved = unpack(refine(true_model(mesh), start, choice, targets, VIEW_PRIORS["bird"], steps=30))
-    before = quaternion.angle_between(unpack(start).rotation, truth.rotation)
-    after = quaternion.angle_between(moved.rotation, truth.rotation)
-    assert (after < 0.7 * before).all()
-
-
-def test_worst_tenth_and_doubtful_images_are_dropped() -> None:
-    count = 20
-    rotation = quaternion.initial_views()[[2, 12]].expand(count, -1, -1)
-    parameters = torch.cat([rotation, torch.zeros(count, 2, 4)], dim=2)
-    miou = torch.stack([torch.linspace(0.3, 0.8, count), torch.zeros(count)], dim=1)
-    miou[7, 1] = miou[7, 0]  # two rotations fit equally
-    kept = accept(candidates_of(parameters, miou), keep_share=1.0, threshold=0.05)
-    assert kept.tolist() == [2, 3, 4, 5, 6, *range(8, 20)]
-
-
-def test_small_collections_are_not_thinned_out() -> None:
-    parameters = torch.cat([quaternion.initial_views()[:3, None], torch.zeros(3, 1, 4)], dim=2)
-    miou = torch.tensor([[0.1], [0.2], [0.3]])
-    candidates = candidates_of(parameters, miou)
-    assert accept(candidates, keep_share=1.0, threshold=0.3).tolist() == [0, 1, 2]
-
-
-def test_the_most_confident_share_is_kept() -> None:
-    rotation = quaternion.initial_views()[[2, 12]].expand(4, -1, -1)
-    parameters = torch.cat([rotation, torch.zeros(4, 2, 4)], dim=2)
-    miou = torch.tensor([[0.5, 0.3], [0.5, 0.5], [0.3, 0.5], [0.5, 0.49]])
-    candidates = candidates_of(parameters, miou)
-    assert accept(candidates, keep_share=0.5, threshold=None).tolist() == [0, 2]
-    confidence = candidates.confidence()
-    assert confidence[1] == pytest.approx(0.5)
-    assert confidence[0] > 0.9
-
-
-def test_hypotheses_of_one_view_do_not_compete() -> None:
-    near = quaternion.from_view(torch.tensor([10.0, 20.0]), torch.zeros(2), torch.zeros(2))
-    parameters = torch.cat([near, torch.zeros(2, 4)], dim=1)[None]
-    candidates = candidates_of(parameters, torch.tensor([[0.5, 0.5]]))
-    assert candidates.confidence().item() == pytest.approx(1)
+    return pose_files.load_estimated_poses("toy", "singletpl", load_detections("toy").fingerprint)
 
 
 def test_parts_tell_front_from_back(truth: Pose) -> None:
@@ -195,7 +76,7 @@ def test_choice_does_not_depend_on_the_batch_size_or_threads(
         pose_optimization_step2.main([*COMMAND, "--batch_size", size, "--refine_steps", "2"])
         results.append(chosen())
     assert torch.equal(results[0].indices, results[1].indices)
-    assert torch.equal(pack(results[0].pose), pack(results[1].pose))
+    assert torch.equal(to_vector(results[0].pose), to_vector(results[1].pose))
     assert torch.equal(results[0].miou, results[1].miou)
 
 
@@ -215,7 +96,7 @@ def test_two_processes_choose_the_same_as_one(truth: Pose) -> None:
     for devices in ("cpu", "cpu,cpu"):
         pose_optimization_step2.main([*COMMAND, "--refine_steps", "2", "--gpu_ids", devices])
         results.append(chosen())
-    assert torch.equal(pack(results[0].pose), pack(results[1].pose))
+    assert torch.equal(to_vector(results[0].pose), to_vector(results[1].pose))
     assert torch.equal(results[0].confidence, results[1].confidence)
 
 
@@ -233,7 +114,8 @@ def test_template_and_pictures_are_exported(truth: Pose) -> None:
 
 def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
     pose_optimization_step2.main([*COMMAND, "--refine_steps", "2"])
-    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
+    fingerprint = load_detections("toy").fingerprint
+    template = pose_files.load_semantic_template("toy", "singletpl", fingerprint)
     assert template.part_names == ["head", "tail"]
     assert template.probabilities.shape == (1, 962, 3)
     figures = read_json("cache/toy/metrics.json")["step2"]["singletpl"]
@@ -242,29 +124,31 @@ def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
     assert figures["rotation_of_kept"]["median_degrees"] < 30
 
 
-def test_part_maps_that_no_pose_explains_are_doubted() -> None:
-    miou = torch.tensor([[0.4, 0.2], [0.38, 0.2], [0.39, 0.2], [0.1, 0.05]])
-    good = np.quantile([0.4, 0.38, 0.39, 0.1], 0.75)
-    noise = parts_noise(miou, torch.ones(4, dtype=torch.bool))
-    expected = [0.05 * good + 0.1 * max(good - best, 0) for best in (0.4, 0.38, 0.39, 0.1)]
-    torch.testing.assert_close(noise, torch.tensor(expected)[:, None].expand(-1, 2).float())
+@pytest.mark.parametrize("source", ["maps", "appearance"])
+@pytest.mark.parametrize("stop", [1, 7, 9])
+def test_an_interrupted_run_continues_to_the_same_result(
+    truth: Pose, monkeypatch: pytest.MonkeyPatch, source: str, stop: int
+) -> None:
+    command = [*COMMAND, "--refine_steps", "1", "--batch_size", "1", "--parts_source", source]
+    pose_optimization_step2.main(command)
+    expected = chosen()
+    pose_files.poses_path("toy", "singletpl").unlink()
+    calls = []
 
+    def interrupted(*args: Any) -> dict[str, torch.Tensor]:
+        calls.append(args)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return measure_all(*args)
 
-def test_an_image_without_parts_is_as_uncertain_as_its_outline() -> None:
-    iou = torch.tensor([[0.9, 0.8], [0.7, 0.6]])
-    parameters = torch.zeros(2, 2, 8)
-    parameters[..., 0] = 1
-    candidates = candidates_of(parameters, torch.tensor([[0.3, 0.2], [0.7, 0.6]]))
-    candidates = candidates._replace(iou=iou)
-    weighed = weigh(candidates, Textures(torch.zeros(2, 2, 5, 3), torch.zeros(2, 2, 5)), True)
-    expected = torch.tensor([0.05 * 0.3, 0.01 + 0.3 * 0.3])
-    torch.testing.assert_close(weighed.noise[:, 0], expected)
-
-
-def test_hypotheses_of_an_earlier_template_are_refused(truth: Pose) -> None:
-    template_files.save_templates("bird", "singletpl", 1.1 * pose_world.body()[None])
-    with pytest.raises(
-        UserError, match=r"other templates.*pose_optimization_step1\.py --dataset toy"
-    ):
-        pose_optimization_step2.main(COMMAND)
+    measure_all = survey.measure_all
+    monkeypatch.setattr(survey, "measure_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pose_optimization_step2.main(command)
     assert not pose_files.poses_path("toy", "singletpl").exists()
+    pose_optimization_step2.main(command)
+    passes = 5 if source == "maps" else 3
+    assert len(calls) == 6 * passes + 1  # nothing was measured twice but what was interrupted
+    assert torch.equal(to_vector(chosen().pose), to_vector(expected.pose))
+    assert torch.equal(chosen().confidence, expected.confidence)
+    assert not list(folders.cache_folder("toy").glob(".step2*"))

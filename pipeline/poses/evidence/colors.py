@@ -1,0 +1,224 @@
+"""Colors, as evidence for poses: what one pose sees, the poses of other images must see too.
+
+Every candidate paints the photograph onto its template. The right candidates of a collection agree with
+each other, the wrong ones paint chests onto rumps. Expectation-maximization finds out which are right:
+the density of colors is estimated from the candidates that are likely so far, the most confident images
+first, and the candidates are weighed by that density. It is a mixture with as many modes as there are
+images, so that individuals of different colors do not disturb each other.
+
+Other maps that are painted the same way, such as deep features, would be another `picture`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geometry.camera import project
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.candidates import Candidates
+from pipeline.poses.evidence.interface import Verdict
+from pipeline.poses.evidence.measurements import Measurements
+from pipeline.poses.evidence.outlines import shrink
+from pipeline.poses.evidence.textures import Textures, from_bytes, surface_cells, to_textures
+from pipeline.poses.photographs import Photographs
+from pipeline.poses.semantic_template import splat
+from utils import distributed
+from utils.row_files import Column
+
+PAINTED_SIZE = 64  # pixels of the photographs that are painted onto the templates
+BANDWIDTH = 0.1  # root mean square difference of colors in [-1, 1]
+EXPECTED_DISTANCE = 0.35  # squared difference where nothing is seen by both
+EXPECTED_CELLS = 5.0  # weight of that expectation
+LARGEST_BANK = 500  # images that the others are compared with
+FIRST_SHARE = 0.25  # of the images that the first round looks at
+ROUNDS = 6
+LEAST_PROBABILITY = 0.02  # of candidates that the others are compared with
+BACKGROUND = 3e-4  # density that every texture has, divided by N: colors need not occur twice
+LEAST_WEIGHT = 0.05  # of the mean color, where nothing else is known
+NAME, DEPTH = "colors", 3
+
+Fetch = Callable[[Sequence[int]], Textures]  # textures (n, H, ...) of n images
+
+
+class Moments(NamedTuple):
+    """Textures in the form in which they are compared; made by `moments`.
+
+    Attributes:
+        weights: (A, C).
+        sums: (A, C D) values times weights.
+        squares: (A, C) squared lengths of the values, times weights.
+    """
+
+    weights: Tensor
+    sums: Tensor
+    squares: Tensor
+
+
+class Bank(NamedTuple):
+    """Likely candidates of confident images, which the others are compared with.
+
+    Attributes:
+        image: (M,) image of each.
+        probability: (M,) its probability among the candidates of its image.
+        textures: their M textures.
+    """
+
+    image: Tensor
+    probability: Tensor
+    textures: Moments
+
+
+class Colors:
+    """Compares colors that the candidates of all images paint onto the templates (T, V, 3)."""
+
+    def __init__(self, templates: Tensor, mesh: SphereMesh) -> None:
+        self._templates, self._faces = templates, mesh.faces
+        self._cells = surface_cells(mesh)
+
+    def columns(self, count: int) -> dict[str, Column]:
+        """Returns the textures, rounded to bytes."""
+        shape = (count, int(self._cells.max()) + 1, DEPTH + 1)
+        return {NAME: Column(shape, torch.uint8)}
+
+    def measure(self, photographs: Photographs, candidates: Candidates) -> dict[str, Tensor]:
+        """Paints n photographs with their candidates (n, H)."""
+        small = shrink(photographs.images, PAINTED_SIZE)
+        candidates = candidates.to(small.device)
+        painted = []
+        for i, image in enumerate(small):
+            pose, choice = candidates.select(i)
+            screen = project(self._templates[choice], pose)
+            sums = splat(screen, self._faces, image.expand(len(screen), -1, -1, -1))
+            painted.append(to_textures(sums, self._cells).to_bytes().cpu())
+        return {NAME: torch.stack(painted)}
+
+    def judge(self, measured: Measurements, score: Tensor) -> Verdict:
+        """Weighs candidates by how usual their colors are in the collection.
+
+        Args:
+            measured: textures of N images.
+            score: (N, H) logarithm of what is known of the candidates otherwise.
+
+        Returns:
+            The logarithm of the density of colors, as it is; it speaks for images whose colors occur
+            in others.
+        """
+        density = color_density(lambda rows: from_bytes(measured.read(NAME, rows)), score)
+        unseen = density.new_tensor(BACKGROUND / len(score)).log()
+        speaks = (density > unseen + 1e-3).any(dim=1)
+        return Verdict(density, torch.ones(len(score)), speaks)
+
+    def guide(self, measured: Measurements, score: Tensor) -> "ColorGuide":
+        """Returns the colors to refine poses against, given the scores (N, H) of all candidates."""
+
+        def fetch(rows: Sequence[int]) -> Textures:
+            return from_bytes(measured.read(NAME, rows))
+
+        return ColorGuide(fetch, choose_bank(fetch, score, 1.0), self._cells)
+
+
+class ColorGuide:
+    """Colors that similar images lead to expect."""
+
+    def __init__(self, fetch: Fetch, bank: Bank, cells: Tensor) -> None:
+        self._fetch, self._bank, self._cells = fetch, bank, cells
+
+    def maps(self, photographs: Photographs) -> Tensor:
+        """Returns the colors (n, 3, h, w)."""
+        return photographs.images[:, :DEPTH]
+
+    def expected(self, rows: Tensor, index: Tensor, chosen: Candidates) -> Tensor:
+        """Returns the colors (n, R, V, 3) that the textures of candidates lead to expect."""
+        textures = self._fetch(rows.tolist())
+        colors = [
+            expected_colors(textures.select((torch.tensor(i), some)), int(row), self._bank)
+            for i, (row, some) in enumerate(zip(rows, index, strict=True))
+        ]
+        return torch.stack(colors).to(chosen.choice.device)[:, :, self._cells]
+
+
+def moments(textures: Textures) -> Moments:
+    """Prepares textures (A, ...) for comparison."""
+    values, weights = textures
+    sums = (weights[..., None] * values).flatten(1)
+    return Moments(weights, sums, weights * values.square().sum(dim=-1))
+
+
+def squared_distances(first: Moments, second: Moments) -> Tensor:
+    """Mean squared difference of colors (A, B) over the cells that both textures show.
+
+    Where they show little in common it tends to `EXPECTED_DISTANCE`.
+    """
+    squares = first.squares @ second.weights.T + first.weights @ second.squares.T
+    difference = squares - 2 * first.sums @ second.sums.T
+    common = first.weights @ second.weights.T
+    return (difference + EXPECTED_CELLS * EXPECTED_DISTANCE) / (common + EXPECTED_CELLS)
+
+
+def color_density(fetch: Fetch, score: Tensor) -> Tensor:
+    """Estimates the density of the colors of all candidates by expectation-maximization.
+
+    The processes share the images. Every image is compared by itself, so that the result does not
+    depend on how they share them.
+
+    Args:
+        fetch: textures of images.
+        score: (N, H) logarithm of what is known of the candidates otherwise.
+
+    Returns:
+        (N, H) logarithm of the density.
+    """
+    density = torch.zeros_like(score)
+    shard = distributed.shard(len(score))
+    for step in range(ROUNDS):
+        share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
+        bank = choose_bank(fetch, score + density, share)
+        mine = score.new_zeros(len(shard), score.shape[1])
+        for i, row in enumerate(shard):
+            mine[i] = kernels(Textures(*(x[0] for x in fetch([row]))), row, bank).sum(dim=1)
+        total = torch.cat(distributed.gather(mine))
+        density = (total + BACKGROUND / len(score)).log()
+    return density
+
+
+def expected_colors(textures: Textures, image: int, bank: Bank) -> Tensor:
+    """Colors (R, C, 3) that similar images lead to expect; the texture's mean where none do.
+
+    Args:
+        textures: of R candidates.
+        image: to which they belong.
+        bank: of the other images.
+    """
+    kernel = kernels(textures, image, bank)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    sums = (kernel @ bank.textures.sums).unflatten(1, (-1, DEPTH))
+    own = textures.weights / textures.weights.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+    mean = torch.einsum("rc,rcd->rd", own, textures.values)
+    weights = kernel @ bank.textures.weights
+    return (sums + LEAST_WEIGHT * mean[:, None]) / (weights + LEAST_WEIGHT)[..., None]
+
+
+def choose_bank(fetch: Fetch, score: Tensor, share: float) -> Bank:
+    """Takes the likely candidates of the most confident share of the images, by scores (N, H)."""
+    probability = torch.softmax(score, dim=1)
+    size = min(LARGEST_BANK, max(2, round(share * len(probability))))
+    confident = probability.amax(dim=1).argsort(descending=True, stable=True)[:size]
+    # In the order of the rows, which is that of the files
+    confident = confident.sort().values
+    image, candidate = (probability[confident] >= LEAST_PROBABILITY).nonzero(as_tuple=True)
+    textures = fetch(confident.tolist()).select((image, candidate))
+    return Bank(confident[image], probability[confident[image], candidate], moments(textures))
+
+
+def kernels(textures: Textures, image: int, bank: Bank) -> Tensor:
+    """Returns how much each member of the bank supports textures (R, ...) of an image: (R, M).
+
+    Summed over the bank, it is the density of a texture, leaving out what the image itself
+    contributes.
+    """
+    distances = squared_distances(moments(textures), bank.textures)
+    others = bank.probability * (bank.image != image)
+    share = others / others.sum().clamp(min=1e-6)
+    return share * torch.exp(-distances / (2 * BANDWIDTH**2))

@@ -1,0 +1,88 @@
+"""Photographs, masks and part maps of a collection, read a few at a time in every pass."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.crops import ObjectImages
+from data.detections import Detections
+from pipeline.poses.options import CollectionOptions, ComputeOptions
+from utils import distributed
+
+IMAGES_PER_BATCH = 4  # per device: part maps are large
+
+
+class Photographs(NamedTuple):
+    """Crops of n objects.
+
+    Attributes:
+        rows: (n,) of the detections.
+        images: (n, 4, h, w) RGB in [-1, 1], 0 outside the object, and mask.
+        parts: (n, K + 1, h, w) given part maps, channel 0 = object without part, 0 outside; without
+            part names (n, 0, h, w).
+    """
+
+    rows: Tensor
+    images: Tensor
+    parts: Tensor
+
+    @property
+    def masks(self) -> Tensor:
+        """Masks (n, h, w) in [0, 1]."""
+        return self.images[:, 3]
+
+    def select(self, index: Tensor) -> "Photographs":
+        """Returns the photographs at an index."""
+        return Photographs(self.rows[index.cpu()], self.images[index], self.parts[index])
+
+
+class Reader:
+    """Reads the photographs of a collection, with the maps of the named parts.
+
+    Attributes:
+        part_names: the K given parts.
+        device: where the photographs go.
+    """
+
+    def __init__(
+        self,
+        detections: Detections,
+        collection: CollectionOptions,
+        compute: ComputeOptions,
+        part_names: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        """Reads nothing yet."""
+        self.part_names, self.device = list(part_names), device
+        self._detections, self._size = detections, collection.image_resolution
+        self._compute = compute
+
+    def batches(self, rows: Sequence[int]) -> Iterator[Photographs]:
+        """Yields the photographs of the rows, in their order."""
+        dataset = ObjectImages(
+            self._detections,
+            self._size,
+            rows=rows,
+            parts="scores" if self.part_names else "none",
+            part_names=self.part_names,
+            cache=False,
+        )
+        size = images_per_batch(self._compute.batch_size, IMAGES_PER_BATCH)
+        for item in load_batches(dataset, size, self._compute.num_workers):
+            at = torch.tensor(rows)[item.index]
+            yield Photographs(at, item.image.to(self.device), item.parts[:, 1:].to(self.device))
+
+
+def images_per_batch(batch_size: int, automatic: int) -> int:
+    """Returns this process's share of the batch size over all; -1 chooses `automatic`."""
+    return max(1, batch_size // distributed.world_size()) if batch_size > 0 else automatic
+
+
+def load_batches(dataset: ObjectImages, size: int, num_workers: int) -> DataLoader:
+    """Loads images in order, `size` at a time."""
+    workers = min(num_workers, len(dataset), os.cpu_count() or 1)
+    return DataLoader(dataset, batch_size=size, num_workers=workers)

@@ -1,0 +1,119 @@
+"""Refinement of poses against the mask of a photograph and maps of it, such as parts or colors."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.definitions import ViewPrior
+from geometry.camera import from_vector, project, to_vector
+from pipeline.poses.candidates import Candidates
+from pipeline.poses.evidence.interface import Guide
+from pipeline.poses.evidence.outlines import shrink
+from pipeline.poses.fitting import SHARPNESS, constrain
+from pipeline.poses.photographs import Photographs
+from pipeline.poses.view_prior import with_prior
+from rendering.rasterizer import rasterize
+from utils.optimizers import FullMatrixAdam
+
+LEARNING_RATE = 0.05
+GRADIENT_SCALE = 40  # as in stage 1: the optimizer's epsilon is relative to it
+SHRINKAGE = 4  # of the photographs
+
+
+class Painted(NamedTuple):
+    """Meshes with values on their vertices.
+
+    Attributes:
+        vertices: (B, V, 3) object space.
+        faces: (F, 3).
+        values: (B, V, C).
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    values: Tensor
+
+
+class Targets(NamedTuple):
+    """What photographs show.
+
+    Attributes:
+        masks: (B, h, w) in [0, 1].
+        maps: (B, C, h, w), 0 outside the mask.
+    """
+
+    masks: Tensor
+    maps: Tensor
+
+
+class Refinement(NamedTuple):
+    """Moves candidates of a collection.
+
+    Attributes:
+        templates: (T, V, 3) object space.
+        faces: (F, 3).
+        prior: distribution of the rotations.
+        steps: number of steps; the learning rate falls linearly.
+    """
+
+    templates: Tensor
+    faces: Tensor
+    prior: ViewPrior
+    steps: int
+
+    def move(
+        self, photographs: Photographs, index: Tensor, chosen: Candidates, guide: Guide
+    ) -> Candidates:
+        """Returns the chosen candidates (n, R), which have positions `index`, in better poses."""
+        device = photographs.images.device
+        flat = chosen.flatten().to(device)
+        values = guide.expected(photographs.rows, index, chosen.to(device)).flatten(0, 1)
+        painted = Painted(self.templates[flat.choice], self.faces, values)
+        # Each photograph is the target of its R candidates
+        size, repeats = photographs.masks.shape[-1] // SHRINKAGE, chosen.choice.shape[1]
+        both = torch.cat([photographs.masks[:, None], guide.maps(photographs)], dim=1)
+        both = shrink(both, size).repeat_interleave(repeats, dim=0)
+        targets = Targets(both[:, 0], both[:, 1:])
+        vectors = refine(painted, targets, to_vector(flat.pose), self.prior, self.steps)
+        pose = from_vector(vectors.cpu().unflatten(0, chosen.choice.shape))
+        return Candidates(pose, chosen.choice)
+
+
+def refine(
+    painted: Painted, targets: Targets, vectors: Tensor, prior: ViewPrior, steps: int
+) -> Tensor:
+    """Moves B poses so that silhouette and values fit better.
+
+    The error is the mean squared difference of masks and of maps, under the prior.
+
+    Args:
+        painted: B meshes.
+        targets: B photographs.
+        vectors: (B, 8) poses.
+        prior: distribution of the rotations.
+        steps: number of steps.
+
+    Returns:
+        (B, 8) poses.
+    """
+    optimizer = FullMatrixAdam(vectors)
+    size = targets.masks.shape[-1]
+    for step in range(steps):
+        # Render silhouettes and values
+        vectors = vectors.detach().requires_grad_()
+        pose = from_vector(vectors)
+        screen = project(painted.vertices, pose)
+        raster = rasterize(
+            screen, painted.faces, size, attributes=painted.values, sharpness=SHARPNESS
+        )
+        assert raster.alpha is not None
+        assert raster.attributes is not None
+        # Step along the gradient of the error
+        error = (raster.alpha[:, 0] - targets.masks).square().mean(dim=(1, 2))
+        error = error + (raster.attributes - targets.maps).square().sum(dim=1).mean(dim=(1, 2))
+        error = with_prior(error, pose.rotation, prior)
+        (gradient,) = torch.autograd.grad(error.sum() / GRADIENT_SCALE, vectors)
+        optimizer.lr = LEARNING_RATE * (1 - step / steps)
+        vectors = constrain(optimizer.step(vectors, gradient))
+    return vectors.detach()

@@ -1,0 +1,158 @@
+"""Colors as evidence for poses."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from geometry import quaternion
+from geometry.camera import project
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.evidence import colors
+from pipeline.poses.evidence.colors import color_density
+from pipeline.poses.evidence.textures import Textures, from_bytes, surface_cells, to_textures
+from pipeline.poses.semantic_template import splat
+from rendering.rasterizer import rasterize
+from tests.pipeline.poses import pose_world
+
+
+def density(paintings: Textures, score: Tensor) -> Tensor:
+    """Returns the density (N, H) of textures that are held in memory."""
+
+    def fetch(rows: Sequence[int]) -> Textures:
+        return paintings.select(torch.tensor(rows))
+
+    return color_density(fetch, score)
+
+
+def expected(paintings: Textures, score: Tensor, image: int) -> Tensor:
+    """Returns the expected colors (H, C, 3) of an image."""
+
+    def fetch(rows: Sequence[int]) -> Textures:
+        return paintings.select(torch.tensor(rows))
+
+    own = paintings.select(torch.tensor(image))
+    return colors.expected_colors(own, image, colors.choose_bank(fetch, score, 1.0))
+
+
+def textures(count: int) -> Textures:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.rand(count, 12, 3, generator=generator) * 2 - 1
+    return Textures(values, (torch.rand(count, 12, generator=generator) > 0.4).float())
+
+
+def test_distances_equal_a_loop_over_pairs() -> None:
+    some = textures(5)
+    found = colors.squared_distances(
+        colors.moments(some.select(torch.arange(3))), colors.moments(some)
+    )
+    for a in range(3):
+        for b in range(5):
+            common = some.weights[a] * some.weights[b]
+            total = (common * (some.values[a] - some.values[b]).square().sum(dim=1)).sum()
+            total = total + colors.EXPECTED_CELLS * colors.EXPECTED_DISTANCE
+            expected = total / (common.sum() + colors.EXPECTED_CELLS)
+            torch.testing.assert_close(found[a, b], expected)
+
+
+def test_mirrored_vertices_share_a_cell() -> None:
+    mesh = SphereMesh()
+    cells = surface_cells(mesh)
+    assert torch.equal(cells[mesh.negative], cells[mesh.positive])
+    assert torch.bincount(cells).max() <= 9
+
+
+def test_painting_finds_the_colors_of_the_surface() -> None:
+    mesh = SphereMesh()
+    pose = pose_world.poses([30.0], [10.0])
+    color = torch.stack([mesh.vertices[:, 1], mesh.vertices[:, 2], torch.ones(962)], dim=1)
+    screen = project(pose_world.body()[None], pose)
+    raster = rasterize(screen, mesh.faces, 64, attributes=color[None], soft=False)
+    assert raster.attributes is not None
+    sums = splat(screen, mesh.faces, torch.cat([raster.attributes, raster.coverage], dim=1))
+    cells = surface_cells(mesh)
+    found = to_textures(sums, cells)
+    count = torch.bincount(cells)[:, None]
+    expected = torch.zeros(len(count), 3).index_add_(0, cells, color) / count
+    seen = found.weights[0] == 1
+    assert seen.sum() > 40
+    assert (found.values[0] - expected)[seen].abs().max() < 0.25
+
+
+def world() -> tuple[Textures, torch.Tensor]:
+    """Twelve images of two colorings; the first candidate is right, the second turned round.
+
+    Every second image has evidence for the right one.
+    """
+    generator = torch.Generator().manual_seed(5)
+    kinds = torch.rand(2, 12, 3, generator=generator) * 2 - 1
+    right = kinds.repeat(6, 1, 1) + 0.05 * torch.randn(12, 12, 3, generator=generator)
+    values = torch.stack([right, right.flip(1)], dim=1)
+    evidence = torch.zeros(12, 2)
+    evidence[[0, 1, 4, 5, 8, 9], 0] = 3.0
+    return Textures(values.clamp(-1, 1), torch.ones(12, 2, 12)), evidence
+
+
+def test_sure_images_tell_how_the_others_are_turned() -> None:
+    paintings, evidence = world()
+    found = density(paintings, evidence)
+    assert (found[:, 0] > found[:, 1] + 2).all()
+
+
+def test_colors_that_occur_only_once_say_nothing() -> None:
+    paintings, evidence = world()
+    generator = torch.Generator().manual_seed(8)
+    odd = torch.rand(12, 2, 12, 3, generator=generator) * 8 - 4
+    found = density(Textures(odd, paintings.weights), evidence)
+    assert (found[:, 0] - found[:, 1]).abs().max() < 0.01
+
+
+def test_the_order_of_the_images_does_not_matter() -> None:
+    paintings, evidence = world()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    found = density(paintings, evidence)
+    shuffled = density(paintings.select(order), evidence[order])
+    torch.testing.assert_close(shuffled, found[order], atol=1e-3, rtol=0)
+
+
+def test_expected_colors_are_those_of_similar_images() -> None:
+    paintings, evidence = world()
+    evidence[:, 0] += 5
+    for image in range(12):
+        found = expected(paintings, evidence, image)[0]
+        assert (found - paintings.values[image, 0]).abs().mean() < 0.1
+
+
+def test_duplicated_candidates_without_weight_change_nothing() -> None:
+    paintings, evidence = world()
+    doubled = paintings.select((torch.arange(12)[:, None], torch.tensor([0, 1, 0])))
+    score = torch.cat([evidence, torch.full((12, 1), -torch.inf)], dim=1)
+    torch.testing.assert_close(density(doubled, score)[:, :2], density(paintings, evidence))
+
+
+def test_textures_on_disk_are_those_in_memory_to_half_a_level() -> None:
+    some = textures(4)
+    found = from_bytes(some.to_bytes())
+    seen = some.weights[..., None] > 0
+    assert ((found.values - some.values) * seen).abs().max() <= 1 / 255 + 1e-6
+    assert (found.weights - some.weights).abs().max() <= 0.5 / 255 + 1e-6
+    assert (found.values * ~seen == 0).all()
+
+
+def test_confusable_directions_differ_in_color() -> None:
+    """Front and back of a painted body cannot be told by its outline, but by what is painted."""
+    mesh = SphereMesh()
+    cells = surface_cells(mesh)
+    pose = pose_world.poses([60.0, 75.0, 50.0], [5.0, 0.0, 10.0])
+    screen = project(pose_world.body().expand(3, -1, -1), pose)
+    color = mesh.vertices[:, 1:2].sign() * torch.tensor([1.0, 0.5, -0.5])
+    raster = rasterize(screen, mesh.faces, 48, attributes=color.expand(3, -1, -1), soft=False)
+    assert raster.attributes is not None
+    picture = torch.cat([raster.attributes, raster.coverage], dim=1)
+    turned = pose._replace(rotation=quaternion.complementary(pose.rotation))
+    other = project(pose_world.body().expand(3, -1, -1), turned)
+    true, wrong = (
+        colors.moments(to_textures(splat(s, mesh.faces, picture), cells)) for s in (screen, other)
+    )
+    same = colors.squared_distances(true, true)
+    assert (same.fill_diagonal_(0) < colors.squared_distances(wrong, true)).all()
