@@ -54,7 +54,7 @@ stage GAN run_generation.py --name "$run" --dataset "$dataset" --iters "$gan_ste
     --mesh_regularization 0.0005 --evaluate_freq 100000 ${precision[@]+"${precision[@]}"}
 stage "GAN, evaluated" run_generation.py --name "$run" --dataset "$dataset" --evaluate --proxy_distance --batch_size 16
 stage "exported meshes" run_generation.py --name "$run" --dataset "$dataset" --export_sample \
-    --how_many "$num_exported" --batch_size 8
+    --how_many "$num_exported" --batch_size 8 --overwrite
 
 rm -rf "$output/meshes"
 cp -r "output/$run" "$output/meshes"

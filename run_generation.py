@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")
     group.add_argument("--export_sample", action="store_true", help="write generated meshes and a picture of them to output/")
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
+    group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another seed or model")
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
     group.add_argument("--filter_class", choices=CATEGORIES, metavar="CATEGORY", help="evaluate or sample one category of a class-conditional model")
     group.add_argument("--truncation_sigma", type=cli.positive_float, default=1.0, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: %(default)s)")
@@ -94,6 +95,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
     if args.standard_fid and args.proxy_distance:
         parser.error("--standard_fid and --proxy_distance exclude each other")
+    if args.overwrite and not args.export_sample:
+        parser.error("--overwrite needs --export_sample")
     if args.which_epoch == "best" and not (args.evaluate or args.export_sample):
         parser.error("--which_epoch best needs --evaluate or --export_sample")
 

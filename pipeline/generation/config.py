@@ -119,12 +119,14 @@ class SamplingOptions:
         filter_class: category that is drawn alone, of a class-conditional model; None for all.
         how_many: meshes to export; None for as many as a batch.
         truncation_sigma: bound of the latent codes, in standard deviations.
+        overwrite: whether an export may replace that of another seed or model.
     """
 
     which_epoch: str
     filter_class: str | None
     how_many: int | None
     truncation_sigma: float
+    overwrite: bool
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]
     logger.info("evaluating %s", path)
     generator = _load(config, path, metadata, dataset, device)
     scores = compute_scores(generator, measure, metadata, dataset, config, device)
-    report(scores, measure, run, None, _step_of(path))
+    report(scores, measure, run, None, step_of(path))
     return scores
 
 
@@ -274,7 +274,8 @@ def _load(
     )
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Returns the number of steps that a checkpoint was trained for; 0 where it does not tell."""
     digits = path.stem.rpartition("_")[2]
     if digits.isdecimal():
         return int(digits)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from data.cache import pseudo_files
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
-from pipeline.generation import gallery, sampling
+from pipeline.generation import export_folder, gallery, sampling
 from pipeline.generation.config import GenerationConfig
-from pipeline.generation.evaluation import choose_checkpoint
+from pipeline.generation.evaluation import choose_checkpoint, step_of
 from rendering import rasterizer
 from utils import distributed
 from utils.pictures import make_grid, save_image, to_uint8
@@ -27,7 +27,11 @@ GRID_SUPERSAMPLING = 4
 
 
 def export_sample(device: torch.device, config: GenerationConfig) -> None:
-    """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png."""
+    """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png.
+
+    Raises:
+        UserError: if the folder holds meshes of another seed or model, unless they may be replaced.
+    """
     rasterizer.set_backend(config.rasterizer)
     configure_logging()
     metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
@@ -45,7 +49,12 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     how_many = config.sampling.how_many or config.batch_size
     rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
     folder = Path("output") / config.name
-    folder.mkdir(parents=True, exist_ok=True)
+    record = export_folder.provenance(config, path, step_of(path))
+    export_folder.check(folder, record, overwrite=config.sampling.overwrite)
+    distributed.barrier()
+    if distributed.is_main():
+        export_folder.begin(folder, record)
+    distributed.barrier()
     pictures, frames = [], []
     mine = list(distributed.shard(how_many))
     with progress(total=len(mine), description="exporting") as bar:
@@ -66,6 +75,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         gallery.save_turntable(folder / "turntable.gif", all_frames)
         meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
         gallery.save_page(folder / "index.html", config.name, meshes)
+        export_folder.finish(folder, how_many)
         logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
 
 

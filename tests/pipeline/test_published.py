@@ -59,7 +59,10 @@ def test_the_model_of_all_categories_exports_one_of_them(
     run_generation.main(command)
     mesh = tmp_path / "output/pretrained_all_singletpl/mesh_0.png"
     first = mesh.read_bytes()
-    run_generation.main([*command, "--filter_class", "truck"])
+    with pytest.raises(UserError, match=r"filter_class None, now truck.*--overwrite"):
+        run_generation.main([*command, "--filter_class", "truck"])
+    assert mesh.read_bytes() == first
+    run_generation.main([*command, "--filter_class", "truck", "--overwrite"])
     assert mesh.read_bytes() != first  # the code is the same, the category is not
 
 

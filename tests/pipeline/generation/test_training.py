@@ -1,5 +1,6 @@
 """Training, evaluation and export of the GAN on a handful of made textures."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.generation.config import make_config
 from utils import checkpoint
 from utils.cli import UserError
 from utils.fid import fingerprint
+from utils.files import read_json
 
 COUNT = 5
 OPTIONS = ["--name", "toy_singletpl", "--dataset", "toy", "--texture_resolution", "128"]
@@ -188,7 +190,7 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(first) == sorted(
         [f"mesh_{i}.{suffix}" for i in range(7) for suffix in ("obj", "mtl", "png", "glb")]
-        + ["index.html", "turntable.gif"]
+        + ["index.html", "turntable.gif", "provenance.json"]
     )
     with Image.open(toy / "output/toy_singletpl.png") as picture:
         assert picture.size == (7 * 256, 256)
@@ -208,6 +210,29 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
                 float,
             )
             np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_an_export_says_what_it_was_made_from_and_is_not_mixed_with_another(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "3")
+    folder = toy / "output/toy_singletpl"
+    record = read_json(folder / "provenance.json")
+    path = toy / record["checkpoint"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == record["checkpoint_sha256"]
+    assert (record["run"], record["step"], record["seed"]) == ("toy_singletpl", 1, 1)
+    assert record["options"]["texture_resolution"] == 128
+    assert record["environment"]["torch"] == torch.__version__
+    mesh = (folder / "mesh_0.obj").read_bytes()
+    other = ("--export_sample", "--how_many", "2", "--seed", "5")
+    with pytest.raises(UserError, match=r"seed 1, now 5"):
+        run(*other)
+    assert (folder / "mesh_0.obj").read_bytes() == mesh
+    run(*other, "--overwrite")
+    assert (folder / "mesh_0.obj").read_bytes() != mesh
+    assert not (folder / "mesh_2.glb").exists()
+    run("--iters", "2")
+    with pytest.raises(UserError, match=r"checkpoint_sha256"):
+        run(*other)
 
 
 def test_exported_meshes_are_closed_and_outward(toy: Path) -> None:

@@ -1,0 +1,95 @@
+"""The folder of an export: which model its meshes are of, and that they all are of the same one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline.generation.config import GenerationConfig
+from utils import files
+from utils.cli import UserError
+from utils.digests import file_digest
+from utils.options import flatten
+from utils.run_directory import environment
+
+# Everything that an export writes; all other files in the folder are somebody else's
+_EXPORTED = re.compile(r"mesh_\d+\.(?:obj|mtl|png|glb)|index\.html|turntable\.gif|provenance\.json")
+_SAME = (
+    "checkpoint_sha256",
+    "seed",
+    "truncation_sigma",
+    "filter_class",
+)  # what makes mesh <i> the same
+
+
+def provenance(config: GenerationConfig, path: Path, step: int) -> dict[str, Any]:
+    """Returns what an export is a function of: checkpoint, seed, options, commit, versions, device.
+
+    Args:
+        config: the options, with the checkpoint's architecture.
+        path: of the checkpoint.
+        step: steps it was trained for.
+    """
+    return {
+        "run": config.name,
+        "checkpoint": path.as_posix(),
+        "checkpoint_sha256": file_digest(path),
+        "step": step,
+        "seed": config.seed,
+        "truncation_sigma": config.sampling.truncation_sigma,
+        "filter_class": config.sampling.filter_class,
+        "options": flatten(config),
+        "environment": environment(),
+    }
+
+
+def check(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuses a folder that holds meshes of another seed or model.
+
+    Args:
+        folder: of the export; need not exist.
+        record: provenance of the meshes to be written.
+        overwrite: allows every folder.
+
+    Raises:
+        UserError: says what differs.
+    """
+    difference = _difference(folder, record)
+    if difference and not overwrite:
+        raise UserError(
+            f"{folder}/ holds meshes {difference}. Move it away, or add --overwrite to replace them."
+        )
+
+
+def begin(folder: Path, record: dict[str, Any]) -> None:
+    """Records an export; removes what one of another seed or model wrote before, and nothing else."""
+    if _difference(folder, record):
+        for path in _exported(folder):
+            path.unlink()
+    files.write_json(folder / "provenance.json", record)
+
+
+def finish(folder: Path, how_many: int) -> None:
+    """Removes the meshes that an earlier export of the same model wrote beyond the present ones."""
+    for path in _exported(folder):
+        name, _, number = path.stem.partition("_")
+        if name == "mesh" and int(number) >= how_many:
+            path.unlink()
+
+
+def _difference(folder: Path, record: dict[str, Any]) -> str:
+    """Says how the meshes in a folder differ from those to be written; empty if they don't."""
+    if not _exported(folder):
+        return ""
+    path = folder / "provenance.json"
+    earlier = files.read_json(path, "Delete it, then add --overwrite.") if path.exists() else {}
+    if not isinstance(earlier, dict) or not {*_SAME} <= earlier.keys():
+        return "of unknown origin"
+    changed = [key for key in _SAME if earlier[key] != record[key]]
+    words = "; ".join(f"{key} {earlier[key]}, now {record[key]}" for key in changed)
+    return words and f"of another export ({words})"
+
+
+def _exported(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if _EXPORTED.fullmatch(p.name) and not p.is_dir()]
