@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.definitions import CATEGORIES, MODES
+from data.definitions import CATEGORIES, MODELED_TEMPLATES, MODES
 from utils import cli
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mesh_path", type=sphere, default="autodetect", metavar="SPHERE", help="sphere to deform, 31 rings (default: %(default)s)")
 
     group = parser.add_argument_group("templates")
-    group.add_argument("--templates", type=Path, default=Path("mesh_templates/classes"), metavar="DIR", help="folder of <category><n>.obj, .off, .ply, .stl or .glb (default: %(default)s)")
+    group.add_argument("--templates", type=Path, default=MODELED_TEMPLATES, metavar="DIR", help="folder of <category><n>.obj, .off, .ply, .stl, .glb or .gltf; of another than the default, the results go to cache/own_templates/ (default: %(default)s)")
     group.add_argument("--up", choices=AXES, help="axis of the files that points up; write --up=-z for negative ones (default: y for .glb and .gltf, whose format says so, else z)")
     group.add_argument("--front", choices=AXES, help="axis of the files towards which objects look; write --front=-x (default: z for .glb and .gltf, else -y)")
 
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="keep left and right alike (the only mode)")
     group.add_argument("--schedule", choices=["fast", "reference"], default="fast", help="fast: seconds per template; reference: the published optimization, hours on a CPU (default: %(default)s)")
     group.add_argument("--step_factor", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on the number of steps (default: %(default)s)")
+    group.add_argument("--min_iou", type=cli.fraction, default=0.8, metavar="IOU", help="silhouette overlap below which a result does not take the place of present templates (default: %(default)s)")
     cli.add_common_options(parser)
     return parser
 # fmt: on

@@ -37,7 +37,7 @@ from benchmarks import pose_figures
 from benchmarks.commands import HERE, execute, link_templates
 from benchmarks.halves import COLLECTIONS, HALVES, MADE, MADE_IMAGES, MISFITS
 from benchmarks.pose_figures import Figures
-from data.cache import pose_files
+from data.cache import pose_files, template_files
 from data.detections import detections_path, load_detections
 from utils import cli, files
 from utils.cli import MODES, UserError
@@ -219,11 +219,13 @@ def measure(run: Run, name: str, ablation: bool, any_frame: bool) -> dict[str, d
     run.prepare(name)
     run.search(name)
     detections = load_detections(name)
-    hypotheses = pose_files.load_hypotheses(name, run.mode, detections.fingerprint)
+    templates = template_files.load_templates(detections.category, run.mode)
+    origin = pose_files.origin_of(detections, templates)
+    hypotheses = pose_files.load_hypotheses(name, run.mode, origin)
     results = {}
     for variant, words in variants(run, name, ablation):
         path = run.choose(name, variant, words)
-        poses = pose_files.read_estimated_poses(path, detections.fingerprint, f"rm {path}")
+        poses = pose_files.read_estimated_poses(path, origin, f"rm {path}")
         found = (detections, COLLECTIONS[name], hypotheses, poses)
         estimates = pose_figures.compare(*found, any_frame)
         results[variant] = pose_figures.judge(estimates)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.pose_errors import VIEWS, load_truth
-from data.cache import pose_files
+from data.cache import pose_files, template_files
 from data.detections import load_detections
 from utils.cli import MODES, run
 
@@ -56,7 +56,9 @@ def compare(dataset: str, mode: str, view: str | None) -> tuple[Tensor, Tensor, 
         and the largest error of a right one.
     """
     detections = load_detections(dataset)
-    poses = pose_files.load_estimated_poses(dataset, mode, detections.fingerprint)
+    templates = template_files.load_templates(detections.category, mode)
+    origin = pose_files.origin_of(detections, templates)
+    poses = pose_files.load_estimated_poses(dataset, mode, origin)
     truth = load_truth(detections, view)
     known = truth.known[poses.indices]
     degrees = truth.errors(poses.pose.rotation, poses.indices)

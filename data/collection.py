@@ -1,16 +1,21 @@
 """A collection: the folder datasets/<name>/ with photographs, masks, part maps and ground truth."""
 
 import os
-from collections.abc import Iterator
+import re
+import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from data.definitions import CATEGORIES, DATASETS, PART_NAMES
+from data.image_files import HEIC_SUFFIXES, RAW_SUFFIXES, SUFFIXES
 from utils.cli import UserError
 from utils.files import read_json
 
 DATASETS_FOLDER = Path("datasets")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_NAMES_OF_MASKS = re.compile(
+    r"^(mask|seg)[_-]|[_.\- ](mask|masks|seg|segmentation|alpha|matte|gt|label|labels)$"
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Collection:
     Attributes:
         name: name of the folder below datasets/.
         root: the folder, relative to the working directory.
-        images: photographs, sorted by path, relative to the working directory.
+        images: photographs, sorted by path, relative to the working directory; folders that are
+            named like one and hold none are among them, to be told of.
         ignored: other files in images/.
         part_labels: part name of every label of the part maps (1-255); empty without part maps.
         category: category recorded in parts.json or collection.json, or known by the name.
@@ -36,6 +42,19 @@ class Collection:
     def mask_path(self, image: Path) -> Path:
         """Returns where the mask of an image belongs."""
         return self.root / "masks" / f"{image_stem(image, self.name)}.png"
+
+    def mask_elsewhere(self, image: Path) -> Path | None:
+        """Returns a file in masks/ whose name means that of an image, such as a.jpg.png, a_mask.png."""
+        stem = Path(image_stem(image, self.name))
+        name = _plain_name(stem.name)
+        return self._other_masks.get((stem.parent, name)) or self._other_masks.get((Path(), name))
+
+    @cached_property
+    def _other_masks(self) -> dict[tuple[Path, str], Path]:
+        """The files in masks/ by their folder and what their names mean."""
+        root = self.root / "masks"
+        files, _ = _walk(root)
+        return {(path.parent.relative_to(root), _plain_name(path.name)): path for path in files}
 
     def parts_path(self, image: Path) -> Path:
         """Returns where the part map of an image belongs."""
@@ -70,35 +89,82 @@ def open_collection(name: str) -> Collection:
     """
     root = collection_folder(name)
     where = (
-        f"Put the photographs into {root}/images/ (.jpg or .png) and their masks into "
-        f"{root}/masks/ (same name, .png, white = object)."
+        f"Put the photographs into {root}/images/ (.jpg, .png, .webp, .tif, .bmp) and their masks "
+        f"into {root}/masks/ (same name, .png, white = object)."
     )
     if not (root / "images").is_dir():
         missing = root / "images" if root.is_dir() else root
-        raise UserError(f"{missing}/ does not exist. {where}")
-    files = sorted(_walk(root / "images"))
-    images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+        raise UserError(f"{missing}/ does not exist{folders_in(root)}. {where}")
+    files, folders = _walk(root / "images")
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    ignored = tuple(path for path in files if path.suffix.lower() not in SUFFIXES)
     if not images:
-        raise UserError(f"{root}/images/ has no .jpg or .png files. {where}")
+        word = word_about(ignored)
+        raise UserError(f"{root}/images/ has no photographs. {word + '. ' if word else ''}{where}")
+    # A folder in the place of a photograph, unless it is an oddly named folder of photographs
+    filled = {parent for image in images for parent in image.parents}
+    images += [f for f in folders if f.suffix.lower() in SUFFIXES and f not in filled]
     return Collection(
         name=name,
         root=root,
-        images=images,
-        ignored=tuple(path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES),
+        images=tuple(sorted(images)),
+        ignored=ignored,
         part_labels=_read_part_labels(root),
         category=_read_category(root, name),
     )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder except hidden ones; follows links, each folder once."""
+def word_about(ignored: tuple[Path, ...]) -> str:
+    """Returns what to do about files that are no photographs of a format that is read; "" without."""
+    if not ignored:
+        return ""
+    suffixes = {path.suffix.lower(): path for path in reversed(ignored)}
+    heic = next((suffixes[s] for s in HEIC_SUFFIXES if s in suffixes), None)
+    raw = next((suffixes[s] for s in RAW_SUFFIXES if s in suffixes), None)
+    if heic is not None:
+        return f"HEIC pictures such as {heic} are not read: convert them to JPEG, with heif-convert"
+    if raw is not None:
+        return f"raw pictures such as {raw} are not read: develop them to JPEG or TIFF"
+    return f"ignored: {len(ignored)} files that are no photographs, such as {ignored[0]}"
+
+
+def folders_in(root: Path) -> str:
+    """Returns the names of the folders in a folder, as the end of a clause; "" without any."""
+    names = sorted(f"{path.name}/" for path in root.glob("*") if path.is_dir())
+    return f" ({root}/ has {', '.join(names[:5])})" if names else ""
+
+
+def _plain_name(name: str) -> str:
+    """Returns a name without suffixes of pictures and words for masks, whatever its spelling."""
+    name = unicodedata.normalize("NFC", name).casefold()
+    while Path(name).suffix in SUFFIXES:
+        name = Path(name).stem
+    return _NAMES_OF_MASKS.sub("", name)
+
+
+def _walk(root: Path) -> tuple[list[Path], list[Path]]:
+    """Returns all files and folders below a folder, sorted, except hidden ones.
+
+    Follows links, into each folder once.
+
+    Raises:
+        OSError: if a folder may not be listed.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    files: list[Path] = []
+    below: list[Path] = []
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(root, followlinks=True, onerror=stop):
         identity = os.path.realpath(parent)
         folders[:] = [] if identity in seen else [name for name in folders if name[0] != "."]
         if identity not in seen:
-            yield from (Path(parent) / name for name in names if name[0] != ".")
+            files += (Path(parent) / name for name in names if name[0] != ".")
+            below += (Path(parent) / name for name in folders)
         seen.add(identity)
+    return sorted(files), sorted(below)
 
 
 def _read_object(path: Path) -> dict:

@@ -1,9 +1,12 @@
 """Categories, part names and known datasets; a new dataset needs no entry here, only preparation."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 from utils.cli import MODES as MODES
+
+MODELED_TEMPLATES = Path("mesh_templates/classes")
 
 # The position is the class label of conditional models
 CATEGORIES = (

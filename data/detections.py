@@ -16,17 +16,21 @@ from pycocotools import mask as coco_mask
 from data.cache.folders import cache_folder, category_of, prepare_command
 from data.cache.storage import PUBLISHED
 from data.definitions import CATEGORIES, PART_NAMES
+from data.image_files import MAX_PIXELS
 from data.published.unpickling import load_pickled
 from utils.cli import UserError
 from utils.digests import check_json, json_with_digest
 from utils.files import read_json, to_json, write_bytes
 
+_MALFORMED = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError),
+    *(OverflowError, RecursionError),
+)
 # {"size": [h, w], "counts": compressed run lengths as text}
 RLE = dict[str, Any]
 Box4 = tuple[float, float, float, float]
 
 _FIRST_PART_ID = 101
-_MAX_PIXELS = 2 * 89_478_485  # of an image, as many as Pillow opens
 # pycocotools trusts its input: groups of six bits, all but the last of a number with the sixth set
 _RUN_LENGTHS = re.compile(r"(?:[P-o]{0,6}[0-O])*")
 
@@ -187,7 +191,7 @@ def load_detections(dataset: str) -> Detections:
     try:
         check_json(path.read_bytes(), content)
         return _parse(content, dataset)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MALFORMED as error:
         raise UserError(f"{path}: not a detections file ({error!r}). {remedy}") from error
 
 
@@ -204,7 +208,7 @@ def read_published(path: Path, dataset: str) -> Detections:
         if category not in CATEGORIES:
             raise ValueError(f"unknown category {category}")
         items = tuple(_published_object(row, number) for number, row in enumerate(rows))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _MALFORMED as error:
         raise UserError(f"{path}: not a detections file ({error!r}). {remedy}") from error
     return Detections(dataset, category, items, published=True)
 
@@ -217,7 +221,7 @@ def _published_object(row: dict[str, Any], number: int) -> Detection:
         height=height,
         width=width,
         bbox=_published_box(row["bbox"], height, width),
-        score=float(row["score"]),
+        score=_checked_share(row["score"]),
         mask=checked_mask(row["mask"], height, width),
         parts=tuple(_published_part(part, height, width) for part in row["parts"]),
     )
@@ -226,9 +230,8 @@ def _published_object(row: dict[str, Any], number: int) -> Detection:
 def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
     name = _part_name(row["class"])
     mask = checked_mask(row["mask"], height, width)
-    frequency = float(row["frequency"])
     box = _published_box(row["bbox"], height, width)
-    return Part(name, float(row["score"]), box, mask, frequency)
+    return Part(name, _checked_share(row["score"]), box, mask, _checked_share(row["frequency"]))
 
 
 def _published_box(bbox: np.ndarray, height: int, width: int) -> Box4:
@@ -243,9 +246,16 @@ def _part_name(name: str) -> str:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises a ValueError for images that Pillow would not open."""
-    if min(height, width) < 1 or height * width > _MAX_PIXELS:
+    """Raises a ValueError for images that would not be read."""
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"an image of {width} x {height} pixels")
+
+
+def _checked_share(value: Any) -> float:
+    """Returns a score or frequency; ValueError if it is not in [0, 1]."""
+    if not 0 <= float(value) <= 1 + 1e-6:
+        raise ValueError(f"a score or frequency of {value}, expected 0 to 1")
+    return float(value)
 
 
 def _checked_box(box: Box4, height: int, width: int) -> Box4:
@@ -265,7 +275,37 @@ def checked_mask(rle: Any, height: int, width: int) -> RLE:
     check_size(height, width)
     if not _RUN_LENGTHS.fullmatch(text):
         raise ValueError("damaged run lengths")
+    check_runs(_run_lengths(text), height, width)
     return {"size": [height, width], "counts": text}
+
+
+def check_runs(counts: np.ndarray, height: int, width: int) -> None:
+    """Raises a ValueError for run lengths that do not fill an image exactly.
+
+    Each is compared before they are added, so that no sum can overflow.
+    """
+    filled = len(counts) > 0 and counts.min() >= 0 and counts.max() <= height * width
+    if not filled or counts.sum() != height * width:
+        raise ValueError(f"run lengths that do not fill {width} x {height} pixels")
+
+
+def _run_lengths(text: str) -> np.ndarray:
+    """Returns the numbers behind COCO's compressed run lengths, which `_RUN_LENGTHS` matches.
+
+    A character holds five bits of a number, the lowest first, and whether more follow; from the
+    fourth number on it is the difference to the last but one.
+    """
+    codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if len(codes) == 0:
+        return codes
+    ends = np.flatnonzero(codes < 32)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    numbers = np.add.reduceat((codes & 31) << 5 * place, starts)
+    negative = (codes[ends] & 16) > 0
+    numbers -= np.where(negative, 1 << 5 * (ends - starts + 1), 0)
+    numbers[1::2], numbers[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
+    return numbers
 
 
 def _safe_path(text: str) -> str:
@@ -324,7 +364,7 @@ def _parse_object(
         height=height,
         width=width,
         bbox=_corners(entry["bbox"], height, width),
-        score=float(entry["score"]),
+        score=_checked_share(entry["score"]),
         mask=checked_mask(entry["segmentation"], height, width),
         parts=parts,
     )
@@ -334,8 +374,8 @@ def _parse_part(entry: dict[str, Any], names: dict[int, str], image: dict[str, A
     name = _part_name(names[entry["category_id"]])
     height, width = int(image["height"]), int(image["width"])
     mask = checked_mask(entry["segmentation"], height, width)
-    box, score = _corners(entry["bbox"], height, width), float(entry["score"])
-    return Part(name, score, box, mask, float(entry["frequency"]))
+    box, score = _corners(entry["bbox"], height, width), _checked_share(entry["score"])
+    return Part(name, score, box, mask, _checked_share(entry["frequency"]))
 
 
 def _corners(bbox: list[float], image_height: int, image_width: int) -> Box4:

@@ -1,7 +1,7 @@
 """Pose hypotheses (step 1), chosen poses and the semantic template (step 2) of a dataset.
 
 Plain tensors, written atomically. A reader that misses its file names the command that makes it. Files
-carry the fingerprint of the detections they refer to.
+carry the fingerprints of the detections and the templates that they were made from.
 """
 
 from pathlib import Path
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from data.cache.folders import cache_folder
-from data.cache.storage import check_numbers, load_tensors, save_tensors
+from data.cache.storage import Origin, check_numbers, load_tensors, save_tensors
+from data.cache.template_files import templates_fingerprint
+from data.detections import Detections
 from geometry.camera import Pose
 from utils.cli import UserError
 
@@ -72,6 +74,11 @@ class SemanticTemplate(NamedTuple):
     part_names: list[str]
 
 
+def origin_of(detections: Detections, templates: Tensor) -> Origin:
+    """Returns what poses are made from: detections, and the templates (T, 962, 3) of their category."""
+    return Origin(detections.fingerprint, templates_fingerprint(templates))
+
+
 def hypotheses_path(dataset: str, mode: str) -> Path:
     """Returns the path of the result of step 1."""
     return cache_folder(dataset) / f"camera_hypotheses_silhouette_{mode}.bin"
@@ -87,39 +94,39 @@ def semantic_template_path(dataset: str, mode: str) -> Path:
     return cache_folder(dataset) / f"semantic_template_{mode}.bin"
 
 
-def save_hypotheses(dataset: str, mode: str, hypotheses: Hypotheses, fingerprint: str) -> Path:
-    """Writes the result of step 1 for the detections of that fingerprint; returns the path."""
+def save_hypotheses(dataset: str, mode: str, hypotheses: Hypotheses, origin: Origin) -> Path:
+    """Writes the result of step 1; returns the path."""
     content = _pose_entries(hypotheses.pose)
     content |= {"w": hypotheses.template_weights, "iou": hypotheses.iou}
-    return save_tensors(hypotheses_path(dataset, mode), content, fingerprint)
+    return save_tensors(hypotheses_path(dataset, mode), content, origin)
 
 
-def load_hypotheses(dataset: str, mode: str, fingerprint: str) -> Hypotheses:
-    """Reads the result of step 1; UserError if it was made from other detections."""
+def load_hypotheses(dataset: str, mode: str, origin: Origin) -> Hypotheses:
+    """Reads the result of step 1; UserError if it was made from something else."""
     path = hypotheses_path(dataset, mode)
     command = f"python pose_optimization_step1.py --dataset {dataset} --mode {mode}"
-    content = load_tensors(path, tuple(HYPOTHESES), fingerprint, command)
+    content = load_tensors(path, tuple(HYPOTHESES), origin, command)
     check_poses(path, content, HYPOTHESES, f"Make it again with: {command}")
     return Hypotheses(_pose_from(content), content["w"], content["iou"])
 
 
-def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, fingerprint: str) -> Path:
-    """Writes the result of step 2 for the detections of that fingerprint; returns the path."""
+def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, origin: Origin) -> Path:
+    """Writes the result of step 2; returns the path."""
     content = _pose_entries(poses.pose)
     content |= {"indices": poses.indices, "w": poses.template_weights}
     content |= {"iou": poses.iou, "miou": poses.miou, "confidence": poses.confidence}
-    return save_tensors(poses_path(dataset, mode), content, fingerprint)
+    return save_tensors(poses_path(dataset, mode), content, origin)
 
 
-def load_estimated_poses(dataset: str, mode: str, fingerprint: str) -> EstimatedPoses:
-    """Reads the result of step 2; UserError if it was made from other detections."""
+def load_estimated_poses(dataset: str, mode: str, origin: Origin) -> EstimatedPoses:
+    """Reads the result of step 2; UserError if it was made from something else."""
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    return read_estimated_poses(poses_path(dataset, mode), fingerprint, command)
+    return read_estimated_poses(poses_path(dataset, mode), origin, command)
 
 
-def read_estimated_poses(path: Path, fingerprint: str, command: str) -> EstimatedPoses:
+def read_estimated_poses(path: Path, origin: Origin, command: str) -> EstimatedPoses:
     """Reads such poses from a file; errors name the command that makes it."""
-    content = load_tensors(path, tuple(ESTIMATED), fingerprint, command, optional=["confidence"])
+    content = load_tensors(path, tuple(ESTIMATED), origin, command, optional=["confidence"])
     check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
     confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
     scores = (content["iou"], content["miou"], confidence)
@@ -140,18 +147,18 @@ def check_poses(
 
 
 def save_semantic_template(
-    dataset: str, mode: str, template: SemanticTemplate, fingerprint: str
+    dataset: str, mode: str, template: SemanticTemplate, origin: Origin
 ) -> Path:
     """Writes the part probabilities of the vertices; returns the path."""
     content = {"probabilities": template.probabilities, "part_names": list(template.part_names)}
-    return save_tensors(semantic_template_path(dataset, mode), content, fingerprint)
+    return save_tensors(semantic_template_path(dataset, mode), content, origin)
 
 
-def load_semantic_template(dataset: str, mode: str, fingerprint: str) -> SemanticTemplate:
+def load_semantic_template(dataset: str, mode: str, origin: Origin) -> SemanticTemplate:
     """Reads the part probabilities of the vertices."""
     path = semantic_template_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
-    content = load_tensors(path, ("probabilities", "part_names"), fingerprint, command)
+    content = load_tensors(path, ("probabilities", "part_names"), origin, command)
     return SemanticTemplate(content["probabilities"], content["part_names"])
 
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from data.cache.folders import cache_folder
-from data.cache.storage import check_numbers, load_arrays, save_arrays
+from data.cache.storage import PUBLISHED, check_numbers, load_arrays, save_arrays
+from data.cache.template_files import present_fingerprint
 from data.definitions import CATEGORIES
 from geometry.camera import Pose
 from utils.cli import UserError
+from utils.files import read_json
 
 IMAGE_RESOLUTION = 299  # of the Inception network
 ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
@@ -28,6 +30,7 @@ class PoseMetadata(NamedTuple):
         z0: (K, 1).
         category: (K,) int64, position in the category list of the run (0 for a single dataset).
         paths: K image paths.
+        templates: fingerprint of the templates of the run; "" in published files.
     """
 
     scale: Tensor
@@ -36,6 +39,7 @@ class PoseMetadata(NamedTuple):
     z0: Tensor
     category: Tensor
     paths: list[str]
+    templates: str = PUBLISHED
 
     @property
     def pose(self) -> Pose:
@@ -73,6 +77,11 @@ def pseudo_folder(dataset: str, resolution: int, mode: str) -> Path:
     return cache_folder(dataset) / f"pseudogt_{resolution}x{resolution}_{mode}"
 
 
+def source_path(folder: Path) -> Path:
+    """Returns the path of the record of what a folder of items was made from."""
+    return folder / "source.json"
+
+
 def save_metadata(dataset: str, mode: str, metadata: PoseMetadata) -> Path:
     """Writes the poses that belong to the pseudo-ground-truth; returns the path."""
     return write_metadata(metadata_path(dataset, mode), metadata)
@@ -81,15 +90,23 @@ def save_metadata(dataset: str, mode: str, metadata: PoseMetadata) -> Path:
 def write_metadata(path: Path, metadata: PoseMetadata) -> Path:
     """Writes such poses to a file; returns the path."""
     tensors = metadata._asdict()
-    paths = np.array(tensors.pop("paths"), dtype=np.str_)
+    texts = {"path": np.array(tensors.pop("paths"), dtype=np.str_)}
+    texts |= {"templates": np.asarray(tensors.pop("templates"))}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    return save_arrays(path, arrays | {"path": paths})
+    return save_arrays(path, arrays | texts)
 
 
 def load_metadata(dataset: str, mode: str) -> PoseMetadata:
-    """Reads the poses that belong to the pseudo-ground-truth."""
-    remedy = f"Create it with: {_export_command(dataset, mode)}"
-    return read_metadata(metadata_path(dataset, mode), remedy)
+    """Reads the poses that belong to the pseudo-ground-truth.
+
+    Raises:
+        UserError: if the file is missing, damaged, or was made with other templates than those that
+            the dataset has now.
+    """
+    path, command = metadata_path(dataset, mode), _export_command(dataset, mode)
+    metadata = read_metadata(path, f"Create it with: {command}")
+    _check_templates(path, metadata.templates, dataset, mode, command)
+    return metadata
 
 
 def read_metadata(path: Path, remedy: str) -> PoseMetadata:
@@ -99,7 +116,7 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     a camera far away.
     """
     names = ("scale", "translation", "rotation", "path")
-    arrays = load_arrays(path, names, remedy, optional=("z0", "category"))
+    arrays = load_arrays(path, names, remedy, optional=("z0", "category", "templates"))
     count = arrays["path"].size
     arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
     arrays.setdefault("category", np.zeros(count, np.int64))
@@ -113,7 +130,10 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
         )
     pose = {name: torch.from_numpy(arrays[name]).float() for name in widths}
     paths = [str(entry) for entry in arrays["path"]]
-    return PoseMetadata(**pose, category=torch.from_numpy(category).long(), paths=paths)
+    templates = str(arrays.get("templates", PUBLISHED))
+    return PoseMetadata(
+        **pose, category=torch.from_numpy(category).long(), paths=paths, templates=templates
+    )
 
 
 def save_pseudo_item(
@@ -154,13 +174,29 @@ def pseudo_item_paths(dataset: str, resolution: int, mode: str) -> list[Path]:
 
 
 def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected: int) -> None:
-    """Raises a UserError unless exactly the items 0..expected-1 are present."""
+    """Raises a UserError unless exactly the items 0..expected-1 are present, of the present templates."""
+    command = _export_command(dataset, mode, resolution)
+    folder = pseudo_folder(dataset, resolution, mode)
+    if source_path(folder).exists():  # published ones have no such record
+        source = read_json(source_path(folder), f"Export them again with: {command}")
+        made_with = source.get("templates", PUBLISHED) if isinstance(source, dict) else PUBLISHED
+        _check_templates(folder, made_with, dataset, mode, command)
     paths = pseudo_item_paths(dataset, resolution, mode)
     if [int(path.stem) for path in paths] != list(range(expected)):
-        folder = pseudo_folder(dataset, resolution, mode)
         raise UserError(
             f"{folder}/ has {len(paths)} items, but {metadata_path(dataset, mode)} lists {expected}. "
-            f"Export them (again) with: {_export_command(dataset, mode, resolution)}"
+            f"Export them (again) with: {command}"
+        )
+
+
+def _check_templates(path: Path, made_with: str, dataset: str, mode: str, command: str) -> None:
+    """Refuses what was made with other templates than the present ones, if both are known."""
+    if made_with == PUBLISHED:
+        return
+    if made_with != (present_fingerprint(dataset, mode) or made_with):
+        raise UserError(
+            f"{path} was made with other templates than those in cache/remeshed_templates/. "
+            f"Make it again with: {command}"
         )
 
 

@@ -1,12 +1,12 @@
-"""Plain tensors and plain arrays on disk: written atomically, never pickled, stamped where rows matter.
+"""Plain tensors and plain arrays on disk: written atomically, never pickled, with their origin.
 
-Published files, which are pickled and not stamped, are read as well.
+Published files, which are pickled and do not tell their origin, are read as well.
 """
 
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,32 +20,50 @@ from utils.files import atomic_path, require_file
 PUBLISHED = ""  # stands for the fingerprint of the published detections, which have none
 
 
-def save_tensors(path: Path, content: dict[str, Any], fingerprint: str) -> Path:
-    """Writes tensors and plain values, stamped with the fingerprint of the detections they refer to."""
+class Origin(NamedTuple):
+    """What a file was made from, as fingerprints.
+
+    Attributes:
+        detections: whose rows the file's rows are.
+        templates: vertices (T, 962, 3) whose order and axes the file refers to.
+    """
+
+    detections: str
+    templates: str
+
+
+def save_tensors(path: Path, content: dict[str, Any], origin: Origin) -> Path:
+    """Writes tensors and plain values with the fingerprints of what they were made from."""
     plain = {
         key: value.detach().cpu().contiguous() if isinstance(value, Tensor) else value
         for key, value in content.items()
     }
-    checkpoint.save(path, plain | {"fingerprint": fingerprint})
+    stamps = {"fingerprint": origin.detections, "templates": origin.templates}
+    checkpoint.save(path, plain | stamps)
     return path
 
 
 def load_tensors(
-    path: Path, names: Sequence[str], fingerprint: str, command: str, optional: Sequence[str] = ()
+    path: Path, names: Sequence[str], origin: Origin, command: str, optional: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Reads what `save_tensors` wrote: the entries `names`, and those of `optional` that there are.
 
     Raises:
-        UserError: if the file is missing, damaged, or refers to other detections; names the command
-            that makes it.
+        UserError: if the file is missing, damaged, or made from other detections or templates than
+            `origin`; names the command that makes it. Published files don't tell their templates.
     """
     content = checkpoint.load(path, remedy=f"Create it with: {command}")
     if not {*names} <= content.keys():
         raise UserError(f"{path}: expected the entries {', '.join(names)}. Make it with: {command}")
-    if content.get("fingerprint", PUBLISHED) != fingerprint:
+    if content.get("fingerprint", PUBLISHED) != origin.detections:
         raise UserError(
             f"{path} was made from other detections than the present detections.json, so its rows "
             f"mean other images. Make it again with: {command}"
+        )
+    if content.get("templates", origin.templates) != origin.templates:
+        raise UserError(
+            f"{path} was made with other templates than those in cache/remeshed_templates/. "
+            f"Make it again with: {command}"
         )
     return {name: content[name] for name in (*names, *optional) if name in content}
 

@@ -1,23 +1,40 @@
-"""Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth."""
+"""Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth.
 
+Those of a user's own meshes lie in cache/own_templates/<mode>/ and are used in the place of the others,
+until they are deleted.
+"""
+
+import hashlib
+import logging
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from data.cache.folders import CACHE_FOLDER
+from data.cache.folders import CACHE_FOLDER, category_of, collection_path
 from data.cache.storage import check_numbers
+from data.definitions import DATASETS, expand_dataset
 from utils import checkpoint
 from utils.cli import UserError
 
+logger = logging.getLogger(__name__)
+
+
+def written_path(category: str, mode: str, *, own: bool) -> Path:
+    """Returns the path of remeshed templates that are a user's own, or those modeled here."""
+    folder = "own_templates" if own else "remeshed_templates"
+    return CACHE_FOLDER / folder / mode / f"{category}_templates.pth"
+
 
 def templates_path(category: str, mode: str) -> Path:
-    """Returns the path of a category's remeshed templates."""
-    return CACHE_FOLDER / "remeshed_templates" / mode / f"{category}_templates.pth"
+    """Returns the path of the remeshed templates in use: the user's own, where there are any."""
+    own = written_path(category, mode, own=True)
+    return own if own.exists() else written_path(category, mode, own=False)
 
 
-def save_templates(category: str, mode: str, vertices: Tensor) -> Path:
-    """Writes the vertices (T, 962, 3) of the remeshed templates; returns the path."""
-    path = templates_path(category, mode)
+def save_templates(category: str, mode: str, vertices: Tensor, *, own: bool = False) -> Path:
+    """Writes the vertices (T, 962, 3) of remeshed templates; returns the path."""
+    path = written_path(category, mode, own=own)
     checkpoint.save(path, vertices.detach().cpu().float().contiguous())
     return path
 
@@ -33,10 +50,34 @@ def load_templates(category: str, mode: str) -> Tensor:
     """
     path = templates_path(category, mode)
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
+    own = path == written_path(category, mode, own=True)
+    if own:
+        remedy = "Delete it to use the modeled ones, or make it again with: remesh.py --templates"
     vertices = read_templates(path, remedy)
+    if own:
+        logger.info("templates of %s: your own, %s", category, path)
     if mode == "singletpl" and len(vertices) != 1:
         raise UserError(f"{path}: singletpl expects 1 template, got {len(vertices)}. {remedy}")
     return vertices
+
+
+def templates_fingerprint(vertices: Tensor) -> str:
+    """Returns what tells templates (T, 962, 3) apart: a hash of their coordinates in single precision."""
+    return hashlib.sha256(vertices.detach().cpu().float().numpy().tobytes()).hexdigest()
+
+
+def present_fingerprint(dataset: str, mode: str) -> str | None:
+    """Returns the fingerprint of the templates that a dataset has now; None where they are not at hand.
+
+    Of several datasets (`all`), that of their templates one after another.
+    """
+    names = expand_dataset(dataset)
+    if not all(name in DATASETS or collection_path(name).exists() for name in names):
+        return None
+    categories = [category_of(name) for name in names]
+    if not all(templates_path(category, mode).exists() for category in categories):
+        return None
+    return templates_fingerprint(torch.cat([load_templates(x, mode) for x in categories]))
 
 
 def read_templates(path: Path, remedy: str) -> Tensor:

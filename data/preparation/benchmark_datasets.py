@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from data.cache.storage import check_numbers, save_arrays
-from data.collection import DATASETS_FOLDER, IMAGE_SUFFIXES, collection_folder
+from data.collection import DATASETS_FOLDER, collection_folder
 from data.definitions import DATASETS, SYNSETS
-from data.image_files import read_mask
+from data.image_files import SUFFIXES, read_mask
+from data.mask_styles import Rule
 from geometry import quaternion
 from utils.archives import extract, is_archive
 from utils.cli import UserError
@@ -159,7 +160,7 @@ def _find(sources: Sequence[Path], *places: str) -> Path | None:
 
 def _plain(folder: Path, root: Path) -> list[Photo]:
     """Returns all photographs of a folder, named by their paths below `root`."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     return [Photo(path, path.relative_to(root)) for path in paths]
 
 
@@ -167,7 +168,7 @@ def _with_segmentation(photo: Photo, segmentations: Path | None) -> Photo:
     path = segmentations / photo.name.with_suffix(".png") if segmentations else None
     if path is None or not path.exists():
         return photo
-    return photo._replace(mask=np.where(read_mask(path) > 127, 255, 0).astype(np.uint8))
+    return photo._replace(mask=read_mask(path, {"gray": Rule()}))
 
 
 def _imagenet(dataset: str, sources: Sequence[Path]) -> Iterator[Photo]:

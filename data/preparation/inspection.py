@@ -8,63 +8,74 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from data.cache.folders import cache_folder
-from data.collection import Collection
-from data.detections import Detection, decode_mask
+from data.collection import Collection, word_about
+from data.detections import decode_mask
 from data.image_files import UnreadablePicture, read_photograph
-from data.preparation.masking import is_cut_off
+from data.preparation.photographs import Inspection
+from data.preparation.quality import MEANINGS, Finding, find_small_or_cut
+from utils.cli import one_line
 from utils.files import atomic_path, write_json
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-MIN_SIDE = 64  # pixels of the longer side of an object; less shows nothing of its texture
 SAME_BITS = 4  # of 64; hashes of two pictures of one scene differ in fewer
 THUMBNAIL = 120  # pixels
 _COLUMNS = 8
 _SHEET_IMAGES = 240
 _CAPTION = 44  # pixels below a thumbnail
-_COLORS = {True: "#d03030", False: "#30a050"}  # with and without findings
+_FAULT, _REMARK, _FINE = "#d03030", "#d0a030", "#30a050"  # frames of thumbnails
 
 
-def report(
-    collection: Collection, items: list[Detection], left_out: dict[Path, str]
-) -> dict[Path, list[str]]:
+def report(collection: Collection, result: Inspection) -> dict[Path, list[str]]:
     """Logs the findings of every photograph, and writes check.json and check.png to the cache.
 
     Args:
         collection: the photographs.
-        items: objects of the usable ones.
-        left_out: the others, with the reason.
+        result: what came of reading them; near copies are added to its findings.
 
     Returns:
         Findings by photograph; photographs without any are absent.
     """
-    found = {path: [reason] for path, reason in left_out.items()}
-    for item in items:
-        complaints = _complaints(item)
-        if complaints:
-            found[Path(item.image_path)] = complaints
-    folder = collection.root / "images"
-    for path, original in _duplicates([Path(item.image_path) for item in items]).items():
-        found.setdefault(path, []).append(f"looks like {original.relative_to(folder)}")
-    for path, complaints in sorted(found.items()):
-        logger.info("%s %s", path, "; ".join(complaints))
+    found = _all_findings(collection, result)
+    for path, findings in sorted(found.items()):
+        logger.info("%s %s", path, "; ".join(finding.text for finding in findings))
+    kinds = [kind for findings in found.values() for kind in {finding.kind for finding in findings}]
+    for kind, meaning in MEANINGS.items():
+        if kind in kinds:
+            logger.info("%d %s.", kinds.count(kind), meaning)
+    if collection.ignored:
+        logger.info("%s", word_about(collection.ignored))
+
+    # The same for programs, and a picture for people
+    texts = {path: [finding.text for finding in found[path]] for path in sorted(found)}
     cache, count = cache_folder(collection.name), len(collection.images)
-    write_json(cache / "check.json", {str(path): found[path] for path in sorted(found)})
-    sheet = cache / "check.png"
-    _save_sheet(sheet, collection, items, found)
-    logger.info("%d of %d photographs have something to look at: %s", len(found), count, sheet)
+    write_json(cache / "check.json", {str(path): lines for path, lines in texts.items()})
+    _save_sheet(cache / "check.png", collection, result, found)
+    faults = sum(map(_has_fault, found.values()))
+    logger.info(
+        "%d of %d photographs have something to look at: %s", faults, count, cache / "check.png"
+    )
+    return texts
+
+
+def _all_findings(collection: Collection, result: Inspection) -> dict[Path, list[Finding]]:
+    """Returns the findings by photograph, with those that only a check looks for."""
+    found = {path: [Finding("unusable", reason)] for path, reason in result.left_out.items()}
+    for item in result.items:
+        path = Path(item.image_path)
+        findings = result.findings.get(path, []) + find_small_or_cut(decode_mask(item.mask))
+        if findings:
+            found.setdefault(path, []).extend(findings)
+    folder = collection.root / "images"
+    for path, original in _duplicates([Path(item.image_path) for item in result.items]).items():
+        finding = Finding("copy", f"looks like {original.relative_to(folder)}")
+        found.setdefault(path, []).append(finding)
     return found
 
 
-def _complaints(item: Detection) -> list[str]:
-    mask = decode_mask(item.mask)
-    left, top, right, bottom = item.bbox
-    width, height = int(right - left + 1), int(bottom - top + 1)
-    complaints = ["is cut off at the border"] if is_cut_off(mask) else []
-    if max(width, height) < MIN_SIDE:
-        complaints.append(f"shows a small object: {width} x {height} pixels, expected {MIN_SIDE}")
-    return complaints
+def _has_fault(findings: list[Finding]) -> bool:
+    return any(finding.kind != "copy" for finding in findings)
 
 
 def perceptual_hash(picture: Image.Image) -> int:
@@ -93,11 +104,19 @@ def _duplicates(paths: list[Path]) -> dict[Path, Path]:
 
 
 def _save_sheet(
-    path: Path, collection: Collection, items: list[Detection], found: dict[Path, list[str]]
+    path: Path, collection: Collection, result: Inspection, found: dict[Path, list[Finding]]
 ) -> None:
-    """Draws thumbnails, those with findings first; what is not the object is dimmed."""
-    masks = {Path(item.image_path): item.mask for item in items}
-    shown = sorted(collection.images, key=lambda image: image not in found)[:_SHEET_IMAGES]
+    """Draws thumbnails, those with faults first; what is not the object is dimmed."""
+    masks = {Path(item.image_path): item.mask for item in result.items}
+
+    def frame_color(image: Path) -> str:
+        if image not in found:
+            return _FINE
+        return _FAULT if _has_fault(found[image]) else _REMARK
+
+    order = (_FAULT, _REMARK, _FINE)
+    shown = sorted(collection.images, key=lambda image: order.index(frame_color(image)))
+    shown = shown[:_SHEET_IMAGES]
     rows = -(-len(shown) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * THUMBNAIL, rows * (THUMBNAIL + _CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -106,9 +125,10 @@ def _save_sheet(
         mask = decode_mask(masks[image]) if image in masks else None
         sheet.paste(_thumbnail(image, mask), (x + 3, y + 3))
         frame = (x + 1, y + 1, x + THUMBNAIL - 2, y + THUMBNAIL - 2)
-        pen.rectangle(frame, outline=_COLORS[image in found], width=2)
-        text = f"{image.name}: {'; '.join(found[image])}" if image in found else image.name
-        lines = textwrap.wrap(text, 19)[:3]
+        pen.rectangle(frame, outline=frame_color(image), width=2)
+        texts = [finding.text for finding in found.get(image, [])]
+        text = f"{image.name}: {'; '.join(texts)}" if texts else image.name
+        lines = textwrap.wrap(one_line(text), 19)[:3]
         pen.text((x + 3, y + THUMBNAIL), "\n".join(lines), fill="black", font_size=10)
     with atomic_path(path) as temporary:
         sheet.save(temporary)

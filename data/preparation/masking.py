@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scipy.ndimage import binary_dilation
 
 from data.collection import Collection
 from data.detections import check_size, checked_mask, decode_mask
 from data.image_files import UnreadablePicture, read_mask, read_photograph
+from data.preparation.quality import grow, is_cut_off
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import atomic_path, read_json
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 MIN_AREA = 96 * 96  # pixels
 MIN_SCORE = 0.9
-_BORDER = 10  # pixels from the border within which an object may be cut off
-_CUT_PIXELS = 50  # of the mask on the edge of its box
 _LARGE = 0.3  # of the image; so large an object may touch others
 _COCO_CLASSES = 91
 _MAX_OUTLINE = 10**7  # pixels of the polygons of an object
@@ -137,34 +135,13 @@ def _why_none(candidates: list[Candidate], category: str) -> str:
     return f"shows a {category} that {complaint(candidates, largest)}"
 
 
-def is_cut_off(mask: np.ndarray) -> bool:
-    """Returns whether an object (h, w) leaves its image: a broad edge of it lies at the border."""
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return False
-    grown = _grown(mask)
-    edges = {
-        rows[0] < _BORDER: grown[rows[0]],
-        rows[-1] >= height - _BORDER: grown[rows[-1]],
-    }
-    near = [line for close, line in edges.items() if close]
-    near += [grown[:, columns[0]]] if columns[0] < _BORDER else []
-    near += [grown[:, columns[-1]]] if columns[-1] >= width - _BORDER else []
-    return any(line.sum() >= _CUT_PIXELS for line in near)
-
-
 def _collides(candidates: list[Candidate], number: int) -> bool:
     mask = candidates[number].mask
     if mask.mean() >= _LARGE:
         return False
-    grown = _grown(mask)
+    grown = grow(mask)
     others = (c.mask for i, c in enumerate(candidates) if i != number)
-    return any((grown & _grown(other)).any() for other in others)
-
-
-def _grown(mask: np.ndarray) -> np.ndarray:
-    return binary_dilation(mask, np.ones((5, 5)))
+    return any((grown & grow(other)).any() for other in others)
 
 
 def coco_detector(path: Path) -> Detector:

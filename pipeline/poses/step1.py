@@ -28,7 +28,7 @@ from pipeline.poses.report import agreement
 from rendering import rasterizer
 from utils import distributed
 from utils.progress import progress
-from utils.row_files import Column, Table, digest, open_folder
+from utils.row_files import Column, Table, open_folder
 from utils.run_directory import configure_logging
 from utils.threads import one_torch_thread
 
@@ -67,7 +67,7 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     if distributed.is_main():
         found = _from_columns(table.read(range(len(detections))))
         pose_files.save_hypotheses(
-            collection.dataset, collection.mode, found, detections.fingerprint
+            collection.dataset, collection.mode, found, pose_files.origin_of(detections, templates)
         )
         shutil.rmtree(step1_folder(collection))
         report_hypotheses(options, detections, found)
@@ -118,7 +118,7 @@ def open_table(options: Step1Options, detections: Detections, templates: Tensor)
     steps = [search.refine_steps, search.adapt_shape] if contour else asdict(schedule)
     settings = {
         "detections": detections.fingerprint,
-        "templates": digest(templates),
+        "templates": template_files.templates_fingerprint(templates),
         "resolution": options.collection.image_resolution,
         "search": search.search,
         "steps": steps,

@@ -124,7 +124,7 @@ class Stage:
         key = (collection.dataset, collection.mode)
         self.detections = detections = load_detections(collection.dataset)
         templates = template_files.load_templates(detections.category, collection.mode)
-        hypotheses = pose_files.load_hypotheses(*key, detections.fingerprint)
+        hypotheses = pose_files.load_hypotheses(*key, pose_files.origin_of(detections, templates))
         self._candidates, self._iou = with_complements(hypotheses, len(templates))
         self._prior = VIEW_PRIORS[detections.category]
         features = choice.parts_features
@@ -248,8 +248,9 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     template = SemanticTemplate(model.probabilities, list(chosen.part_names))
     collection = options.collection
     key = (collection.dataset, collection.mode)
-    pose_files.save_semantic_template(*key, template, detections.fingerprint)
-    pose_files.save_estimated_poses(*key, poses, detections.fingerprint)
+    origin = pose_files.origin_of(detections, model.templates)
+    pose_files.save_semantic_template(*key, template, origin)
+    pose_files.save_estimated_poses(*key, poses, origin)
     if options.output.export_semantic_template:
         export_semantic_template(collection, template, model)
     figures = {

@@ -63,7 +63,9 @@ class ReconstructionData(Dataset[ObjectImage]):
     common part list each of them is.
 
     Attributes:
+        dataset: its name, or `all`.
         detections: one set per dataset.
+        origins: fingerprints of the detections and templates of each dataset.
         part_names: the common part list without its channel 0 (object without part).
         selection: (C, P, Cg) 0 or 1; row p of category c marks the channel of the common list.
         templates: (T, V, 3) of all datasets, one after another.
@@ -86,11 +88,16 @@ class ReconstructionData(Dataset[ObjectImage]):
         Raises:
             UserError: if an artifact of an earlier stage is missing.
         """
+        self.dataset = dataset
         self.detections = [load_detections(name) for name in expand_dataset(dataset)]
-        poses = [
-            pose_files.load_estimated_poses(d.dataset, mode, d.fingerprint) for d in self.detections
-        ]
         templates = [template_files.load_templates(d.category, mode) for d in self.detections]
+        self.origins = [
+            pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
+        ]
+        poses = [
+            pose_files.load_estimated_poses(d.dataset, mode, origin)
+            for d, origin in zip(self.detections, self.origins, strict=True)
+        ]
         self._images = [
             ObjectImages(d, size, rows=p.indices, parts="argmax" if parts else "none", cache=cache)
             for d, p in zip(self.detections, poses, strict=True)

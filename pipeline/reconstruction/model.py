@@ -163,6 +163,7 @@ def save_state(
             "optimizer": optimizer.state_dict(),
             "iteration": step,
             "part_names": data.part_names,
+            "templates": data.templates.contiguous(),
             "args": flatten(config),
         }
         checkpoint.save(path, state)
@@ -184,12 +185,18 @@ def load_weights(
     """Restores the network of a checkpoint, ours or a published one.
 
     Raises:
-        UserError: if the checkpoint belongs to other options or other parts.
+        UserError: if the checkpoint belongs to other options, parts or templates.
     """
     if state.get("part_names", data.part_names) != data.part_names:
         raise UserError(
             f"{path} was trained with the parts {', '.join(state['part_names']) or 'none'}; the "
             f"dataset now has {', '.join(data.part_names) or 'none'}. Train it again."
+        )
+    templates = state.get("templates")  # published checkpoints have none
+    if templates is not None and not torch.equal(templates.cpu(), data.templates):
+        raise UserError(
+            f"{path} was trained with other templates than those in cache/remeshed_templates/. Train "
+            f"again with: python run_reconstruction.py --name <another> --dataset {data.dataset}"
         )
     try:
         empty = next(network.parameters()).is_meta

@@ -5,7 +5,6 @@ cache/<dataset>/, pseudogt_<R>x<R>_<mode>/<i>.npz, poses_metadata_<mode>.npz and
 the photographs. An interrupted export continues where it stopped.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.cache import feature_statistics, pose_files, pseudo_files
+from data.cache.template_files import templates_fingerprint
 from data.crops import object_image
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
@@ -23,6 +23,7 @@ from rendering import rasterizer
 from rendering.inverse import unwrap, visibility
 from utils import distributed, files
 from utils.cli import UserError
+from utils.digests import file_digest
 from utils.fid import (
     FeatureSample,
     InceptionFeatures,
@@ -54,7 +55,7 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
             "pseudo-ground-truth needs --prediction_type both."
         )
     logger.info("exporting %s for %d images", path, len(data))
-    _begin(config, path)
+    _begin(config, path, data)
     missing = [i for i in distributed.shard(len(data)) if not _item_path(config, i).exists()]
     scene = make_scene(data, device)
     batches = [
@@ -148,6 +149,7 @@ def _metadata(data: ReconstructionData) -> pseudo_files.PoseMetadata:
         z0=pose.z0,
         category=data.labels.category,
         paths=[data.detection(i).image_path for i in range(len(data))],
+        templates=templates_fingerprint(data.templates),
     )
 
 
@@ -161,13 +163,13 @@ def _item_path(config: ReconstructionConfig, index: int) -> Path:
     return _folder(config) / f"{index}.npz"
 
 
-def _begin(config: ReconstructionConfig, path: Path) -> None:
-    """Removes the items of another export: of another checkpoint or from other poses."""
+def _begin(config: ReconstructionConfig, path: Path, data: ReconstructionData) -> None:
+    """Removes the items of another export: of another checkpoint, other poses or templates."""
     if distributed.is_main():
-        poses = pose_files.poses_path(config.data.dataset, config.data.mode)
-        sources = [path, *([poses] if poses.exists() else [])]
-        source = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sources}
-        record = _folder(config) / "source.json"
+        poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in data.detections]
+        source = {str(p): file_digest(p) for p in [path, *poses]}
+        source["templates"] = templates_fingerprint(data.templates)
+        record = pseudo_files.source_path(_folder(config))
         if not record.exists() or files.read_json(record) != source:
             record.unlink(missing_ok=True)
             for item in pseudo_files.pseudo_item_paths(

@@ -1,8 +1,8 @@
 """Stage 0: deforms the UV sphere onto the modeled templates of each category.
 
 Reads <templates>/<category><n>.obj, writes cache/remeshed_templates/<mode>/<category>_templates.pth
-and, for looking at, an .obj beside it. Only silhouettes count, so open shells, loose parts and wrong
-windings do no harm.
+(cache/own_templates/ of other than the modeled templates) and, for looking at, an .obj and a picture
+beside it. Only silhouettes count, so open shells, loose parts and wrong windings do no harm.
 """
 
 import logging
@@ -13,28 +13,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import trimesh
-from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
-from data.cache.template_files import save_templates
-from data.definitions import ALIGNED_CATEGORIES
+from data.cache import template_files
+from data.definitions import ALIGNED_CATEGORIES, MODELED_TEMPLATES, MODES
 from geometry import quaternion
-from geometry.mesh_files import MESH_SUFFIXES, Mesh, load_mesh, save_meshes
+from geometry.mesh_files import MESH_SUFFIXES, Mesh, format_axes, load_mesh, save_meshes
 from geometry.sphere_mesh import SphereMesh
+from pipeline.remeshing.diagnosis import better_axes, cause_of_poor_fit
 from pipeline.remeshing.paper_schedule import fit_published
-from pipeline.remeshing.sphere_fitting import Targets, Task, fit_fast, overlap, to_screen
-from rendering.rasterizer import rasterize
+from pipeline.remeshing.picture import compare
+from pipeline.remeshing.sphere_fitting import Targets, Task, fit_fast, overlap
+from pipeline.remeshing.targets import normalize, silhouettes
 from utils import distributed
 from utils.cli import UserError
+from utils.pictures import save_image
 from utils.seeding import torch_generator
 from utils.threads import one_torch_thread
 
 SCHEDULES = {"fast": fit_fast, "reference": fit_published}
 NUM_VIEWS = 64
 NUM_TEST_VIEWS = 32
-LOW_IOU = 0.8
-_VIEWS_AT_ONCE = 16
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,7 +49,13 @@ class Config:
     image_resolution: int
     schedule: str
     step_factor: float
+    min_iou: float
     seed: int
+
+    @property
+    def own(self) -> bool:
+        """Whether the templates are others than those modeled here."""
+        return self.templates != MODELED_TEMPLATES
 
 
 class Remeshed(NamedTuple):
@@ -58,27 +63,98 @@ class Remeshed(NamedTuple):
 
     Attributes:
         vertices: (T, 962, 3) symmetric meshes of sphere topology, max |coordinate| = 1.
-        iou: (T,) mean overlap with the silhouettes of the template from views not used.
+        iou: (T,) mean overlap with the silhouettes of the template from views not used; NaN if the
+            fit has diverged.
+        picture: (h, w, 3) uint8 comparison with the templates; None if the fit has diverged.
     """
 
     vertices: Tensor
     iou: Tensor
+    picture: np.ndarray | None
 
 
 @one_torch_thread()
 def run(device: torch.device, config: Config) -> None:
-    """Remeshes and saves this process's share of the categories."""
-    files = {c: find_templates(config.templates, c, config.mode) for c in config.classes}
-    for i in distributed.shard(len(config.classes)):
-        category = config.classes[i]
-        meshes = [load_mesh(path, up=config.up, front=config.front) for path in files[category]]
+    """Remeshes and saves this process's share of the categories.
+
+    Raises:
+        UserError: before anything is fitted, if a file cannot be read or seems to have other axes; at
+            the end, if a fit is too poor to take the place of present templates.
+    """
+    mine = [config.classes[i] for i in distributed.shard(len(config.classes))]
+    loaded = {category: _load(category, config) for category in mine}
+    refused = []
+    for category, meshes in loaded.items():
         result = remesh(meshes, category in ALIGNED_CATEGORIES, config, device)
-        path = save_templates(category, config.mode, result.vertices)
-        save_meshes(path.with_suffix(".obj"), result.vertices, SphereMesh().faces)
-        overlaps = " ".join(f"{value:.3f}" for value in result.iou.tolist())
-        _LOG.info("%s: silhouette IoU from unseen views %s -> %s", category, overlaps, path)
-        if (result.iou < LOW_IOU).any():
-            _LOG.warning("%s: this is low. Look at the .obj; are --up and --front right?", category)
+        refused += _keep(category, meshes, result, config)
+    refused = [line for lines in distributed.gather(refused) for line in lines]
+    if refused:
+        raise UserError(" ".join(refused))
+
+
+def _load(category: str, config: Config) -> list[Mesh]:
+    """Reads the templates of a category and doubts the axes of a user's own."""
+    faces = SphereMesh().faces.numpy()
+    paths = [template_files.written_path(category, mode, own=False) for mode in MODES]
+    known = [
+        Mesh(vertices.double().numpy(), faces)
+        for path in paths
+        if config.own and path.exists()
+        for vertices in template_files.read_templates(path, "Delete it.")
+    ]
+    meshes = []
+    for path in find_templates(config.templates, category, config.mode):
+        up, front = (given or by_format for given, by_format in zip(_given(config), format_axes(path), strict=True))  # fmt: skip
+        meshes.append(load_mesh(path, up=up, front=front))
+        if known and (found := better_axes(meshes[-1], up, front, known)):
+            now, best = found
+            doubt = (
+                f"{path}: read with {now}, it resembles the {category} templates at hand less (IoU "
+                f"{now.iou:.2f}) than with {best} ({best.iou:.2f})."
+            )
+            if _given(config) == (None, None):
+                raise UserError(f"{doubt} Add these two options, or {now} if it is right as it is.")
+            _LOG.warning("%s Look at the picture that is written.", doubt)
+    return meshes
+
+
+def _given(config: Config) -> tuple[str | None, str | None]:
+    return config.up, config.front
+
+
+def _keep(category: str, meshes: Sequence[Mesh], result: Remeshed, config: Config) -> list[str]:
+    """Saves a result, or what is wrong with it beside the present templates; returns the complaint."""
+    present = template_files.templates_path(category, config.mode)
+    target = template_files.written_path(category, config.mode, own=config.own)
+    poor = not (result.iou >= config.min_iou).all()  # NaN too
+    rejected = result.picture is None or (poor and present.exists())
+    stem = f"{category}_rejected" if rejected else target.stem
+    if result.picture is not None:
+        save_image(target.with_name(f"{stem}.png"), result.picture)
+        save_meshes(target.with_name(f"{stem}.obj"), result.vertices, SphereMesh().faces)
+    overlaps = " ".join(f"{value:.3f}" for value in result.iou.tolist())
+    complaint = f"{category}: silhouette IoU {overlaps}, expected {config.min_iou:g} or more."
+    if poor and result.picture is None:
+        complaint = f"{category}: the fit has diverged, its vertices are not finite."
+    elif poor:
+        worst = int(result.iou.argmin())
+        cause = cause_of_poor_fit(meshes[worst], float(result.iou[worst]))
+        complaint += f" Likely cause: {cause} See {target.with_name(f'{stem}.png')}."
+    if rejected:
+        kept = f" {present} stays as it was." if present.exists() else ""
+        force = f" --min_iou {float(result.iou.min()) - 0.005:.2f} takes it all the same."
+        return [complaint + kept + (force if result.picture is not None else "")]
+    template_files.save_templates(category, config.mode, result.vertices, own=config.own)
+    for suffix in (".png", ".obj"):  # of an earlier attempt
+        target.with_name(f"{category}_rejected{suffix}").unlink(missing_ok=True)
+    _LOG.info("%s: silhouette IoU from unseen views %s -> %s", category, overlaps, target)
+    if poor:
+        _LOG.warning("%s", complaint)
+    if config.own:
+        _LOG.info("%s: these are used from now on; delete them to go back to the others", category)
+    elif present != target:
+        _LOG.warning("%s: %s is still used in their place; delete it", category, present)
+    return []
 
 
 def find_templates(folder: Path, category: str, mode: str) -> list[Path]:
@@ -134,52 +210,14 @@ def remesh(meshes: Sequence[Mesh], aligned: bool, config: Config, device: torch.
         torch_generator(config.seed, 1),
     )
     vertices = SCHEDULES[config.schedule](task)
+    if not vertices.isfinite().all():
+        return Remeshed(vertices.cpu(), torch.full((len(meshes),), torch.nan), None)
     unseen = Targets(*(member[:, NUM_VIEWS:] for member in targets))
-    iou = overlap(template, vertices, unseen)
-    return Remeshed(_normalize_jointly(vertices).cpu(), iou.cpu())
-
-
-def normalize(meshes: Sequence[Mesh], aligned: bool) -> list[Mesh]:
-    """Centers the templates and scales them to max |coordinate| = 1.
-
-    Aligned templates share one bounding box, others have their own. The plane x = 0 stays where it
-    is, as it is the mirror plane, unless the box lies clearly to one side of it.
-    """
-    boxes = np.array([[mesh.vertices.min(0), mesh.vertices.max(0)] for mesh in meshes])
-    if aligned:
-        boxes[:] = np.stack([boxes[:, 0].min(0), boxes[:, 1].max(0)])
-    centers = boxes.mean(1)
-    off_center = np.abs(centers[:, 0]) > 0.1 * (boxes[:, 1] - boxes[:, 0])[:, 0]
-    centers[~off_center, 0] = 0.0
-    centered = [mesh.vertices - center for mesh, center in zip(meshes, centers, strict=True)]
-    sizes = np.array([np.abs(vertices).max() for vertices in centered])
-    if (sizes == 0).any():
-        raise UserError("a template has no extent: all of its vertices are one point.")
-    sizes[:] = sizes.max() if aligned else sizes
-    return [
-        Mesh(vertices / size, mesh.faces)
-        for mesh, vertices, size in zip(meshes, centered, sizes, strict=True)
-    ]
-
-
-def silhouettes(mesh: Mesh, views: Tensor, size: int) -> Tensor:
-    """Returns the masks (N, size, size) of a mesh, both sides of its faces visible.
-
-    Holes are filled, because a sphere has none, unless the mesh is a closed surface without handles:
-    what shines through between its legs is something that the sphere can copy.
-    """
-    vertices = torch.from_numpy(mesh.vertices).float()[None]
-    faces = torch.from_numpy(mesh.faces)
-    masks = [
-        rasterize(to_screen(vertices, part), faces, size, cull=False, soft=False).coverage[:, 0]
-        for part in views.split(_VIEWS_AT_ONCE)
-    ]
-    masks = torch.cat(masks)
-    solid = trimesh.Trimesh(*mesh)
-    if solid.is_watertight and solid.euler_number == 2:
-        return masks
-    filled = [binary_fill_holes(mask) for mask in masks.numpy() > 0.5]
-    return torch.from_numpy(np.array(filled)).float()
+    iou = overlap(template, vertices, unseen).cpu()
+    faces = template.faces.cpu().numpy()
+    fitted = [Mesh(mesh, faces) for mesh in vertices.cpu().double().numpy()]
+    picture = compare(meshes, fitted, iou.tolist())
+    return Remeshed(_normalize_jointly(vertices).cpu(), iou, picture)
 
 
 def _normalize_jointly(vertices: Tensor) -> Tensor:

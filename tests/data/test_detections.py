@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from data import detections as detections_module
 from data import prepare
-from data.detections import decode_mask, encode_mask, load_detections, save_detections
+from data.detections import (
+    check_runs,
+    decode_mask,
+    encode_mask,
+    load_detections,
+    save_detections,
+)
 from utils.cli import UserError
 
 
@@ -74,11 +81,23 @@ def test_unknown_and_unprepared_datasets_name_the_command(tmp_path: Path, monkey
         lambda content: content["images"][0].update(file_name="/etc/passwd"),
         lambda content: content["annotations"][0].update(bbox=[1, 2]),
         lambda content: content["annotations"][-1].update(part_of=99),
+        lambda content: content["annotations"][0].update(score=float("nan")),
+        lambda content: content["annotations"][-1].update(frequency=float("inf")),
+        lambda content: content["annotations"][0].update(score=2),
+        lambda content: content["annotations"][0].update(bbox=[0, 0, float("nan"), 1]),
+        lambda content: content["images"][0].update(height=float("inf")),
+        lambda content: content["images"][0].update(height=10**9),
+        lambda content: content["annotations"][0]["segmentation"].update(counts="0"),
+        lambda content: content["annotations"][0]["segmentation"].update(counts=""),
+        lambda content: content.update(annotations=None),
     ],
 )
 def test_malformed_files_are_one_line_errors(spoil, detections):
     path = Path("cache/toy/detections.json")
     content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert load_detections("toy") == detections
     spoil(content)
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"not a detections file .*python -m data\.prepare"):
@@ -86,3 +105,33 @@ def test_malformed_files_are_one_line_errors(spoil, detections):
     path.write_text("{")
     with pytest.raises(UserError, match="is not valid JSON"):
         load_detections("toy")
+
+
+def test_every_changed_bit_is_noticed(detections):
+    path = Path("cache/toy/detections.json")
+    whole = path.read_bytes()
+    for position in np.random.default_rng(0).integers(0, 8 * len(whole), 300):
+        content = bytearray(whole)
+        content[position // 8] ^= 1 << int(position % 8)
+        path.write_bytes(content)
+        try:
+            assert load_detections("toy") == detections  # a blank between two words, say
+        except UserError as error:
+            assert "python -m data.prepare" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("count", [2**62, 2**63 - 1, -1])
+def test_run_lengths_are_bounded_before_they_are_added(count):
+    with pytest.raises(ValueError, match="do not fill 96 x 96 pixels"):
+        check_runs(np.array([count, count, count, count, 9216]), 96, 96)
+
+
+def test_compressed_run_lengths_are_those_of_the_masks():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        mask = rng.random(tuple(rng.integers(1, 60, 2))) < rng.random()
+        counts = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=not mask[0, 0], append=2)))
+        expected = counts if not mask[0, 0] else np.concatenate([[0], counts])
+        assert detections_module._run_lengths(encode_mask(mask)["counts"]).tolist() == list(
+            expected
+        )

@@ -103,7 +103,7 @@ def test_collection_without_images_or_masks_is_an_error(collection: Path, capsys
     assert "datasets/toy/masks/ does not exist" in run(ARGUMENTS, capsys)
     for path in (collection / "images").iterdir():
         path.unlink()
-    assert "has no .jpg or .png files" in run(ARGUMENTS, capsys)
+    assert "has no photographs" in run(ARGUMENTS, capsys)
 
 
 def truncate(root: Path) -> None:

@@ -12,10 +12,14 @@ from data.cache import feature_statistics, folders, pose_files, pseudo_files, te
 from data.cache.feature_statistics import FeatureStatistics
 from data.cache.pose_files import EstimatedPoses, Hypotheses, SemanticTemplate
 from data.cache.pseudo_files import PoseMetadata, PseudoItem
+from data.cache.storage import Origin
 from geometry.camera import Pose
+from utils import checkpoint
 from utils.cli import UserError
+from utils.files import write_json
 
 MODE = "singletpl"
+ORIGIN = Origin(detections="abc", templates="def")
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +38,10 @@ def hypotheses() -> Hypotheses:
 def estimated() -> EstimatedPoses:
     scores = torch.rand(4, 2, 1)
     return EstimatedPoses(torch.tensor([0, 2]), pose(2), *scores)
+
+
+def semantic_template() -> SemanticTemplate:
+    return SemanticTemplate(torch.rand(2, 962, 3), ["head", "leg"])
 
 
 def metadata(size: int = 2) -> PoseMetadata:
@@ -69,29 +77,42 @@ def assert_same(a, b) -> None:
 
 
 def test_pose_files_survive_round_trips_under_the_published_names():
-    path = pose_files.save_hypotheses("toy", MODE, h := hypotheses(), "abc")
+    path = pose_files.save_hypotheses("toy", MODE, h := hypotheses(), ORIGIN)
     assert str(path) == "cache/toy/camera_hypotheses_silhouette_singletpl.bin"
-    assert_same(pose_files.load_hypotheses("toy", MODE, "abc"), h)
+    assert_same(pose_files.load_hypotheses("toy", MODE, ORIGIN), h)
     content = torch.load(path, weights_only=True)
-    assert content.keys() == {"R", "s", "t", "z0", "w", "iou", "fingerprint"}
+    assert content.keys() == {"R", "s", "t", "z0", "w", "iou", "fingerprint", "templates"}
     assert content["R"].shape == (3, 5, 4)
 
-    path = pose_files.save_estimated_poses("toy", MODE, e := estimated(), "abc")
+    path = pose_files.save_estimated_poses("toy", MODE, e := estimated(), ORIGIN)
     assert str(path) == "cache/toy/poses_estimated_singletpl.bin"
-    assert_same(pose_files.load_estimated_poses("toy", MODE, "abc"), e)
+    assert_same(pose_files.load_estimated_poses("toy", MODE, ORIGIN), e)
 
-    template = SemanticTemplate(torch.rand(2, 962, 3), ["head", "leg"])
-    pose_files.save_semantic_template("toy", MODE, template, "abc")
-    assert_same(pose_files.load_semantic_template("toy", MODE, "abc"), template)
+    template = semantic_template()
+    pose_files.save_semantic_template("toy", MODE, template, ORIGIN)
+    assert_same(pose_files.load_semantic_template("toy", MODE, ORIGIN), template)
 
 
 def test_poses_of_other_detections_are_refused():
-    pose_files.save_hypotheses("toy", MODE, hypotheses(), "old")
-    pose_files.save_estimated_poses("toy", MODE, estimated(), "old")
-    with pytest.raises(UserError, match=r"other detections.*step1\.py --dataset toy --mode singl"):
-        pose_files.load_hypotheses("toy", MODE, "new")
-    with pytest.raises(UserError, match=r"other detections.*step2\.py --dataset toy --mode singl"):
-        pose_files.load_estimated_poses("toy", MODE, "new")
+    pose_files.save_hypotheses("toy", MODE, hypotheses(), ORIGIN)
+    pose_files.save_estimated_poses("toy", MODE, estimated(), ORIGIN)
+    pose_files.save_semantic_template("toy", MODE, semantic_template(), ORIGIN)
+    for what in ("detections", "templates"):
+        origin = ORIGIN._replace(**{what: "new"})
+        with pytest.raises(UserError, match=rf"other {what}.*step1\.py --dataset toy --mode singl"):
+            pose_files.load_hypotheses("toy", MODE, origin)
+        for load in (pose_files.load_estimated_poses, pose_files.load_semantic_template):
+            with pytest.raises(UserError, match=rf"other {what}.*step2\.py --dataset toy --mode s"):
+                load("toy", MODE, origin)
+
+
+def test_poses_that_do_not_tell_their_templates_are_read():
+    path = pose_files.save_estimated_poses("toy", MODE, e := estimated(), ORIGIN)
+    content = checkpoint.load(path)
+    del content["templates"]
+    checkpoint.save(path, content)
+    other = ORIGIN._replace(templates="new")
+    assert_same(pose_files.load_estimated_poses("toy", MODE, other), e)
 
 
 def test_templates_survive_a_round_trip_and_are_checked():
@@ -115,7 +136,46 @@ def test_metadata_survives_a_round_trip_without_pickle():
     assert_same(loaded, m)
     assert torch.equal(loaded.pose.translation, m.translation[:, :2])
     with np.load("cache/toy/poses_metadata_singletpl.npz", allow_pickle=False) as arrays:
-        assert {*arrays} == {"scale", "translation", "rotation", "z0", "category", "path"}
+        assert {*arrays} == {
+            "scale",
+            "translation",
+            "rotation",
+            "z0",
+            "category",
+            "path",
+            "templates",
+        }
+
+
+def test_templates_are_told_apart_by_their_vertices():
+    first, second = torch.rand(2, 962, 3), torch.rand(1, 962, 3)
+    fingerprints = [
+        template_files.templates_fingerprint(x) for x in (first, first.double(), second)
+    ]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert template_files.present_fingerprint("cub", MODE) is None
+    template_files.save_templates("bird", MODE, second)
+    assert template_files.present_fingerprint("cub", MODE) == fingerprints[2]
+    assert template_files.present_fingerprint("toy", MODE) is None  # of an unknown category
+
+
+def test_pseudo_ground_truth_of_other_templates_is_refused():
+    old = template_files.templates_fingerprint(torch.zeros(1, 962, 3))
+    template_files.save_templates("bird", MODE, torch.ones(1, 962, 3))
+    for templates in (old, ""):  # known, and those of a published file
+        pseudo_files.save_metadata("cub", MODE, metadata()._replace(templates=templates))
+        source = pseudo_files.source_path(pseudo_files.pseudo_folder("cub", 8, MODE))
+        for i in range(2):
+            pseudo_files.save_pseudo_item("cub", 8, MODE, i, pseudo_item())
+        write_json(source, {"templates": templates})
+        if templates:
+            with pytest.raises(UserError, match=r"metadata.*other templates.*--generate_pseudogt$"):
+                pseudo_files.load_metadata("cub", MODE)
+            with pytest.raises(UserError, match=r"other templates.*--pseudogt_resolution 8$"):
+                pseudo_files.check_pseudo_ground_truth("cub", 8, MODE, 2)
+        else:
+            assert pseudo_files.load_metadata("cub", MODE).templates == ""
+            pseudo_files.check_pseudo_ground_truth("cub", 8, MODE, 2)
 
 
 def test_pseudo_ground_truth_items_survive_round_trips():
@@ -154,8 +214,8 @@ LOADERS = {
     "remesh.py --mode singletpl --classes bird": lambda: template_files.load_templates(
         "bird", MODE
     ),
-    "step1.py --dataset toy": lambda: pose_files.load_hypotheses("toy", MODE, "abc"),
-    "step2.py --dataset toy": lambda: pose_files.load_estimated_poses("toy", MODE, "abc"),
+    "step1.py --dataset toy": lambda: pose_files.load_hypotheses("toy", MODE, ORIGIN),
+    "step2.py --dataset toy": lambda: pose_files.load_estimated_poses("toy", MODE, ORIGIN),
     "--dataset toy --mode singletpl --generate_pseudogt": lambda: pseudo_files.load_metadata(
         "toy", MODE
     ),
@@ -180,8 +240,8 @@ def save_everything() -> list[Path]:
     statistics = FeatureStatistics(np.zeros(2), np.eye(2), 3, np.zeros((3, 2)))
     return [
         template_files.save_templates("bird", MODE, torch.rand(1, 962, 3)),
-        pose_files.save_hypotheses("toy", MODE, hypotheses(), "abc"),
-        pose_files.save_estimated_poses("toy", MODE, estimated(), "abc"),
+        pose_files.save_hypotheses("toy", MODE, hypotheses(), ORIGIN),
+        pose_files.save_estimated_poses("toy", MODE, estimated(), ORIGIN),
         pseudo_files.save_metadata("toy", MODE, metadata()),
         pseudo_files.save_pseudo_item("toy", 8, MODE, 0, pseudo_item()),
         feature_statistics.save_statistics("toy", statistics),
@@ -255,7 +315,7 @@ def test_full_disk_leaves_nothing_half_written(function: str, monkeypatch: pytes
         with pytest.raises(OSError, match="No space left"):
             pseudo_files.save_pseudo_item("toy", 8, MODE, 0, pseudo_item())
         with pytest.raises(OSError, match="No space left"):
-            pose_files.save_hypotheses("toy", MODE, hypotheses(), "abc")
+            pose_files.save_hypotheses("toy", MODE, hypotheses(), ORIGIN)
     assert not [path for path in Path("cache").rglob("*") if path.is_file()]
 
 

@@ -12,7 +12,8 @@ from data import prepare
 from data.collection import open_collection
 from data.preparation import masking
 from data.preparation.inspection import perceptual_hash
-from data.preparation.masking import Candidate, choose, is_cut_off
+from data.preparation.masking import Candidate, choose
+from data.preparation.quality import is_cut_off
 from utils.cli import UserError
 
 SIZE = (300, 400)
@@ -287,5 +288,5 @@ def test_the_check_names_what_is_wrong_and_writes_nothing_else(
     assert reasons["4"] == "looks like 0.png"
     assert reasons["5"].startswith("cannot be read")
     assert "0" not in reasons
-    assert "5 of 6 photographs have something to look at" in capsys.readouterr().out
+    assert "4 of 6 photographs have something to look at" in capsys.readouterr().out
     assert {path.name for path in Path("cache/cars").iterdir()} == {"check.json", "check.png"}

@@ -9,6 +9,7 @@ import torch
 
 from data import released
 from data.cache import feature_statistics, pose_files, pseudo_files
+from data.cache.storage import Origin
 from data.detections import decode_mask, load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from tests import hostile, published
@@ -30,9 +31,11 @@ def test_published_caches_load_as_they_are(archive: Path) -> None:
     assert detections[1].bbox == (10, 6, 49, 39)
     assert decode_mask(detections[1].mask).sum() == 34 * 40
     assert [(p.name, p.frequency) for p in detections[0].parts] == [("head", 1.0)]
-    poses = pose_files.load_estimated_poses("cub", "singletpl", detections.fingerprint)
+    poses = pose_files.load_estimated_poses(
+        "cub", "singletpl", Origin(detections.fingerprint, "any")
+    )
     assert poses.indices.tolist() == [0, 1, 2, 3]
-    pose_files.load_hypotheses("cub", "singletpl", detections.fingerprint)
+    pose_files.load_hypotheses("cub", "singletpl", Origin(detections.fingerprint, "any"))
     sample = PseudoGroundTruth("cub", published.RESOLUTION, "singletpl", segmentation=True)[2]
     assert sample.texture.shape == (3, published.RESOLUTION, published.RESOLUTION)
     assert feature_statistics.load_statistics("cub").num_images == 2
@@ -41,7 +44,9 @@ def test_published_caches_load_as_they_are(archive: Path) -> None:
 def test_conversion_changes_the_form_and_not_the_content(archive: Path) -> None:
     def read() -> tuple:
         detections = load_detections("cub")
-        poses = pose_files.load_estimated_poses("cub", "singletpl", detections.fingerprint)
+        poses = pose_files.load_estimated_poses(
+            "cub", "singletpl", Origin(detections.fingerprint, "any")
+        )
         metadata = pseudo_files.load_metadata("cub", "singletpl")
         item = pseudo_files.load_pseudo_item("cub", published.RESOLUTION, "singletpl", 1)
         return detections, poses, metadata, item
@@ -77,7 +82,7 @@ def _items() -> str:
 def test_poses_of_the_published_detections_are_not_those_of_others(archive: Path) -> None:
     (archive / "cache/cub/detections.npy").rename("elsewhere.npy")
     with pytest.raises(UserError, match="other detections"):
-        pose_files.load_estimated_poses("cub", "singletpl", "abc")
+        pose_files.load_estimated_poses("cub", "singletpl", Origin("abc", "any"))
 
 
 def test_metadata_without_category_and_perspective_is_accepted(

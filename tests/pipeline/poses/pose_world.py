@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from data import prepare
-from data.cache import template_files
+from data.cache import pose_files, template_files
+from data.cache.storage import Origin
+from data.detections import load_detections
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
@@ -56,6 +58,12 @@ def draw(pose: Pose, size: int = SIZE) -> tuple[Tensor, Tensor]:
     )
     assert raster.attributes is not None
     return raster.coverage[:, 0], raster.attributes
+
+
+def origin() -> Origin:
+    """Returns the fingerprints of the prepared dataset and its template."""
+    templates = template_files.load_templates("bird", "singletpl")
+    return pose_files.origin_of(load_detections("toy"), templates)
 
 
 def write_dataset(pose: Pose, name: str = "toy") -> None:

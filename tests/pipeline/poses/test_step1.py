@@ -8,7 +8,6 @@ import torch
 
 import pose_optimization_step1
 from data.cache import folders, pose_files, template_files
-from data.detections import load_detections
 from pipeline.poses import step1
 from pipeline.poses.report import agreement
 from tests.pipeline.poses import pose_world
@@ -30,7 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read() -> pose_files.Hypotheses:
-    return pose_files.load_hypotheses("toy", "singletpl", load_detections("toy").fingerprint)
+    return pose_files.load_hypotheses("toy", "singletpl", pose_world.origin())
 
 
 def equal(a: pose_files.Hypotheses, b: pose_files.Hypotheses) -> bool:

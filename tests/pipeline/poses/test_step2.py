@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import pose_optimization_step2
-from data.cache import folders, pose_files
+from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import Hypotheses
-from data.detections import load_detections
 from geometry import quaternion
 from geometry.camera import Pose, to_vector
 from pipeline.poses import survey
 from tests.pipeline.poses import pose_world
+from utils.cli import UserError
 from utils.files import read_json
 
 COMMAND = [
@@ -41,7 +41,7 @@ def write_hypotheses(truth: Pose) -> None:
     iou = torch.tensor([0.92, 0.9, 0.3]).repeat(count, 1)
     iou[:3] = torch.tensor([0.6, 0.95, 0.3])  # the first three are unambiguous
     hypotheses = Hypotheses(pose, weights, iou)
-    pose_files.save_hypotheses("toy", "singletpl", hypotheses, load_detections("toy").fingerprint)
+    pose_files.save_hypotheses("toy", "singletpl", hypotheses, pose_world.origin())
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
 
 
 def chosen() -> pose_files.EstimatedPoses:
-    return pose_files.load_estimated_poses("toy", "singletpl", load_detections("toy").fingerprint)
+    return pose_files.load_estimated_poses("toy", "singletpl", pose_world.origin())
 
 
 def test_parts_tell_front_from_back(truth: Pose) -> None:
@@ -114,8 +114,7 @@ def test_template_and_pictures_are_exported(truth: Pose) -> None:
 
 def test_semantic_template_and_errors_are_written(truth: Pose) -> None:
     pose_optimization_step2.main([*COMMAND, "--refine_steps", "2"])
-    fingerprint = load_detections("toy").fingerprint
-    template = pose_files.load_semantic_template("toy", "singletpl", fingerprint)
+    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
     assert template.part_names == ["head", "tail"]
     assert template.probabilities.shape == (1, 962, 3)
     figures = read_json("cache/toy/metrics.json")["step2"]["singletpl"]
@@ -152,3 +151,12 @@ def test_an_interrupted_run_continues_to_the_same_result(
     assert torch.equal(to_vector(chosen().pose), to_vector(expected.pose))
     assert torch.equal(chosen().confidence, expected.confidence)
     assert not list(folders.cache_folder("toy").glob(".step2*"))
+
+
+def test_hypotheses_of_an_earlier_template_are_refused(truth: Pose) -> None:
+    template_files.save_templates("bird", "singletpl", 1.1 * pose_world.body()[None])
+    with pytest.raises(
+        UserError, match=r"other templates.*pose_optimization_step1\.py --dataset toy"
+    ):
+        pose_optimization_step2.main(COMMAND)
+    assert not pose_files.poses_path("toy", "singletpl").exists()

@@ -7,10 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
+import run_generation
 import run_reconstruction
 from data.cache import feature_statistics, pose_files, pseudo_files, template_files
+from data.cache.folders import collection_path
 from data.collection import shapes_path
-from data.detections import Detection, Detections, Part, encode_mask, mask_box, save_detections
+from data.detections import (
+    Detection,
+    Detections,
+    Part,
+    encode_mask,
+    load_detections,
+    mask_box,
+    save_detections,
+)
 from geometry.camera import Pose
 from geometry.distances import chamfer_distance
 from geometry.sphere_mesh import SphereMesh
@@ -20,6 +30,7 @@ from pipeline.reconstruction.evaluation import evaluate, picture_measures
 from pipeline.reconstruction.training import make_schedule
 from utils import checkpoint
 from utils.cli import UserError
+from utils.files import write_json
 from utils.run_directory import RunDirectory
 
 COUNT = 5
@@ -49,8 +60,12 @@ def make_dataset(name: str, category: str, parts: tuple[str, ...]) -> None:
         items.append(Detection(i, str(path), SIZE, SIZE, box, 1.0, encode_mask(mask), tuple(found)))
     detections = Detections(name, category, tuple(items))
     save_detections(detections)
-    template_files.save_templates(category, "singletpl", 0.9 * SphereMesh().vertices[None])
+    save_template(category, 0.9)
     save_poses(detections, range(1, COUNT))
+
+
+def save_template(category: str, radius: float) -> None:
+    template_files.save_templates(category, "singletpl", radius * SphereMesh().vertices[None])
 
 
 def save_poses(detections: Detections, rows: range) -> None:
@@ -70,7 +85,9 @@ def save_poses(detections: Detections, rows: range) -> None:
         miou=torch.full((count, 1), 0.5),
         confidence=torch.ones(count, 1),
     )
-    pose_files.save_estimated_poses(detections.dataset, "singletpl", poses, detections.fingerprint)
+    templates = template_files.load_templates(detections.category, "singletpl")
+    origin = pose_files.origin_of(detections, templates)
+    pose_files.save_estimated_poses(detections.dataset, "singletpl", poses, origin)
 
 
 @pytest.fixture
@@ -360,6 +377,25 @@ def test_other_mistakes_are_told_in_one_line() -> None:
     make_dataset("toy", "bird", ("wing",))
     with pytest.raises(UserError, match="trained with the parts beak"):
         run("--evaluate", "--name", "x_singletpl")
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_was_made_with_earlier_templates_is_refused() -> None:
+    run("--iters", "1")
+    run("--generate_pseudogt", "--pseudogt_resolution", "128")
+    save_template("bird", 0.8)
+    for options in (["--iters", "2"], ["--evaluate"], ["--generate_pseudogt"]):
+        with pytest.raises(UserError, match=r"poses_estimated.*other templates.*step2\.py"):
+            run(*options)
+    save_poses(load_detections("toy"), range(1, COUNT))
+    for options in (["--iters", "2"], ["--evaluate"], ["--generate_pseudogt"]):
+        with pytest.raises(UserError, match=r"checkpoint_0000001.*other templates.*--dataset toy"):
+            run(*options)
+    write_json(collection_path("toy"), {"category": "bird"})
+    gan = ["--name", "toy_singletpl", "--dataset", "toy", "--gpu_ids", "cpu", "--iters", "1"]
+    with pytest.raises(UserError, match=r"other templates.*--dataset toy.*--generate_pseudogt"):
+        run_generation.main([*gan, "--texture_resolution", "128"])
+    run("--name", "new_singletpl", "--iters", "1")
 
 
 @pytest.mark.usefixtures("toy")

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 import remesh
+from data.cache import template_files
 from data.cache.template_files import load_templates
 from geometry import mesh_files, operators, quaternion
 from geometry.mesh_files import Mesh, load_mesh
 from geometry.sphere_mesh import SphereMesh
 from pipeline.remeshing import paper_schedule, sphere_fitting
+from pipeline.remeshing import picture as picture_of_fits
 from pipeline.remeshing.sphere_fitting import Phase
 from pipeline.remeshing.stage import SCHEDULES, Config, find_templates, normalize, silhouettes
 from pipeline.remeshing.stage import remesh as remesh_meshes
@@ -35,6 +38,7 @@ def config(**changes: object) -> Config:
         "image_resolution": 64,
         "schedule": "fast",
         "step_factor": 1.0,
+        "min_iou": 0.8,
         "seed": 1,
     }
     return Config(**(options | changes))  # type: ignore[arg-type]
@@ -148,8 +152,10 @@ def test_command_writes_templates_and_meshes(tmp_path, monkeypatch, caplog):
         for mode, count in (("singletpl", 1), ("multitpl", 2)):
             remesh.main(["--mode", mode, *options])
             assert load_templates("bird", mode).shape == (count, 962, 3)
-            path = f"cache/remeshed_templates/{mode}/bird_templates.obj"
-            assert len(load_mesh(path, up="y", front="z").faces) == count * 1920
+            path = f"cache/own_templates/{mode}/bird_templates"
+            assert len(load_mesh(f"{path}.obj", up="y", front="z").faces) == count * 1920
+            with Image.open(f"{path}.png") as picture:
+                assert picture.height == count * (picture_of_fits.SIZE + 2) + 2
     assert "silhouette IoU from unseen views" in caplog.text
     assert "are --up and --front right?" in caplog.text  # after so few steps
 
@@ -186,3 +192,89 @@ def test_options_name_what_the_stage_has():
     assert set(remesh.AXES) == set(mesh_files.AXES)
     for name in SCHEDULES:
         assert remesh.build_parser().parse_args(["--mode", "singletpl", "--schedule", name])
+
+
+COMMON = [
+    "--mode",
+    "singletpl",
+    "--classes",
+    "bird",
+    "--gpu_ids",
+    "cpu",
+    "--image_resolution",
+    "32",
+]
+
+
+@pytest.fixture
+def own_bird(tmp_path, monkeypatch):
+    """Returns a function that runs the command on a mesh of one's own in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+
+    def remesh_own(mesh: Mesh, *options: str) -> None:
+        trimesh.Trimesh(*mesh).export("mine/bird1.ply")
+        remesh.main([*COMMON, "--templates", "mine", *options])
+
+    return remesh_own
+
+
+def shipped() -> torch.Tensor:
+    """Writes shipped templates: an ellipsoid, higher in front."""
+    vertices = SphereMesh().vertices * torch.tensor([0.3, 1.0, 0.5])
+    vertices[:, 2] *= 1 - 0.5 * vertices[:, 1]
+    template_files.save_templates("bird", "singletpl", vertices[None])
+    return vertices
+
+
+def as_mesh(vertices: torch.Tensor) -> Mesh:
+    return Mesh(vertices.double().numpy(), SphereMesh().faces.numpy())
+
+
+def test_a_poor_fit_does_not_take_the_place_of_present_templates(own_bird):
+    vertices = shipped()
+    with pytest.raises(UserError, match=r"Likely cause: .*stays as it was. --min_iou 0") as error:
+        own_bird(as_mesh(vertices), "--step_factor", "0.05")
+    assert "bird_rejected.png" in str(error.value)
+    assert torch.equal(load_templates("bird", "singletpl")[0], vertices)
+    assert {p.name for p in Path("cache/own_templates/singletpl").iterdir()} == {
+        "bird_rejected.png",
+        "bird_rejected.obj",
+    }
+    own_bird(as_mesh(vertices), "--step_factor", "0.05", "--min_iou", "0")
+    assert not torch.equal(load_templates("bird", "singletpl")[0], vertices)
+    names = {path.name for path in Path("cache/own_templates/singletpl").iterdir()}
+    assert names == {f"bird_templates.{suffix}" for suffix in ("pth", "obj", "png")}
+
+
+def test_own_templates_leave_the_shipped_ones_alone_and_are_used_until_deleted(own_bird, caplog):
+    vertices = shipped()
+    own_bird(as_mesh(vertices * torch.tensor([1.5, 1.0, 1.0])))
+    own = load_templates("bird", "singletpl")
+    assert own[0, :, 0].max() > 0.4
+    assert "your own, cache/own_templates/singletpl/bird_templates.pth" in caplog.text
+    assert template_files.templates_path("bird", "singletpl").parts[1] == "own_templates"
+    template_files.templates_path("bird", "singletpl").unlink()
+    assert torch.equal(load_templates("bird", "singletpl")[0], vertices)
+
+
+def test_a_fit_that_diverges_is_never_saved(own_bird, monkeypatch):
+    vertices = shipped()
+    nothing = torch.full((1, 962, 3), torch.nan)
+    monkeypatch.setitem(SCHEDULES, "fast", lambda task: nothing)
+    with pytest.raises(UserError, match=r"diverged.*stays as it was\.$"):
+        own_bird(as_mesh(vertices), "--min_iou", "0")
+    assert torch.equal(load_templates("bird", "singletpl")[0], vertices)
+    assert not Path("cache/own_templates").exists()
+
+
+def test_other_axes_are_named_before_anything_is_fitted(own_bird, caplog):
+    vertices = shipped()
+    y_up = as_mesh(mesh_files.to_y_up(vertices))
+    with pytest.raises(UserError, match=r"--up=z --front=-y.*--up=y --front=z \(1\.00\)"):
+        own_bird(y_up)
+    assert not Path("cache/own_templates").exists()
+    own_bird(y_up, "--up", "y", "--front", "z", "--step_factor", "0.3", "--min_iou", "0.5")
+    assert "resembles" not in caplog.text
+    own_bird(y_up, "--up", "z", "--front=-y", "--step_factor", "0.1", "--min_iou", "0")
+    assert "resembles the bird templates at hand less" in caplog.text

@@ -1,0 +1,216 @@
+"""Prepares a collection: photographs and masks become cache/<name>/detections.json and collection.json."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from data.cache.folders import collection_path
+from data.cache.pose_files import hypotheses_path, poses_path
+from data.collection import Collection, check_category, open_collection, word_about
+from data.definitions import CATEGORIES, MODES, expand_dataset
+from data.detections import Detections, detections_path, load_detections, save_detections
+from data.mask_styles import Choice
+from data.preparation import benchmark_datasets, inspection, masking
+from data.preparation.mask_reader import open_masks
+from data.preparation.photographs import Inspection, inspect_all, with_frequencies
+from utils.cli import UserError
+from utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+MIN_AREA = 256  # pixels of a usable mask
+_NAMED_IN_ERROR = 3  # unusable images that an error lists
+_LOGGED = 10  # findings of a kind that are logged one by one
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Options of the preparation; the parser holds their defaults."""
+
+    dataset: str
+    category: str | None
+    min_area: int | None
+    skip_invalid: bool
+    source: tuple[Path, ...] = ()
+    annotations: Path | None = None
+    mask_rcnn: Path | None = None
+    check: bool = False
+    masks: Choice = "auto"
+
+
+def prepare_each(config: PrepareConfig) -> None:
+    """Prepares one data set, or the 13 default ones; those that fail are reported at the end.
+
+    Raises:
+        UserError: as `prepare`, of the first that failed.
+    """
+    names = expand_dataset(config.dataset)
+    if len(names) == 1:
+        prepare(config)
+        return
+    failures = []
+    for name in names:
+        try:
+            prepare(replace(config, dataset=name, category=None))
+        except UserError as error:
+            logger.warning("%s", error)
+            failures.append(name)
+    if failures:
+        raise UserError(
+            f"--dataset all: {len(failures)} of {len(names)} data sets are not prepared: "
+            f"{', '.join(failures)}. Prepare them one by one, with what the lines above ask for."
+        )
+
+
+def prepare(config: PrepareConfig) -> Detections | None:
+    """Checks every image of a collection and writes its detections and its record.
+
+    Returns:
+        The detections; None if the images were only to be checked.
+
+    Raises:
+        UserError: if the collection is missing, the category unknown, or an image unusable; nothing
+            is written then.
+    """
+    if benchmark_datasets.is_official(config.dataset):
+        benchmark_datasets.arrange(config.dataset, config.source)
+    collection = open_collection(config.dataset)
+    category = _choose_category(collection, config.category)
+    objectless = _detect_masks(collection, category, config)
+
+    # Read everything, so that all that is wrong is known at once
+    masks = open_masks(collection, config.masks)
+    result = inspect_all(masks, config.min_area or MIN_AREA)
+    result.left_out |= objectless
+    if config.check:
+        inspection.report(collection, result)
+        return None
+    if result.left_out and not (config.skip_invalid and result.items):
+        raise UserError(_describe(collection, result.left_out))
+
+    detections = Detections(config.dataset, category, with_frequencies(result.items))
+    _warn_about_stale_poses(detections)
+    record = _record(collection, config, detections, result)
+    write_json(collection_path(config.dataset), record)
+    save_detections(detections)
+    _report(collection, detections, result)
+    return detections
+
+
+def _detect_masks(collection: Collection, category: str, config: PrepareConfig) -> dict[Path, str]:
+    """Writes the masks that are missing, if the options say how; returns why some stay empty."""
+    if config.annotations is not None:
+        detect = masking.coco_detector(config.annotations)
+    elif config.mask_rcnn is not None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        detect = masking.mask_rcnn_detector(config.mask_rcnn, device)
+    else:
+        return {}
+    return masking.write_masks(collection, category, detect)
+
+
+def _choose_category(collection: Collection, option: str | None) -> str:
+    """Returns the category of the option or of the collection; UserError if they differ."""
+    category = option or collection.category
+    if category is None:
+        raise UserError(
+            f"{collection.root}/ does not say what it shows. Add --category with one of: "
+            f"{', '.join(CATEGORIES)}."
+        )
+    check_category(category, "--category")
+    if collection.category not in (None, category):
+        raise UserError(
+            f"--category {category}: {collection.root}/ is a collection of category "
+            f"{collection.category}. Leave the option out."
+        )
+    return category
+
+
+def _describe(collection: Collection, left_out: dict[Path, str]) -> str:
+    first = list(left_out.items())[:_NAMED_IN_ERROR]
+    listed = "; ".join(f"{image.relative_to(collection.root)} {why}" for image, why in first)
+    more = "; ..." if len(left_out) > len(first) else ""
+    return (
+        f"{collection.root}/: {len(left_out)} of {len(collection.images)} images cannot be used: "
+        f"{listed}{more}. Repair or remove them, or leave them out with --skip_invalid."
+    )
+
+
+def _record(
+    collection: Collection, config: PrepareConfig, detections: Detections, result: Inspection
+) -> dict:
+    """Returns the content of collection.json."""
+    left_out = [{"image": path.as_posix(), "reason": why} for path, why in result.left_out.items()]
+    return {
+        "dataset": detections.dataset,
+        "category": detections.category,
+        "num_images": len(detections),
+        "min_area": config.min_area or MIN_AREA,
+        "part_frequencies": _part_frequencies(detections),
+        "left_out": left_out,
+        "findings": {
+            path.as_posix(): [finding.text for finding in findings]
+            for path, findings in result.findings.items()
+        },
+        "fingerprint": detections.fingerprint,
+    }
+
+
+def _part_frequencies(detections: Detections) -> dict[str, float]:
+    parts = (part for item in detections.items for part in item.parts)
+    return dict(sorted({part.name: part.frequency for part in parts}.items()))
+
+
+def _warn_about_stale_poses(detections: Detections) -> None:
+    """Says that poses of earlier detections will be refused, if there are any."""
+    name = detections.dataset
+    made = [path(name, mode) for path in (hypotheses_path, poses_path) for mode in MODES]
+    made = [str(path) for path in made if path.exists()]
+    if made and detections_path(name).exists() and _fingerprint(name) != detections.fingerprint:
+        logger.warning(
+            "The images or masks have changed since %s were made: estimate the poses again.",
+            ", ".join(made),
+        )
+
+
+def _fingerprint(dataset: str) -> str | None:
+    """Returns the fingerprint of the present detections; None for a damaged file."""
+    try:
+        return load_detections(dataset).fingerprint
+    except UserError:
+        return None  # it is about to be written anew
+
+
+def _report(collection: Collection, detections: Detections, result: Inspection) -> None:
+    for image, reason in result.left_out.items():
+        logger.warning("left out: %s %s", image, reason)
+    _report_findings(result)
+    if collection.ignored:
+        logger.warning("%s", word_about(collection.ignored))
+    frequencies = _part_frequencies(detections).items()
+    parts = ", ".join(f"{name} {frequency:.0%}" for name, frequency in frequencies) or "none"
+    logger.info(
+        "%s: %d images of category %s, %d left out; parts: %s",
+        detections_path(detections.dataset),
+        len(detections),
+        detections.category,
+        len(result.left_out),
+        parts,
+    )
+
+
+def _report_findings(result: Inspection) -> None:
+    """Logs what is odd about usable photographs, of each kind not more than a screen takes."""
+    counts: Counter[str] = Counter()
+    for image, findings in result.findings.items():
+        for finding in findings:
+            counts[finding.kind] += 1
+            if counts[finding.kind] <= _LOGGED:
+                logger.warning("%s %s", image, finding.text)
+    hidden = sum(max(count - _LOGGED, 0) for count in counts.values())
+    if counts:
+        more = f"{hidden} more findings; " if hidden else ""
+        logger.warning("%s--check says what each means, and draws the masks", more)
