@@ -7,6 +7,12 @@ Examples:
   # All templates of two categories, over two GPUs
   python remesh.py --mode multitpl --classes bird,car --gpu_ids 0,1
 
+  # No mesh at all: learned from the masks and colors of a prepared collection
+  python remesh.py --mode singletpl --classes car --from_photographs photocars
+
+  # The same template turned, once the picture has shown where it looks
+  python remesh.py --mode singletpl --classes car --from_photographs photocars --front y
+
   # Meshes of your own: bird1.obj, bird2.obj, ..., here with y up and looking along z
   python remesh.py --mode multitpl --classes bird --templates my_meshes --up y --front z
 """
@@ -15,10 +21,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.definitions import CATEGORIES, MODELED_TEMPLATES, MODES
+from data.definitions import CATEGORIES, MODELED_TEMPLATES, MODES, VIEWS
 from utils import cli
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+NUM_TEMPLATES = 4  # that are learned in mode multitpl
 
 
 def categories(text: str) -> tuple[str, ...]:
@@ -42,7 +49,7 @@ def sphere(text: str) -> str:
 
 
 # fmt: off
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     """Returns the parser; its defaults are the only ones."""
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("what")
@@ -54,6 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--templates", type=Path, default=MODELED_TEMPLATES, metavar="DIR", help="folder of <category><n>.obj, .off, .ply, .stl, .glb or .gltf; of another than the default, the results go to cache/own_templates/ (default: %(default)s)")
     group.add_argument("--up", choices=AXES, help="axis of the files that points up; write --up=-z for negative ones (default: y for .glb and .gltf, whose format says so, else z)")
     group.add_argument("--front", choices=AXES, help="axis of the files towards which objects look; write --front=-x (default: z for .glb and .gltf, else -y)")
+
+    group = parser.add_argument_group("without templates")
+    group.add_argument("--from_photographs", type=cli.run_name, metavar="DATASET", help="learn the templates from a prepared collection; --up and --front turn what was learned")
+    group.add_argument("--num_templates", type=cli.positive_int, metavar="N", help=f"templates to learn in mode multitpl (default: {NUM_TEMPLATES})")
+    group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as usual for the category)")
+    group.add_argument("--colors", action=argparse.BooleanOptionalAction, default=True, help="compare colors too, not only masks (default: yes)")
+    group.add_argument("--mirror", action="store_true", help="swap front and back of what was learned")
 
     group = parser.add_argument_group("fitting")
     group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
@@ -74,18 +88,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--no-symmetric: templates are always symmetric; leave the option out.")
     if args.up and args.front and args.up[-1] == args.front[-1]:
         parser.error(f"--up {args.up} --front {args.front}: expected two different axes.")
+    check_learning(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline.remeshing import stage
     from rendering.rasterizer import set_backend
     from utils import distributed
     from utils.run_directory import configure_logging
 
-    devices = distributed.resolve_devices(args.gpu_ids)
+    if args.from_photographs:
+        from pipeline.template_learning import stage
+    else:
+        from pipeline.remeshing import stage
+    devices = distributed.resolve_devices(args.gpu_ids)[: 1 if args.from_photographs else None]
     set_backend(args.rasterizer)
     configure_logging(None)
     names = stage.Config.__dataclass_fields__
     config = stage.Config(**{name: getattr(args, name) for name in names})
     distributed.launch(stage.run, devices, config)
+
+
+def check_learning(parser: cli.Parser, args: argparse.Namespace) -> None:
+    """Refuses options of learning without it, and fills in the number of templates."""
+    if not args.from_photographs:
+        for name in ("num_templates", "views", "mirror"):
+            if getattr(args, name):
+                parser.error(f"--{name} is for templates that --from_photographs learns.")
+        return
+    if args.mode == "singletpl" and args.num_templates not in (None, 1):
+        parser.error(f"--num_templates {args.num_templates}: write --mode multitpl.")
+    args.num_templates = args.num_templates or (1 if args.mode == "singletpl" else NUM_TEMPLATES)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,15 @@ VIEW_PRIORS = dict.fromkeys(CATEGORIES, ViewPrior(5.0, 8.0, 6.0, 0.0, 0.0)) | {
     "airplane": ViewPrior(5.0, 15.0, 12.0, 5.0, 15.0),
 }
 
+# Priors by what photographs show: things that stand upright and are seen from around, vehicles, things
+# that fly or perch, and anything from anywhere
+VIEWS = {
+    "standing": ViewPrior(10.0, 15.0, 8.0, 0.0, 0.0),
+    "vehicle": _VEHICLE,
+    "flying": VIEW_PRIORS["bird"],
+    "any": ViewPrior(0.0, 60.0, 60.0, 0.0, 0.0),
+}
+
 
 def default_dataset(category: str) -> str:
     """Returns the dataset that stands for a category in `all`: cub for birds, else imagenet_*."""

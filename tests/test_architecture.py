@@ -20,7 +20,9 @@ DEPENDENCIES = {
     "utils": set(),
 }
 TOOLS = ("benchmarks", "scripts")  # programs beside the stages, which import like scripts
-STAGES = ("remeshing", "poses", "reconstruction", "generation")
+STAGES = ("remeshing", "template_learning", "poses", "reconstruction", "generation")
+# Templates are learned in turn with the poses of the photographs
+STAGE_ARROWS = {"template_learning": "pipeline.poses."}
 LARGEST_FOLDER = 16  # modules
 
 
@@ -97,7 +99,8 @@ def test_stages_do_not_import_each_other(stage):
     assert [
         f"{name} imports {other}"
         for name, other in ARROWS
-        if name.startswith(room) and package_of(other) == "pipeline" and not other.startswith(room)
+        if name.startswith(room) and package_of(other) == "pipeline"
+        if not other.startswith((room, STAGE_ARROWS.get(stage, room)))
     ] == []
 
 

@@ -1,6 +1,6 @@
 """Remeshed templates of a category: cache/remeshed_templates/<mode>/<category>_templates.pth.
 
-Those of a user's own meshes lie in cache/own_templates/<mode>/ and are used in the place of the others,
+Those of a user's own meshes, or learned from photographs, lie in cache/own_templates/<mode>/ and are used in the place of the others,
 until they are deleted.
 """
 
@@ -52,7 +52,10 @@ def load_templates(category: str, mode: str) -> Tensor:
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
     own = path == written_path(category, mode, own=True)
     if own:
-        remedy = "Delete it to use the modeled ones, or make it again with: remesh.py --templates"
+        remedy = (
+            "Delete it to use the modeled ones, or make it again with: remesh.py --templates, or "
+            "--from_photographs"
+        )
     vertices = read_templates(path, remedy)
     if own:
         logger.info("templates of %s: your own, %s", category, path)

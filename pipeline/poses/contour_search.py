@@ -45,8 +45,16 @@ class ContourSearch:
         prior: distribution of the rotations.
     """
 
-    def __init__(self, templates: Tensor, faces: Tensor, prior: ViewPrior) -> None:
+    def __init__(
+        self,
+        templates: Tensor,
+        faces: Tensor,
+        prior: ViewPrior,
+        num_starts: int = NUM_STARTS,
+        num_modes: int = NUM_MODES,
+    ) -> None:
         """Draws the templates (T, V, 3) with faces (F, 3) in every view of the grid."""
+        self._num_starts, self._num_modes = num_starts, num_modes
         shared = faces.cpu().numpy()
         self._meshes = Meshes(templates.cpu().double().numpy(), shared, edge_table(shared))
         self.prior = prior
@@ -57,7 +65,7 @@ class ContourSearch:
         self._signatures, self._frames = signatures(torch.cat([masks for _, masks in drawn]))
 
     def find(self, masks: Tensor) -> Candidates:
-        """Returns NUM_MODES poses that differ in rotation for each of N masks (N, h, h), best first.
+        """Returns the modes, poses that differ in rotation, of each of N masks (N, h, h), best first.
 
         The masks have values in [0, 1]; each is searched on its own.
         """
@@ -81,7 +89,7 @@ class ContourSearch:
         vectors = torch.from_numpy(problems.poses).float().unflatten(0, (-1, count))
         found = Candidates(camera.from_vector(vectors), starts.choice)
         overlaps = torch.from_numpy(problems.ious).unflatten(0, (-1, count))
-        return found.gather(distinct(overlaps, found, NUM_MODES, MODE_SEPARATION))
+        return found.gather(distinct(overlaps, found, self._num_modes, MODE_SEPARATION))
 
     def _draw(self, vertices: Array, rotation: Tensor) -> tuple[Pose, Tensor]:
         """Returns G poses of a template in all views, and its silhouettes (G, h, h) there."""
@@ -104,10 +112,10 @@ class ContourSearch:
         return pose, torch.from_numpy(masks).float()
 
     def _starts(self, masks: Array) -> Candidates:
-        """Returns NUM_STARTS poses for each of N masks, placed over them."""
+        """Returns the poses to start from for each of N masks, placed over them."""
         wanted, frames = signatures(torch.from_numpy(masks).float())
         views = self._views.repeat(len(masks))
-        index = distinct(wanted @ self._signatures.T, views, NUM_STARTS, START_SEPARATION)
+        index = distinct(wanted @ self._signatures.T, views, self._num_starts, START_SEPARATION)
         starts, drawn = views.gather(index), self._frames[index]
         # Scale and move the centroids of the silhouettes onto those of the masks
         growth = frames[:, None, 2:] / drawn[..., 2:]

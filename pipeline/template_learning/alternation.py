@@ -1,0 +1,122 @@
+"""Rounds of poses and shape, from coarse to fine, and the proportions that rounds alone keep."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.definitions import ViewPrior
+from geometry.operators import stiffness_matrix
+from geometry.sphere_mesh import SphereMesh
+from pipeline.template_learning.colors import with_colors
+from pipeline.template_learning.surface import Phase, fit_surface
+from pipeline.template_learning.views import Views, find_views
+
+# Width, length and height of the ellipsoids that learning begins from: lying, narrow and wide, and upright
+BEGINNINGS = (
+    (0.2, 1.0, 0.35),
+    (0.45, 1.0, 0.4),
+    (0.4, 1.0, 0.8),
+    (0.3, 0.3, 1.0),
+    (0.6, 0.6, 1.0),
+)
+BUMPS, BUMP_STIFFNESS = (
+    0.06,
+    40.0,
+)  # their unevenness, which breaks symmetries, and how smooth it is
+# Factors that are tried on the axes: too wide a shape is explained by views from further to the front
+STRETCHES = ((1.0, 1.0, 1.0), (0.7, 1.0, 1.0), (1.3, 1.0, 1.0), (1.0, 0.8, 1.0), (1.0, 1.2, 1.0))
+NUM_STRETCHED = 40  # masks that judge proportions
+# At the first and in the last round
+TEMPERATURE = (0.04, 0.007)
+SIDEWAYS = (0.1, 0.02)  # overlap that views from the front cost
+DOUBT = 0.3  # of what overlaps lack: differences as small say less than colors do
+STIFFNESS = (30.0, 1.0)
+SHARPNESS = (7e3, 1.4e5)
+SIZES = (64, 96)  # pixels of the masks, in the first half of the rounds and in the second
+STEPS = 60
+RATE = 0.05
+
+
+class Evidence(NamedTuple):
+    """What the photographs show.
+
+    Attributes:
+        masks: (N, h, h) in [0, 1], crops.
+        images: (N, 4, g, g) RGB in [-1, 1] and mask; None to learn from masks alone.
+        prior: from where objects are seen.
+    """
+
+    masks: Tensor
+    images: Tensor | None
+    prior: ViewPrior
+
+    def select(self, rows: Tensor) -> "Evidence":
+        """Returns some of the photographs."""
+        images = None if self.images is None else self.images[rows]
+        return Evidence(self.masks[rows], images, self.prior)
+
+
+def begin(mesh: SphereMesh, proportions: tuple[float, ...], generator: torch.Generator) -> Tensor:
+    """Returns an ellipsoid (1, V, 3) with some smooth symmetric bumps."""
+    stiff = stiffness_matrix(mesh.faces, len(mesh.vertices), BUMP_STIFFNESS)
+    bumps = torch.linalg.solve(stiff, torch.randn(mesh.vertices.shape, generator=generator))
+    uneven = mesh.vertices + BUMPS / bumps.std() * bumps
+    return normalize(mesh.symmetrize(uneven * uneven.new_tensor(proportions))[None])
+
+
+def phase_of(progress: float) -> Phase:
+    """Returns how freely the surface moves in a round; progress runs from 0 to 1."""
+    temperature, stiffness, sharpness = (
+        first * (last / first) ** progress for first, last in (TEMPERATURE, STIFFNESS, SHARPNESS)
+    )
+    return Phase(temperature, stiffness, sharpness, STEPS, RATE)
+
+
+def sideways(progress: float) -> float:
+    """Returns the preference for views from the side in a round."""
+    first, last = SIDEWAYS
+    return first * (last / first) ** progress
+
+
+def one_round(
+    templates: Tensor, evidence: Evidence, progress: float, generator: torch.Generator
+) -> tuple[Tensor, Views]:
+    """Finds the poses of templates (T, V, 3) in N masks, then moves the surfaces towards them.
+
+    Returns:
+        Templates (T, V, 3), centered and of size 1, and the views of those before.
+    """
+    mesh, phase = SphereMesh(), phase_of(progress)
+    views = find_views(templates, evidence.masks, evidence.prior).sideways(sideways(progress))
+    if evidence.images is not None:
+        doubt = DOUBT * (1 - views.iou.amax(dim=1).mean().item())
+        phase = phase._replace(temperature=max(phase.temperature, doubt))
+        views = with_colors(mesh, templates, views, evidence.images, phase.temperature)
+    size = SIZES[progress > 0.5]
+    small = functional.interpolate(
+        evidence.masks[:, None], (size, size), mode="bilinear", antialias=True
+    )[:, 0]
+    return normalize(fit_surface(mesh, templates, small, views, phase, generator)), views
+
+
+def best_proportions(templates: Tensor, evidence: Evidence) -> Tensor:
+    """Stretches the templates (T, V, 3) as masks and prior like it best.
+
+    Rounds of poses and shape keep the proportions that they began with. But the poses that wrong ones
+    need explain the masks a little less, and are less likely.
+    """
+    rows = torch.linspace(0, len(evidence.masks) - 1, min(NUM_STRETCHED, len(evidence.masks)))
+    masks = evidence.masks[rows.round().long()]
+    stretched = [normalize(templates * templates.new_tensor(factors)) for factors in STRETCHES]
+    views = [find_views(shape, masks, evidence.prior) for shape in stretched]
+    scores = [found.sideways(SIDEWAYS[-1]).best().mean() for found in views]
+    return stretched[int(torch.stack(scores).argmax())]
+
+
+def normalize(templates: Tensor) -> Tensor:
+    """Centers meshes (T, V, 3) along y and z, and scales them to max |coordinate| = 1."""
+    middle = (templates.amin(1, keepdim=True) + templates.amax(1, keepdim=True)) / 2
+    centered = templates - middle * middle.new_tensor([0.0, 1.0, 1.0])
+    return centered / centered.abs().amax(dim=(1, 2), keepdim=True)

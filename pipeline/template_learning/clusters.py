@@ -1,0 +1,70 @@
+"""Several templates of one category: its shapes, sorted by stretches, tapers and bends."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geometry.camera import VECTOR_SIZE, to_vector
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.fitting import constrain, silhouette_gradient
+from pipeline.poses.shape_modes import deform, deformation_fields
+from pipeline.template_learning.alternation import Evidence, normalize
+from pipeline.template_learning.views import find_views
+from utils.optimizers import FullMatrixAdam
+
+SPREAD = 0.1  # usual size of the deformations
+STEPS, RATE = 40, 0.03
+SIZE, SHARPNESS = 64, 7e3
+ITERATIONS = 50  # of the clustering
+
+
+def split(template: Tensor, evidence: Evidence, count: int) -> Tensor:
+    """Makes `count` templates (count, V, 3) of one (1, V, 3): the centers of clusters of its deformations.
+
+    The template is fitted to each mask in its likeliest pose; the coefficients are clustered.
+    """
+    views = find_views(template, evidence.masks, evidence.prior)
+    best = views.score.argmax(dim=1)
+    pose = views.candidates.gather(best[:, None]).flatten().pose
+    fields = SPREAD * deformation_fields(template[0])
+    coefficients = _fit(to_vector(pose), template, evidence, fields)
+    centers = cluster(coefficients, count)
+    return normalize(
+        deform(template.expand(count, -1, -1), centers, fields.expand(count, -1, -1, -1))
+    )
+
+
+def cluster(points: Tensor, count: int) -> Tensor:
+    """Returns the means (count, D) of clusters of points (N, D).
+
+    Lloyd's algorithm from the point next to the mean and those that are furthest from the ones before.
+    """
+    centers = points[torch.cdist(points, points.mean(0, keepdim=True)).argmin(0)]
+    while len(centers) < count:
+        furthest = torch.cdist(points, centers).amin(dim=1).argmax()
+        centers = torch.cat([centers, points[furthest][None]])
+    for _ in range(ITERATIONS):
+        nearest = torch.cdist(points, centers).argmin(dim=1)
+        members = functional.one_hot(nearest, count).to(points)
+        # An empty cluster keeps its center
+        means = members.T @ points / members.sum(0).clamp(min=1)[:, None]
+        centers = torch.where(members.sum(0)[:, None] > 0, means, centers)
+    return centers
+
+
+def _fit(parameters: Tensor, template: Tensor, evidence: Evidence, fields: Tensor) -> Tensor:
+    """Returns the coefficients (N, M) of the fields (M, V, 3) that fit a template to N masks."""
+    count = len(parameters)
+    small = functional.interpolate(
+        evidence.masks[:, None], (SIZE, SIZE), mode="bilinear", antialias=True
+    )[:, 0]
+    shapes, bent = template.expand(count, -1, -1), fields.expand(count, -1, -1, -1)
+    parameters = functional.pad(parameters, (0, len(fields)))
+    optimizer = FullMatrixAdam(parameters)
+    for step in range(STEPS):
+        optimizer.lr = RATE * (1 - step / STEPS)
+        gradient, _ = silhouette_gradient(
+            parameters, shapes, SphereMesh().faces, small, SHARPNESS, evidence.prior, bent
+        )
+        parameters = constrain(optimizer.step(parameters, gradient))
+    return parameters[:, VECTOR_SIZE:]

@@ -1,0 +1,28 @@
+"""Colors as evidence for views: what silhouettes leave open, such as which end is the front."""
+
+import torch
+from torch import Tensor
+
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.evidence.colors import NAME, Colors, color_density
+from pipeline.poses.evidence.textures import from_bytes
+from pipeline.poses.photographs import Photographs
+from pipeline.template_learning.views import Views
+
+
+def with_colors(
+    mesh: SphereMesh, templates: Tensor, views: Views, images: Tensor, temperature: float
+) -> Views:
+    """Weighs the modes by how usual the colors are that they paint onto the templates.
+
+    Args:
+        mesh: the sphere.
+        templates: (T, V, 3).
+        views: K modes of each image.
+        images: (N, 4, h, w) RGB in [-1, 1], 0 outside the mask, and the mask.
+        temperature: of the score.
+    """
+    photographs = Photographs(torch.arange(len(images)), images, images[:, :0])
+    painted = Colors(templates, mesh).measure(photographs, views.candidates)[NAME]
+    density = color_density(lambda rows: from_bytes(painted[list(rows)]), views.score / temperature)
+    return views._replace(colors=density)

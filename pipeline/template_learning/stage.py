@@ -1,0 +1,175 @@
+"""Stage 0 without modeled meshes: learns the templates of a category from the masks of a collection.
+
+Reads the detections of a dataset, writes cache/own_templates/<mode>/<category>_templates.pth and an
+.obj beside it, a picture with the axes in output/, and every round in cache/<dataset>/.
+"""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from scipy.ndimage import label
+from torch import Tensor
+
+from data.cache.folders import cache_folder
+from data.cache.template_files import save_templates
+from data.crops import ObjectImages
+from data.definitions import VIEW_PRIORS, VIEWS, ViewPrior
+from data.detections import Detections, load_detections
+from geometry.mesh_files import object_axes, save_meshes
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.contour_search import signatures
+from pipeline.template_learning.alternation import Evidence, normalize
+from pipeline.template_learning.learning import Learned, learn
+from pipeline.template_learning.pictures import template_picture
+from utils.cli import UserError
+from utils.pictures import save_image
+from utils.threads import one_torch_thread
+
+MASK_SIZE, IMAGE_SIZE = 128, 64  # pixels
+LEAST_IMAGES = 20
+LARGEST_PIECE = 0.2  # of the object: a second piece above that is a second object
+LEAST_VARIETY = 0.02  # mean squared distance of the signatures of two masks, or their mirror images
+LOW_OVERLAP = 0.7
+PICTURES = Path("output")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of learning; `remesh.py` describes them and holds the defaults."""
+
+    mode: str
+    classes: tuple[str, ...]
+    from_photographs: str
+    num_templates: int
+    views: str | None
+    colors: bool
+    up: str | None
+    front: str | None
+    mirror: bool
+    seed: int
+
+
+@one_torch_thread()
+def run(device: torch.device, config: Config) -> None:
+    """Learns, turns and saves the templates, in one process, on the CPU."""
+    del device  # the search for poses has loops for the CPU alone
+    detections = load_detections(config.from_photographs)
+    category = check_category(config, detections)
+    turn = frame(config)
+    prior = VIEWS[config.views] if config.views else VIEW_PRIORS[category]
+    evidence = check(load_evidence(detections, prior, config.colors), detections.dataset)
+    learned = learn(evidence, config.num_templates, _folder(config, detections, prior), config.seed)
+    templates = SphereMesh().symmetrize(normalize(learned.templates @ turn.T))
+    path = save_templates(category, config.mode, templates, own=True)
+    save_meshes(path.with_suffix(".obj"), templates, SphereMesh().faces)
+    picture = PICTURES / f"{config.from_photographs}_templates_{config.mode}.png"
+    titles = [f"{category}{i + 1}" for i in range(len(templates))]
+    save_image(picture, template_picture(templates, titles))
+    report(category, learned, path, picture)
+
+
+def check_category(config: Config, detections: Detections) -> str:
+    """Returns the category; UserError if the photographs show another."""
+    if config.classes != (detections.category,):
+        raise UserError(
+            f"--from_photographs {detections.dataset}: these show {detections.category}. "
+            f"Say so: --classes {detections.category}"
+        )
+    return detections.category
+
+
+def frame(config: Config) -> Tensor:
+    """Returns the orthogonal matrix (3, 3) that takes the learned axes to those of object space."""
+    axes = config.up or "z", config.front or "-y"
+    if any("x" in axis for axis in axes):
+        raise UserError(
+            f"--up {axes[0]} --front {axes[1]}: left and right of learned templates lie on x. "
+            "Expected y, -y, z or -z; the picture shows these axes."
+        )
+    turn = torch.from_numpy(object_axes(*axes)).float()
+    return turn * torch.tensor([[1.0], [-1.0], [1.0]]) if config.mirror else turn
+
+
+def load_evidence(detections: Detections, prior: ViewPrior, colors: bool) -> Evidence:
+    """Reads masks (N, MASK_SIZE, MASK_SIZE) and, if wanted, small images of all photographs."""
+    crops = ObjectImages(detections, MASK_SIZE, cache=False, antialias=True)
+    images = torch.stack([crops[i].image for i in range(len(crops))])
+    small = torch.nn.functional.avg_pool2d(images, MASK_SIZE // IMAGE_SIZE)
+    return Evidence(images[:, 3], small if colors else None, prior)
+
+
+def check(evidence: Evidence, dataset: str) -> Evidence:
+    """Returns the photographs that can be learned from.
+
+    Raises:
+        UserError: if they are too few, or all alike.
+    """
+    single = torch.tensor([is_one_object(mask.numpy() > 0.5) for mask in evidence.masks])
+    if not single.all():
+        left_out = int((~single).sum())
+        logger.warning("%d masks are empty or show several objects: left out", left_out)
+    evidence = evidence.select(single.nonzero()[:, 0])
+    count = len(evidence.masks)
+    if count < LEAST_IMAGES:
+        raise UserError(
+            f"--from_photographs {dataset}: {count} usable masks are too few to learn a template "
+            f"from, expected at least {LEAST_IMAGES}. Add photographs to datasets/{dataset}/."
+        )
+    found = variety(evidence.masks)
+    if found < LEAST_VARIETY:
+        raise UserError(
+            f"--from_photographs {dataset}: all masks are nearly alike (variety {found:.3f}, "
+            f"expected {LEAST_VARIETY} or more), so they show one view of the objects. "
+            f"Add photographs from other sides to datasets/{dataset}/."
+        )
+    return evidence
+
+
+def is_one_object(mask: np.ndarray) -> bool:
+    """Whether a mask (h, w) has one large piece."""
+    labels, count = cast(tuple[np.ndarray, int], label(mask))
+    pieces = np.sort(np.bincount(labels.ravel(), minlength=count + 1)[1:])
+    return len(pieces) > 0 and (len(pieces) == 1 or pieces[-2] <= LARGEST_PIECE * pieces[-1])
+
+
+def variety(masks: Tensor) -> float:
+    """Returns how much masks (N, h, h) differ in form: mean squared distance of their signatures."""
+    vectors, flipped = (signatures(m)[0] for m in (masks, masks.flip(-1)))
+    likeness = torch.maximum(vectors @ vectors.T, vectors @ flipped.T)
+    return (2 - 2 * likeness).mean().item()
+
+
+def report(category: str, learned: Learned, path: Path, picture: Path) -> None:
+    """Logs what was learned, and what may be wrong with it."""
+    scores = "  ".join(f"{score:.3f}" for score in learned.scores)
+    logger.info("beginnings, by masks that were left out: %s", scores)
+    logger.info(
+        "%s: overlap %.3f with masks that were left out -> %s", category, learned.overlap, path
+    )
+    logger.info("%s shows the axes; --up, --front and --mirror turn them in a moment", picture)
+    if learned.overlap < LOW_OVERLAP:
+        logger.warning(
+            "%s: overlap %.2f is low: the objects differ much, or --views is wrong. "
+            "Try --mode multitpl --num_templates 4.",
+            category,
+            learned.overlap,
+        )
+
+
+def _folder(config: Config, detections: Detections, prior: ViewPrior) -> Path:
+    """Returns where the rounds of these settings are kept; those of others are removed."""
+    settings = [detections.fingerprint, prior, config.colors, config.seed]
+    key = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    parent = cache_folder(detections.dataset) / "template_learning"
+    for other in parent.glob("*"):
+        if other.name != key:
+            shutil.rmtree(other)
+    return parent / key
