@@ -11,6 +11,10 @@ Examples:
   # What is wrong with them: a list, and cache/photobirds/check.png
   python -m data.prepare --dataset photobirds --category bird --check
 
+  # Masks from annotations that call birds "object", or by a saliency network
+  python -m data.prepare --dataset photobirds --category bird --annotations instances.json --annotation_category object
+  python -m data.prepare --dataset photobirds --category bird --mask_model isnet-general-use.onnx --skip_invalid
+
   # Official data sets; masks of ImageNet by Mask R-CNN or by another tool
   python -m data.prepare --dataset cub --source downloads/CUB_200_2011.tgz downloads/cmr/cub
   python -m data.prepare --dataset imagenet_zebra --source downloads/imagenet --mask_rcnn maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --skip_invalid
@@ -22,6 +26,7 @@ from pathlib import Path
 
 from data.definitions import CATEGORIES
 from data.mask_styles import CHOICES
+from data.preparation import masking
 from data.preparation.preparation import MIN_AREA, PrepareConfig, prepare_each
 from data.preparation.preparation import prepare as prepare
 from utils import cli
@@ -34,13 +39,21 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
     parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="masks for photographs without: a COCO file of instances, by any tool")
-    parser.add_argument("--mask_rcnn", type=Path, metavar="FILE", help="masks for photographs without: weights of torchvision's Mask R-CNN (maskrcnn_resnet50_fpn)")
-    parser.add_argument("--masks", choices=CHOICES, default="auto", help="how files in masks/ mean the object: bright or dark, opaque (alpha), any label but the background (default: what most of them look like, which is said)")
-    parser.add_argument("--check", action="store_true", help="only report what is wrong with each photograph, and draw a contact sheet")
     parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it: {', '.join(CATEGORIES)}")
-    parser.add_argument("--min_area", type=cli.positive_int, default=None, metavar="N", help=f"smallest usable mask in pixels (default: {MIN_AREA})")
+    parser.add_argument("--check", action="store_true", help="only report what is wrong with each photograph, and draw a contact sheet")
     parser.add_argument("--skip_invalid", action="store_true", help="leave unusable images out and list them, instead of stopping")
+    parser.add_argument("--min_area", type=cli.positive_int, default=None, metavar="N", help=f"smallest usable mask in pixels (default: {MIN_AREA}; {masking.MIN_AREA} for masks that the options below make)")
+    parser.add_argument("--masks", choices=CHOICES, default="auto", help="how files in masks/ mean the object: bright or dark, opaque (alpha), any label but the background (default: what most of them look like, which is said)")
+    group = parser.add_argument_group("masks for photographs without")
+    group.add_argument("--annotations", type=Path, metavar="PATH", help="file or folder of annotations by any tool: COCO, labelme, YOLO segmentation, SAM, lists of results")
+    group.add_argument("--annotation_category", metavar="NAME", help="what the annotations, or the classes of Mask R-CNN, call the objects (default: the category)")
+    group.add_argument("--mask_rcnn", type=Path, metavar="FILE", help="weights of torchvision's Mask R-CNN (maskrcnn_resnet50_fpn)")
+    group.add_argument("--mask_model", type=Path, metavar="FILE", help="saliency network in ONNX, such as IS-Net, BiRefNet, U2-Net; needs requirements-masks.txt")
+    group.add_argument("--mask_size", type=cli.positive_int, metavar="N", help="side of its input in pixels, where the file does not fix it")
+    group.add_argument("--mask_mean", type=cli.non_negative_float, nargs=3, metavar="X", help="mean of red, green and blue in [0, 1] that it subtracts (default: what the file says, else as ImageNet or IS-Net)")
+    group.add_argument("--mask_std", type=cli.positive_float, nargs=3, metavar="X", help="deviation that it divides by, likewise")
+    group.add_argument("--min_score", type=cli.fraction, default=masking.MIN_SCORE, metavar="X", help="least confidence of detected objects (default: %(default)s)")
+    group.add_argument("--replace_masks", action="store_true", help="make masks anew for which there is an object, those of other programs too")
     return parser
 # fmt: on
 

@@ -112,7 +112,7 @@ def open_masks(collection: Collection, choice: Choice) -> MaskReader:
         raise UserError(
             f"{collection.root}/masks/ does not exist{folders_in(collection.root)}, and no photograph "
             "is transparent around its object. Put a mask for every photograph there: same name, "
-            ".png, white = object. Or let --mask_rcnn or --annotations make them."
+            ".png, white = object. Or let --mask_model, --mask_rcnn or --annotations make them."
         )
     reader = MaskReader(collection, "alpha" if cut_out else choice, cut_out)
     reader.learn()

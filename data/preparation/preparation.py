@@ -13,7 +13,7 @@ from data.collection import Collection, check_category, open_collection, word_ab
 from data.definitions import CATEGORIES, MODES, expand_dataset
 from data.detections import Detections, detections_path, load_detections, save_detections
 from data.mask_styles import Choice
-from data.preparation import benchmark_datasets, inspection, masking
+from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
 from data.preparation.mask_reader import open_masks
 from data.preparation.photographs import Inspection, inspect_all, with_frequencies
 from utils.cli import UserError
@@ -39,6 +39,13 @@ class PrepareConfig:
     mask_rcnn: Path | None = None
     check: bool = False
     masks: Choice = "auto"
+    min_score: float = masking.MIN_SCORE
+    replace_masks: bool = False
+    annotation_category: str | None = None
+    mask_model: Path | None = None
+    mask_size: int | None = None
+    mask_mean: tuple[float, ...] | None = None
+    mask_std: tuple[float, ...] | None = None
 
 
 def prepare_each(config: PrepareConfig) -> None:
@@ -102,14 +109,36 @@ def prepare(config: PrepareConfig) -> Detections | None:
 
 def _detect_masks(collection: Collection, category: str, config: PrepareConfig) -> dict[Path, str]:
     """Writes the masks that are missing, if the options say how; returns why some stay empty."""
-    if config.annotations is not None:
-        detect = masking.coco_detector(config.annotations)
-    elif config.mask_rcnn is not None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        detect = masking.mask_rcnn_detector(config.mask_rcnn, device)
-    else:
+    detector = _choose_detector(collection, category, config)
+    if detector is None:
         return {}
-    return masking.write_masks(collection, category, detect)
+    limits = masking.Limits(config.min_area or masking.MIN_AREA, config.min_score)
+    return masking.write_masks(collection, detector, limits, config.replace_masks)
+
+
+def _choose_detector(
+    collection: Collection, category: str, config: PrepareConfig
+) -> masking.Detector | None:
+    """Returns the source of masks that the options name; UserError for more than one."""
+    sources = {
+        "--annotations": config.annotations,
+        "--mask_rcnn": config.mask_rcnn,
+        "--mask_model": config.mask_model,
+    }
+    given = [option for option, path in sources.items() if path is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: take one of them, and the next in another run.")
+    wanted = (config.annotation_category or category).strip().lower()
+    if config.annotations is not None:
+        return detectors.annotation_detector(config.annotations, collection.images, wanted)
+    if config.mask_rcnn is not None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return detectors.mask_rcnn_detector(config.mask_rcnn, device, wanted)
+    if config.mask_model is not None:
+        return saliency.saliency_detector(
+            config.mask_model, config.mask_size, config.mask_mean, config.mask_std
+        )
+    return None
 
 
 def _choose_category(collection: Collection, option: str | None) -> str:

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from data import prepare
-from data.collection import open_collection
-from data.preparation import masking
+from data.preparation import detectors
 from data.preparation.inspection import perceptual_hash
-from data.preparation.masking import Candidate, choose
+from data.preparation.masking import Candidate, Detector, Limits, choose
 from data.preparation.quality import is_cut_off
 from utils.cli import UserError
 
@@ -47,16 +46,28 @@ GOOD = Candidate("car", 0.95, box(50, 50, 170, 150))
             0,
         ),
         ([GOOD._replace(mask=box(200, 160, 350, 280), score=0.99), GOOD], 0),
+        ([GOOD._replace(mask=box(20, 20, 380, 280), crowd=True), GOOD], 1),
+        ([GOOD._replace(crowd=True)], 0),  # so CVAT marks all run lengths
+        ([GOOD, GOOD._replace(score=0.96)], 1),  # the same object, found twice
+        ([GOOD._replace(category=None), GOOD._replace(category=None, mask=box(60, 60, 90, 90))], 0),
     ],
 )
 def test_the_best_usable_object_is_chosen(candidates: list[Candidate], chosen: int | None) -> None:
     assert choose(candidates, "car") == chosen
 
 
+def test_limits_are_those_of_the_user() -> None:
+    small = GOOD._replace(mask=box(50, 50, 80, 80), score=0.3)
+    assert choose([small], "car", Limits(min_area=900, min_score=0.3)) == 0
+    assert choose([small], "car", Limits(min_area=901, min_score=0.3)) is None
+    assert choose([small], "car", Limits(min_area=900, min_score=0.31)) is None
+
+
 @pytest.mark.parametrize(
     ("candidates", "reason"),
     [
-        ([GOOD._replace(category="bus")], "shows no car"),
+        ([GOOD._replace(category="bus")], "shows no car, but bus"),
+        ([], "shows no car"),
         ([GOOD._replace(score=0.8)], "is uncertain: score 0.80, expected 0.9"),
         ([GOOD._replace(mask=box(50, 50, 60, 60))], "is small: 100 pixels, expected 9216"),
         ([GOOD._replace(mask=box(5, 50, 150, 150))], "is cut off at the border"),
@@ -67,7 +78,8 @@ def test_the_check_says_why_an_object_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: list[Candidate], reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(masking, "coco_detector", lambda _: lambda _: candidates)
+    detector = Detector(lambda _: candidates, "car", "fake")
+    monkeypatch.setattr(detectors, "annotation_detector", lambda *_: detector)
     write_photographs(1)
     options = ["--dataset", "cars", "--category", "car", "--annotations", "a.json", "--check"]
     prepare.main(options)
@@ -97,7 +109,7 @@ class FakeNetwork(torch.nn.Module):
 
     def forward(self, pictures: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         bright = (pictures[0].mean(0) > 0.5).float()[None, None]
-        labels, scores = torch.tensor([masking.COCO_LABELS["car"]]), torch.tensor([0.99])
+        labels, scores = torch.tensor([3]), torch.tensor([0.99])  # of a car in COCO
         return [{"labels": labels, "scores": scores, "masks": bright}]
 
 
@@ -125,131 +137,9 @@ def test_masks_of_a_network_are_written_where_there_are_none(
     mask = np.asarray(Image.open("datasets/cars/masks/1.png"))
     assert mask.sum() == 255 * 120 * 160
     with pytest.raises(UserError, match=r"does not exist\. Get https://download"):
-        masking.mask_rcnn_detector(Path("absent.pth"), torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[]", "no COCO file"),
-        ('{"images": []}', "no COCO file"),
-        ("{", "not valid JSON"),
-        ('{"a":' * 100_000, "not valid JSON"),
-    ],
-)
-def test_other_files_are_no_annotations(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        masking.coco_detector(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize(
-    "segmentation",
-    [
-        [["a"] * 6],
-        [[1, 2, 3, 4, 5, 6, 7]],
-        [[0, 0, 1e9, 0, 0, 1e9]],
-        [[float("nan")] * 6],
-        {"size": [9, 9], "counts": [1, 2]},
-        {"size": list(SIZE), "counts": [-1, 120001]},
-        {"size": list(SIZE), "counts": "aaaaaaaaaaaaaaaaaaaaaa"},
-        {"size": [10**6, 10**6], "counts": "0"},
-        {"size": [SIZE[1], SIZE[0]], "counts": [0, SIZE[0] * SIZE[1]]},
-    ],
-)
-def test_damaged_masks_of_annotations_are_refused(tmp_path: Path, segmentation) -> None:
-    content = {
-        "categories": [{"id": 1, "name": "car"}],
-        "images": [{"id": 1, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}],
-        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": segmentation}],
-    }
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    detect = masking.coco_detector(tmp_path / "a.json")
-    with pytest.raises(UserError, match=r"a\.jpg has no masks"):
-        detect(Path("somewhere/a.jpg"))
-
-
-RUNS = {"size": list(SIZE), "counts": [50 * SIZE[0], 100 * SIZE[0], (SIZE[1] - 150) * SIZE[0]]}
-OUTLINE = [50, 0, 150, 0, 150, SIZE[0], 50, SIZE[0]]
-
-
-def found(images: list[str], photograph: str, **changes: object) -> list[Candidate]:
-    """Returns the objects of a photograph, with one annotation per image, that of image i in column i."""
-    content = {
-        "categories": [{"id": 0, "name": "Car "}],
-        "images": [
-            {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-            for i, name in enumerate(images)
-        ],
-        "annotations": [
-            {"image_id": i, "category_id": 0, "segmentation": [[i, 0, i + 1, 0, i + 1, 9, i, 9]]}
-            | changes
-            for i in range(len(images))
-        ],
-    }
-    Path("a.json").write_text(json.dumps(content))
-    return masking.coco_detector(Path("a.json"))(Path("datasets/x/images") / photograph)
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "b/a.jpg", "C:\\me\\b\\a.png", "/home/b/a.jpg", "b/a"])
-def test_images_are_found_in_other_folders_and_formats(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert [x.category for x in found(["c.jpg", name], "b/a.png")] == ["car"]
-
-
-def test_of_images_of_one_name_that_in_the_same_folder_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = ["train/wren/1.jpg", "train/crow/1.jpg", "crow/2.jpg"]
-    (candidate,) = found(names, "crow/1.jpg")
-    assert np.flatnonzero(candidate.mask.any(0)).tolist() == [1]
-    with pytest.raises(UserError, match=r"may be any of train/wren/1, train/crow/1\. Arrange"):
-        found(names, "1.jpg")
-
-
-@pytest.mark.parametrize(
-    ("changes", "count"),
-    [
-        ({"segmentation": [OUTLINE]}, 1),
-        ({"segmentation": [OUTLINE, [1, 2, 3, 4]]}, 1),  # a stray line
-        ({"segmentation": RUNS}, 1),
-        ({"segmentation": RUNS, "iscrowd": 1}, 1),  # so CVAT marks all run lengths
-        ({"segmentation": [OUTLINE], "score": None}, 1),
-        ({"segmentation": []}, 0),
-        ({"segmentation": None, "bbox": [50, 0, 100, SIZE[0]]}, 0),
-        ({"segmentation": [[1, 2, 3, 4]]}, 0),
-    ],
-)
-def test_oddities_of_tools_are_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, count: int
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    candidates = found(["a.jpg"], "a.jpg", **changes)
-    assert [(x.score, int(x.mask.sum())) for x in candidates] == [(1.0, 100 * SIZE[0])] * count
-
-
-def test_masks_of_another_size_are_not_written_and_empty_ones_are_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_photographs(1)
-    outline = {"segmentation": [[80, 60, 240, 60, 240, 180, 80, 180]]}
-    for category, number in [("bus", 0), ("car", 1)]:
-        found(["0.png"], "0.png", **outline)
-        masking.write_masks(
-            open_collection("cars"), category, masking.coco_detector(Path("a.json"))
-        )
-        assert np.asarray(Image.open("datasets/cars/masks/0.png")).sum() == number * 255 * 120 * 160
-    Path("datasets/cars/masks/0.png").unlink()
-    content = json.loads(Path("a.json").read_text())
-    content["images"][0] |= {"height": SIZE[1], "width": SIZE[0]}
-    Path("a.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="have 300 x 400 pixels, expected 400 x 300"):
-        masking.write_masks(open_collection("cars"), "car", masking.coco_detector(Path("a.json")))
-    assert not Path("datasets/cars/masks/0.png").exists()
+        detectors.mask_rcnn_detector(Path("absent.pth"), torch.device("cpu"), "car")
+    with pytest.raises(UserError, match=r"knows no 'dragon'.*one of: person, bicycle, car"):
+        detectors.mask_rcnn_detector(Path("weights.pth"), torch.device("cpu"), "dragon")
 
 
 def test_hashes_of_the_same_scene_agree() -> None:
