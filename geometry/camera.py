@@ -80,6 +80,7 @@ def project(vertices: Tensor, pose: Pose, *, orthographic: bool = False) -> Tens
     """
     if vertices.shape[-1] != 3:
         raise ValueError(f"vertices: expected shape (B, V, 3), got {tuple(vertices.shape)}.")
+    # To the camera frame: x right, y down, z away from the viewer
     turned = quaternion.rotate(pose.rotation, pose.scale[..., None] * vertices)
     x, y, z = to_screen(*turned.unbind(-1), *pose.translation.split(1, dim=-1))
     if not orthographic:

@@ -29,27 +29,30 @@ def hard_iou(first: Tensor, second: Tensor) -> Tensor:
 def chamfer_distance(
     mesh: tuple[np.ndarray, np.ndarray], true: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """Returns the mean distance between the surfaces in both directions, in percent of the diagonal.
+    """Returns the symmetric mean distance between two surfaces, in percent of the bounding box diagonal.
 
-    Both meshes are centered and scaled to a bounding box of diagonal 1 first, since photographs do
-    not tell size and origin; their axes are compared as they are.
+    Both meshes are first centered and scaled to a bounding box of diagonal 1, because photographs do
+    not determine size and origin. They are not rotated.
 
     Args:
         mesh: vertices (V, 3) and faces (F, 3).
         true: vertices and faces of the true mesh.
     """
     a, b = (surface_points(*_normalized(*m)) for m in (mesh, true))
+    # Nearest neighbors from each surface to the other
     there, back = KDTree(b).query(a)[0], KDTree(a).query(b)[0]
     return float(100 * (there.mean() + back.mean()) / 2)
 
 
 def surface_points(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Returns points (SURFACE_POINTS, 3) spread evenly over a surface, the same in every call."""
+    """Returns points (SURFACE_POINTS, 3) uniformly distributed on a surface, the same in every call."""
+    # Faces are drawn in proportion to their areas
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1)
     generator = numpy_generator(0, "surface points")
     chosen = generator.choice(len(faces), SURFACE_POINTS, p=areas / areas.sum())
+    # Uniform in a parallelogram, folded at its diagonal into the triangle
     u, v = generator.random((2, SURFACE_POINTS, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
     a, b, c = corners[chosen].transpose(1, 0, 2)
@@ -57,6 +60,7 @@ def surface_points(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _normalized(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Vertices without faces are not part of the surface
     used = vertices[np.unique(faces)]
     low, high = used.min(0), used.max(0)
     return (vertices - (low + high) / 2) / np.linalg.norm(high - low), faces

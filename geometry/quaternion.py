@@ -93,6 +93,7 @@ def from_matrix(matrix: Tensor) -> Tensor:
 
 def from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
     """Returns the rotations (..., 4) by `angle` (...) degrees about the directions `axis` (..., 3)."""
+    # (cos(a / 2), sin(a / 2) axis)
     half = torch.deg2rad(angle)[..., None] / 2
     direction = torch.nn.functional.normalize(axis, dim=-1)
     return torch.cat([half.cos(), half.sin() * direction], dim=-1)
@@ -110,6 +111,7 @@ def from_view(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
     Returns:
         (..., 4) rotation from object space to the camera frame.
     """
+    # Turn about the vertical, tilt, then roll in the image plane
     azimuth, elevation, roll = torch.broadcast_tensors(azimuth, elevation, roll)
     y_axis, z_axis = azimuth.new_tensor([0.0, 1.0, 0.0]), azimuth.new_tensor([0.0, 0.0, 1.0])
     spin = from_axis_angle(z_axis, -azimuth)
@@ -119,8 +121,9 @@ def from_view(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
 
 def to_view(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns azimuth [0, 360), elevation [-90, 90] and roll [-180, 180) in degrees; see `from_view`."""
+    # The viewing direction determines azimuth and elevation, the remaining turn is the roll
     matrix = to_matrix(rotation)
-    away = matrix[..., 2, :]  # the viewing direction in object space
+    away = matrix[..., 2, :]  # viewing direction in object space
     azimuth = torch.rad2deg(torch.atan2(away[..., 1], away[..., 0])) % 360
     elevation = torch.rad2deg(torch.asin((-away[..., 2]).clamp(-1, 1)))
     upright = from_view(azimuth, elevation, torch.zeros_like(azimuth))
@@ -131,6 +134,7 @@ def to_view(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def angle_between(p: Tensor, q: Tensor) -> Tensor:
     """Returns the angle (...) in degrees, [0, 180], between two rotations (..., 4)."""
+    # q and -q are the same rotation. The chord is accurate for small angles, unlike acos
     chord = torch.minimum((p - q).norm(dim=-1), (p + q).norm(dim=-1))
     return torch.rad2deg(4 * torch.asin((chord / 2).clamp(max=math.sqrt(0.5))))
 
@@ -148,20 +152,24 @@ def mirror(q: Tensor) -> Tensor:
 def complementary(q: Tensor) -> Tensor:
     """Returns the rotation with the same orthographic silhouette and the opposite depth.
 
-    It exists because objects are symmetric about x = 0: seen from behind through the image plane, the
-    mirrored object covers the same pixels.
+    It exists because objects are symmetric about x = 0: an orthographic silhouette looks the same from
+    the opposite side, up to a mirror image that the symmetry of the object undoes.
     """
     w, x, y, z = q.unbind(-1)
     return torch.stack([y, -z, w, -x], dim=-1)
 
 
 def complementary_score(q: Tensor) -> Tensor:
-    """Returns how close (...) a rotation is to its complementary one: 1 side view, 0 front or back."""
+    """Returns the squared cosine (...) of half the angle to the complementary rotation.
+
+    1 in side views, where both are the same, and 0 in views from the front or back.
+    """
     return (q * complementary(q)).sum(-1) ** 2
 
 
 def initial_views() -> Tensor:
     """Returns the (40, 4) views of the regular grid: 8 azimuths, each from 5 elevations."""
+    # Azimuth varies slowest: views 5 i to 5 i + 4 share an azimuth
     azimuth, elevation = torch.meshgrid(
         torch.tensor(AZIMUTHS), torch.tensor(ELEVATIONS), indexing="ij"
     )

@@ -53,6 +53,7 @@ class SphereMesh(nn.Module):
         super().__init__()
         self.rings = rings
         sphere = uv_sphere(rings)
+        # Half of the vertices is free; the others follow by symmetry
         negative, positive, zero = _mirror_pairs(sphere.vertices)
         order = np.concatenate([sphere.grid.ravel(), sphere.poles])
         tables = {
@@ -76,11 +77,11 @@ class SphereMesh(nn.Module):
             self.register_buffer(name, tensor.float() if tensor.is_floating_point() else tensor)
 
     def deform(self, displacement_map: Tensor) -> Tensor:
-        """Moves the vertices of the sphere by a displacement map.
+        """Deforms the sphere by a displacement map.
 
         Args:
             displacement_map: (B, 3, H, W) offsets along normal, tangent and bitangent, in units of the
-                sphere's radius; only its half u in [1/4, 3/4], where x >= 0, is read.
+                sphere's radius; only the half u in [1/4, 3/4], where x >= 0, is used.
 
         Returns:
             (B, V, 3) object space, exactly symmetric about x = 0.
@@ -91,6 +92,7 @@ class SphereMesh(nn.Module):
         if displacement_map.ndim != 4 or displacement_map.shape[1] != 3:
             got = tuple(displacement_map.shape)
             raise ValueError(f"displacement_map: expected shape (B, 3, H, W), got {got}.")
+        # Only the nonnegative vertices read the map; the others are mirrored
         local = self._sample(displacement_map)  # (B, N + Z, 3)
         frames = self.tangent_frames[self.nonnegative]
         offset = torch.einsum("bvi,vij->bvj", local, frames)
@@ -98,6 +100,7 @@ class SphereMesh(nn.Module):
 
     def symmetrize(self, vertices: Tensor) -> Tensor:
         """Averages mirror pairs of vertices (B, V, 3) and keeps each on its own side of x = 0."""
+        # Average each pair on the side x >= 0
         half = (vertices[..., self.positive, :] + _reflect(vertices[..., self.negative, :])) / 2
         half = torch.where(half[..., :1] < 0, _reflect(half), half)
         return self._complete(torch.cat([half, vertices[..., self.zero, :]], dim=-2))
@@ -105,8 +108,9 @@ class SphereMesh(nn.Module):
     def laplacian(self, vertices: Tensor) -> Tensor:
         """Returns each vertex minus the mean of its grid neighbors: (B, V, C) to (B, V, C).
 
-        Neighbors are those along the ring and along the segment; those of a pole, its whole ring.
+        The neighbors lie on the same ring and on the same segment; a pole has its whole ring.
         """
+        # Every grid vertex has four neighbors; the outermost rings border on the poles
         grid = vertices[..., self.grid, :]  # (B, rings - 1, segments, C)
         poles = vertices[..., self.poles, :]
         row = grid[..., :1, :, :].shape
@@ -114,6 +118,7 @@ class SphereMesh(nn.Module):
         above = torch.cat([grid[..., 1:, :, :], north], dim=-3)
         below = torch.cat([south, grid[..., :-1, :, :]], dim=-3)
         around = grid.roll(1, dims=-2) + grid.roll(-1, dims=-2)
+        # Back to the order of the vertices
         inner = grid - (above + below + around) / 4
         rings = torch.stack([grid[..., -1, :, :], grid[..., 0, :, :]], dim=-3).mean(-2)
         ordered = torch.cat([inner.flatten(-3, -2), poles - rings], dim=-2)
@@ -122,7 +127,7 @@ class SphereMesh(nn.Module):
     def edge_length(self, vertices: Tensor) -> Tensor:
         """Returns the mean |difference| along rings plus that along segments, a scalar.
 
-        The mean runs over meshes, grid edges and coordinates of (B, V, 3); poles do not take part.
+        The mean is over meshes, grid edges and coordinates of (B, V, 3); edges to the poles are left out.
         """
         closed = torch.cat([self.grid, self.grid[:, :1]], dim=1)  # the seam counts twice, as in UV
         grid = vertices[..., closed, :]
@@ -133,6 +138,7 @@ class SphereMesh(nn.Module):
     def _sample(self, displacement_map: Tensor) -> Tensor:
         """Map values (B, N + Z, 3) at the nonnegative vertices, bilinear and wrapping around."""
         width = displacement_map.shape[-1]
+        # One column of padding on both sides, hence other coordinates
         x, y = self.topology_map[self.nonnegative].unbind(-1)
         stretched = (x + 1 + 1 / width) * width / (width + 1) - 1  # u W - 1/2 in original pixels
         where = torch.stack([stretched, y], dim=-1)[None, None]
@@ -147,6 +153,7 @@ class SphereMesh(nn.Module):
         """All vertices (..., V, 3) from the nonnegative ones (..., N + Z, 3)."""
         count = len(self.positive)
         sides, middle = half[..., :count, :], half[..., count:, :]
+        # Vertices on the mirror plane stay on it
         middle = middle * middle.new_tensor([0.0, 1.0, 1.0])
         full = torch.cat([sides, middle, _reflect(sides)], dim=-2)
         rank = torch.argsort(torch.cat([self.nonnegative, self.negative]))
@@ -164,6 +171,7 @@ def _mirror_pairs(
     """Vertices with x < 0, their mirror images and those with x = 0."""
     negative = np.flatnonzero(vertices[:, 0] < -1e-9)
     zero = np.flatnonzero(np.abs(vertices[:, 0]) <= 1e-9)
+    # The partner of a vertex is the one nearest to its mirror image
     distance, positive = KDTree(vertices).query(vertices[negative] * (-1, 1, 1))
     assert distance.max() < 1e-9, "the sphere is not symmetric"
     return negative, np.asarray(positive, np.int64), zero
@@ -171,6 +179,7 @@ def _mirror_pairs(
 
 def _topology_map(faces: NDArray[np.int64], uvs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean texture coordinate of each vertex over its corners, u = 1 counting as 0."""
+    # Corners at the seam have u = 0 or 1, which must not be averaged to 1/2
     corners = np.stack([np.where(uvs[..., 0] == 1, 0.0, uvs[..., 0]), uvs[..., 1]], axis=-1)
     total = np.zeros((faces.max() + 1, 2))
     np.add.at(total, faces.ravel(), corners.reshape(-1, 2))
@@ -180,6 +189,7 @@ def _topology_map(faces: NDArray[np.int64], uvs: NDArray[np.float64]) -> NDArray
 
 def _tangent_frames(vertices: NDArray[np.float64], poles: NDArray[np.int64]) -> NDArray[np.float64]:
     """Orthonormal rows (normal, tangent, bitangent) of each vertex."""
+    # The tangent runs around the axis of the poles
     tangent: NDArray[np.float64] = np.cross(vertices, np.array([0.0, 1.0, 0.0]))
     tangent[poles] = 1.0
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)

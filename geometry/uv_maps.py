@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def circular_pad(x: Tensor, columns: int) -> Tensor:
-    """Continues maps (..., H, W) around the sphere by some columns on both sides."""
+    """Pads maps (..., H, W) on both sides with the columns that follow around the sphere."""
     return torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
 
 
@@ -18,6 +18,7 @@ def symmetric_extension(half: Tensor) -> Tensor:
     width = half.shape[-1]
     if width % 2:
         raise ValueError(f"half: expected an even width, got shape {tuple(half.shape)}.")
+    # u = 1/4 and 3/4 are the mirror plane: each side of the half continues as its reflection
     reverse = half.flip(-1)
     return torch.cat([reverse[..., width // 2 :], half, reverse[..., : width // 2]], dim=-1)
 
@@ -31,6 +32,7 @@ def half_map(full: Tensor) -> Tensor:
 def average_poles(half: Tensor) -> Tensor:
     """Replaces the first and last row of half maps (..., H, W), the poles, by their means."""
     top, bottom = half[..., :1, :], half[..., -1:, :]
+    # All texels of a polar row are the same point
     means = [row.mean(-1, keepdim=True).expand_as(row) for row in (top, bottom)]
     return torch.cat([means[0], half[..., 1:-1, :], means[1]], dim=-2)
 

@@ -2,8 +2,8 @@
 
 A point is (segment s, ring r): ring 0 is the south pole (0, -1, 0), ring `rings` the north pole; its
 texture coordinates are (s / segments, r / rings). The orders of 16 and 31 rings are those of the
-published spheres, because artifacts (templates, displacement maps, exported meshes) are indexed by them
-and depth ties go to the face that comes first; 63 rings are plainly column by column.
+published spheres, because templates, displacement maps and exported meshes are indexed by them and ties of
+depth go to the face that comes first; 63 rings are ordered column by column.
 """
 
 from typing import NamedTuple
@@ -93,12 +93,14 @@ def uv_sphere(rings: int = 31) -> UVSphere:
     if rings not in SEGMENTS:
         raise ValueError(f"rings: expected one of {sorted(SEGMENTS)}, got {rings}.")
     segments = SEGMENTS[rings]
+    # Vertices and faces as points (segment, ring), in the published order
     points = _vertex_order(rings, segments)
     corners = [
         _corners(s, r, block, rings, segments) for s, r, block in _face_order(rings, segments)
     ]
     index = {point: i for i, point in enumerate(points)}
     faces = [[index[_vertex(c, rings, segments)] for c in face] for face in corners]
+    # Texture coordinates are numbered in the order in which faces use them
     uv_index: dict[Corner, int] = {}
     face_uvs = [[uv_index.setdefault(c, len(uv_index)) for c in face] for face in corners]
     grid = [[index[(s, r)] for s in range(segments)] for r in range(1, rings)]
@@ -114,6 +116,7 @@ def uv_sphere(rings: int = 31) -> UVSphere:
 
 def _positions(points: NDArray[np.float64], rings: int, segments: int) -> NDArray[np.float64]:
     """Unit vectors (V, 3) of the points (segment, ring)."""
+    # Rings are parallels from the south pole (-y), segments are meridians
     polar, around = np.pi * points[:, 1] / rings, 2 * np.pi * points[:, 0] / segments
     radius = np.sin(polar)
     vertices = np.stack([-radius * np.cos(around), -np.cos(polar), radius * np.sin(around)], axis=1)
@@ -137,6 +140,7 @@ def _vertex_order(rings: int, segments: int) -> list[Corner]:
     if rings not in _ORDERS:
         columns = [(s, r) for s in range(segments) for r in range(rings - 1, 0, -1)]
         return [(0, rings), *columns, (0, 0)]
+    # Segment 24 is split: some of its rings come first, the others last
     order = _ORDERS[rings]
     points: list[Corner] = [(24, r) for r in order.early]
     for s in _descending(24, segments)[1:]:
@@ -152,6 +156,7 @@ def _face_order(rings: int, segments: int) -> list[tuple[int, int, int]]:
         inner = range(1, rings - 1)
         first = [(s, r, 0) for s in range(segments) for r in range(rings)]
         return first + [(s, r, 1) for s in range(segments) for r in inner]
+    # Two triangles per cell, in two blocks; the rings of a segment follow a fixed cycle
     order = _ORDERS[rings]
     starts = dict(zip(_descending(23, segments), order.starts, strict=True))
     faces = []
@@ -165,6 +170,7 @@ def _face_order(rings: int, segments: int) -> list[tuple[int, int, int]]:
 
 def _corners(s: int, r: int, block: int, rings: int, segments: int) -> list[Corner]:
     """Corners (segment, ring) of a face; the diagonals are mirrored in the plane x = 0."""
+    # Triangles at the poles
     if r == rings - 1:
         return [(s + 1, r), (s + 0.5, r + 1), (s, r)]
     if r == 0:
