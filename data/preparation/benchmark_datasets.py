@@ -20,10 +20,10 @@ from data.collection import DATASETS_FOLDER, collection_folder
 from data.definitions import DATASETS, SYNSETS
 from data.image_files import SUFFIXES, read_mask
 from data.mask_styles import Rule
+from data.preparation.archives import extract, is_archive
+from data.preparation.matlab import read_structures
 from geometry import quaternion
-from utils.archives import extract, is_archive
 from utils.cli import UserError
-from utils.matlab import read_structures
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)

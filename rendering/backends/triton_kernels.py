@@ -1,8 +1,7 @@
 """Triton kernels of the rasterizer; `triton_cuda` launches them.
 
-Coordinates are pixels with the origin in the middle of the image, x right and y down, as in
-`numba_coverage`; pixel (row j, column i) has its center at (i - half, j - half). No kernel uses
-atomics, so results do not depend on the order in which programs run.
+Coordinates are pixels as in `triton_geometry`; pixel (row j, column i) has its center at (i - half,
+j - half). No kernel uses atomics, so results do not depend on the order in which programs run.
 """
 
 # ruff: noqa: RUF059 - constants are in capitals, arguments are pointers
@@ -11,105 +10,17 @@ atomics, so results do not depend on the order in which programs run.
 import triton
 import triton.language as tl
 
+from rendering.backends.triton_geometry import (
+    barycentric,
+    box,
+    corners_of,
+    fade,
+    plane,
+    side_of_edge,
+)
+
 NO_CUTOFF = tl.constexpr(0x7FFFFFFF)  # the pixel has met fewer faces than it may
 COVERED = tl.constexpr(-1)  # no face counts
-
-
-@triton.jit
-def _corners(points, faces, f):
-    """Vertex indices and positions of the corners of a face."""
-    a, b, c = tl.load(faces + 3 * f), tl.load(faces + 3 * f + 1), tl.load(faces + 3 * f + 2)
-    ax, ay = tl.load(points + 3 * a), tl.load(points + 3 * a + 1)
-    bx, by = tl.load(points + 3 * b), tl.load(points + 3 * b + 1)
-    cx, cy = tl.load(points + 3 * c), tl.load(points + 3 * c + 1)
-    return a, b, c, ax, ay, bx, by, cx, cy
-
-
-@triton.jit
-def _box(ax, ay, bx, by, cx, cy, margin, half, size):
-    """First and last column and row of the widened box: [low, high) in x, (low, high] in y."""
-    low_x = tl.minimum(tl.minimum(ax, bx), cx).to(tl.float64) - margin + half
-    high_x = tl.maximum(tl.maximum(ax, bx), cx).to(tl.float64) + margin + half
-    low_y = tl.minimum(tl.minimum(ay, by), cy).to(tl.float64) - margin + half
-    high_y = tl.maximum(tl.maximum(ay, by), cy).to(tl.float64) + margin + half
-    # Half-open, so that neighboring boxes share no pixel
-    first = tl.maximum(tl.ceil(low_x).to(tl.int32), 0)
-    last = tl.minimum(tl.ceil(high_x).to(tl.int32) - 1, size - 1)
-    top = tl.maximum(tl.floor(low_y).to(tl.int32) + 1, 0)
-    bottom = tl.minimum(tl.floor(high_y).to(tl.int32), size - 1)
-    return first, last, top, bottom
-
-
-@triton.jit
-def _side(i, j, px, py, qx, qy, x, y):
-    """Side of the edge i-j on which a point lies; equal but for the sign in both faces of an edge."""
-    # Both faces of an edge compute from the vertex with the smaller index to the other
-    swapped = j < i
-    sx, sy = tl.where(swapped, qx, px), tl.where(swapped, qy, py)
-    ex, ey = tl.where(swapped, px, qx), tl.where(swapped, py, qy)
-    side = (ey - sy) * (x - sx) - (ex - sx) * (y - sy)
-    return tl.where(swapped, -side, side)
-
-
-@triton.jit
-def _plane(ax, ay, bx, by, cx, cy):
-    """Twice the area, positive towards the viewer, and the edges from corner 0; double precision."""
-    ax, ay = ax.to(tl.float64), ay.to(tl.float64)
-    ux, uy = bx.to(tl.float64) - ax, by.to(tl.float64) - ay
-    vx, vy = cx.to(tl.float64) - ax, cy.to(tl.float64) - ay
-    return uy * vx - ux * vy, ux, uy, vx, vy
-
-
-@triton.jit
-def _segment(px, py, ux, uy):
-    """Nearest point of a segment from the origin along u: its share of the end, and the offset."""
-    length = tl.maximum(ux * ux + uy * uy, 1e-12)
-    t = tl.minimum(tl.maximum((px * ux + py * uy) / length, 0.0), 1.0)
-    return t, px - t * ux, py - t * uy
-
-
-@triton.jit
-def _outline(ax, ay, bx, by, cx, cy, x, y):
-    """Offset (dx, dy) to the nearest point of the outline, and the shares of corners 1 and 2 in it."""
-    # Edge 01, then each following edge where it is nearer
-    t, dx, dy = _segment(x - ax, y - ay, bx - ax, by - ay)
-    w1, w2 = t, 0.0 * t
-    t, ex, ey = _segment(x - bx, y - by, cx - bx, cy - by)
-    nearer = ex * ex + ey * ey < dx * dx + dy * dy
-    dx, dy = tl.where(nearer, ex, dx), tl.where(nearer, ey, dy)
-    w1, w2 = tl.where(nearer, 1.0 - t, w1), tl.where(nearer, t, w2)
-    t, ex, ey = _segment(x - cx, y - cy, ax - cx, ay - cy)
-    nearer = ex * ex + ey * ey < dx * dx + dy * dy
-    dx, dy = tl.where(nearer, ex, dx), tl.where(nearer, ey, dy)
-    w1, w2 = tl.where(nearer, 0.0, w1), tl.where(nearer, 1.0 - t, w2)
-    return dx, dy, w1, w2
-
-
-@triton.jit
-def _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size):
-    """What `_outline` returns, and the share p of the pixel that the face takes.
-
-    Faces that reach far beyond the image need double precision.
-    """
-    # Single precision for ordinary faces
-    widest = tl.maximum(tl.maximum(tl.abs(ax), tl.abs(bx)), tl.abs(cx))
-    widest = tl.maximum(widest, tl.maximum(tl.maximum(tl.abs(ay), tl.abs(by)), tl.abs(cy)))
-    if widest > size:
-        far = _outline(
-            ax.to(tl.float64),
-            ay.to(tl.float64),
-            bx.to(tl.float64),
-            by.to(tl.float64),
-            cx.to(tl.float64),
-            cy.to(tl.float64),
-            x,
-            y,
-        )
-        dx, dy = far[0].to(tl.float32), far[1].to(tl.float32)
-        w1, w2 = far[2].to(tl.float32), far[3].to(tl.float32)
-    else:
-        dx, dy, w1, w2 = _outline(ax, ay, bx, by, cx, cy, x, y)
-    return dx, dy, w1, w2, tl.exp(-sharpness * (dx * dx + dy * dy))
 
 
 @triton.jit
@@ -133,15 +44,15 @@ def _nearest_faces(
     visible = tl.full((TILE * TILE,), -1, tl.int32)
     for k in range(begin, end):
         f = tl.load(order + k)
-        a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
-        area, ux, uy, vx, vy = _plane(ax, ay, bx, by, cx, cy)
+        a, b, c, ax, ay, bx, by, cx, cy = corners_of(points, faces, f)
+        area, ux, uy, vx, vy = plane(ax, ay, bx, by, cx, cy)
         if area > 0 if CULL else area != 0:
             # A pixel center is covered if it lies on the inner side of three edges, or on them
-            first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, 0.0, half, size)
+            first, last, top, bottom = box(ax, ay, bx, by, cx, cy, 0.0, half, size)
             sign = tl.where(area > 0, 1.0, -1.0)
-            hit = (_side(a, b, ax, ay, bx, by, x, y) * sign >= 0) & inside
-            hit &= _side(b, c, bx, by, cx, cy, x, y) * sign >= 0
-            hit &= _side(c, a, cx, cy, ax, ay, x, y) * sign >= 0
+            hit = (side_of_edge(a, b, ax, ay, bx, by, x, y) * sign >= 0) & inside
+            hit &= side_of_edge(b, c, bx, by, cx, cy, x, y) * sign >= 0
+            hit &= side_of_edge(c, a, cx, cy, ax, ay, x, y) * sign >= 0
             hit &= (column >= first) & (column <= last) & (row >= top) & (row <= bottom)
             # Depth is affine on the screen; strictly nearer, so that the first of equal ones stays
             az = tl.load(points + 3 * a + 2).to(tl.float64)
@@ -181,11 +92,11 @@ def _falloff(
     if tl.max(hidden.to(tl.int32)) > 0:
         for k in range(begin, end):
             f = tl.load(order + k)
-            a, b, c, ax, ay, bx, by, cx, cy = _corners(points, faces, f)
-            first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, margin, half, size)
+            a, b, c, ax, ay, bx, by, cx, cy = corners_of(points, faces, f)
+            first, last, top, bottom = box(ax, ay, bx, by, cx, cy, margin, half, size)
             near = hidden & (met < max_faces) & (column >= first) & (column <= last)
             near &= (row >= top) & (row <= bottom)
-            dx, dy, w1, w2, shown = _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
+            dx, dy, w1, w2, shown = fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
             left = tl.where(near, left * (1.0 - shown), left)
             # The gradient needs the last face that counted
             met += near.to(tl.int32)
@@ -279,9 +190,9 @@ def soft_gradient(
 ):
     """Walks the widened box of a face and sums the gradients of its three corners."""
     f, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    a, b, c, ax, ay, bx, by, cx, cy = _corners(points + image * num_vertices * 3, faces, f)
+    a, b, c, ax, ay, bx, by, cx, cy = corners_of(points + image * num_vertices * 3, faces, f)
     half = 0.5 * (size - 1)
-    first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, margin, half, size)
+    first, last, top, bottom = box(ax, ay, bx, by, cx, cy, margin, half, size)
     width, height = last - first + 1, bottom - top + 1
     count = tl.where((width > 0) & (height > 0), width * height, 0)
     x0, y0, x1, y1, x2, y2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -294,7 +205,7 @@ def soft_gradient(
         counts &= tl.load(cutoff + at, mask=counts, other=-1) >= f
         factor = tl.load(weight + at, mask=counts, other=0.0)
         x, y = (column - half).to(tl.float32), (row - half).to(tl.float32)
-        dx, dy, w1, w2, shown = _fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
+        dx, dy, w1, w2, shown = fade(ax, ay, bx, by, cx, cy, x, y, sharpness, size)
         # Derivative of 1 - prod(1 - p), with (1 - alpha) already in the weight
         factor = tl.where(counts, factor * shown / (1.0 - shown + 1e-7), 0.0)
         dx, dy = factor * dx, factor * dy
@@ -311,15 +222,6 @@ def soft_gradient(
     tl.store(at + 3, scale * y1)
     tl.store(at + 4, scale * x2)
     tl.store(at + 5, scale * y2)
-
-
-@triton.jit
-def _weights(ax, ay, bx, by, cx, cy, column, row, half):
-    """Barycentric weights of corners 1 and 2 at pixel centers, double precision."""
-    area, ux, uy, vx, vy = _plane(ax, ay, bx, by, cx, cy)
-    area = tl.where(area == 0, 1.0, area)  # degenerate faces are never visible
-    x, y = column - half - ax, row - half - ay
-    return (y * vx - x * vy) / area, (x * uy - y * ux) / area
 
 
 @triton.jit
@@ -345,8 +247,8 @@ def interpolate(
     shown = f >= 0
     f = tl.maximum(f, 0)
     half = 0.5 * (size - 1)
-    a, b, c, ax, ay, bx, by, cx, cy = _corners(points + batch * num_vertices * 3, faces, f)
-    w1, w2 = _weights(ax, ay, bx, by, cx, cy, pixel % size, pixel // size, half)
+    a, b, c, ax, ay, bx, by, cx, cy = corners_of(points + batch * num_vertices * 3, faces, f)
+    w1, w2 = barycentric(ax, ay, bx, by, cx, cy, pixel % size, pixel // size, half)
     # Values have their own indices: texture coordinates split vertices at the seam
     a, b, c = tl.load(corners + 3 * f), tl.load(corners + 3 * f + 1), tl.load(corners + 3 * f + 2)
     values += batch * num_values * channels
@@ -377,9 +279,9 @@ def corner_sums(
 ):
     """Walks the box of a face and sums, for each corner, weight times gradient where it is visible."""
     f, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    a, b, c, ax, ay, bx, by, cx, cy = _corners(points + batch * num_vertices * 3, faces, f)
+    a, b, c, ax, ay, bx, by, cx, cy = corners_of(points + batch * num_vertices * 3, faces, f)
     half = 0.5 * (size - 1)
-    first, last, top, bottom = _box(ax, ay, bx, by, cx, cy, 0.0, half, size)
+    first, last, top, bottom = box(ax, ay, bx, by, cx, cy, 0.0, half, size)
     width, height = last - first + 1, bottom - top + 1
     count = tl.where((width > 0) & (height > 0), width * height, 0)
     target = sums + (batch * num_faces + f) * 3 * channels
@@ -394,7 +296,7 @@ def corner_sums(
             seen &= tl.load(face_index + batch * size * size + at, mask=seen, other=-1) == f
             source = gradient + (batch * channels + k) * size * size + at
             g = tl.load(source, mask=seen, other=0.0).to(tl.float64)
-            w1, w2 = _weights(ax, ay, bx, by, cx, cy, column, row, half)
+            w1, w2 = barycentric(ax, ay, bx, by, cx, cy, column, row, half)
             w1, w2 = tl.where(seen, w1 * g, 0.0), tl.where(seen, w2 * g, 0.0)
             sum0 += tl.sum((g - w1 - w2).to(tl.float32))
             sum1 += tl.sum(w1.to(tl.float32))

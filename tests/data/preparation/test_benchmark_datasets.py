@@ -17,10 +17,10 @@ from data.crops import ObjectImages, to_pixels
 from data.definitions import SYNSETS
 from data.detections import decode_mask, encode_mask, load_detections
 from data.ground_truth import load_ground_truth, project_true
+from data.preparation.archives import extract
+from data.preparation.matlab import read_structures
 from geometry import quaternion
-from utils.archives import extract
 from utils.cli import UserError
-from utils.matlab import read_structures
 
 SIZE = (150, 200)  # height, width
 BOX = (40, 30, 159, 119)  # x1, y1, x2, y2, both ends included

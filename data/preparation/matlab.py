@@ -38,8 +38,16 @@ def read_structures(
     require_file(path, remedy)
     with tempfile.TemporaryDirectory(prefix="matlab_") as folder:
         plain = Path(folder) / "fields.npz"
-        command = [sys.executable, "-m", "utils.matlab", str(path), str(plain), variable, *fields]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [
+            sys.executable,
+            "-m",
+            "data.preparation.matlab",
+            str(path),
+            str(plain),
+            variable,
+            *fields,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from data.preparation.matlab import read_structures
 from utils.cli import UserError
-from utils.matlab import read_structures
 
 
 def write(path: Path) -> None:
