@@ -96,13 +96,13 @@ SYNSETS = {
 
 
 class ViewPrior(NamedTuple):
-    """How photographs show a category: normal distributions in degrees, any azimuth.
+    """Prior of the views in which photographs show a category: normal, in degrees; any azimuth.
 
     Attributes:
         elevation: mean elevation of the camera; 0 = level, positive = from above.
         elevation_spread: its standard deviation.
         roll_spread: standard deviation of the camera's roll; the mean is 0.
-        pitch: how far the object itself lifts its head or nose, in the mean.
+        pitch: mean angle by which the object itself lifts its head or nose.
         pitch_spread: its standard deviation.
     """
 
@@ -113,7 +113,7 @@ class ViewPrior(NamedTuple):
     pitch_spread: float
 
     def tilts(self) -> tuple[float, float, float]:
-        """Mean elevation, and spreads of elevation and roll, of the object's own upright axis.
+        """Returns mean elevation, and spreads of elevation and roll, of the object's own upright axis.
 
         Pitch adds to the elevation in views from the front, and to the roll in views from the side.
         """
@@ -125,7 +125,8 @@ class ViewPrior(NamedTuple):
         )
 
 
-# Quadrupeds stand on their legs and are seen at eye level, vehicles on their wheels; birds perch
+# Chosen by hand, not estimated: quadrupeds are seen at eye level, vehicles from slightly above,
+# birds perch with their head up and airplanes climb and bank
 _VEHICLE = ViewPrior(8.0, 10.0, 6.0, 0.0, 0.0)
 VIEW_PRIORS = dict.fromkeys(CATEGORIES, ViewPrior(5.0, 8.0, 6.0, 0.0, 0.0)) | {
     **dict.fromkeys(("motorcycle", "bus", "truck", "car"), _VEHICLE),
@@ -144,7 +145,7 @@ VIEWS = {
 
 
 def default_dataset(category: str) -> str:
-    """Returns the dataset that stands for a category in `all`: cub for birds, else imagenet_*."""
+    """Returns the dataset of a category in `all`: cub for birds, imagenet_<category> for the others."""
     if category not in CATEGORIES:
         raise ValueError(f"category: expected one of {', '.join(CATEGORIES)}, got {category!r}.")
     return "cub" if category == "bird" else f"imagenet_{category}"
@@ -161,5 +162,5 @@ DATASETS = dict(zip(DEFAULT_DATASETS, CATEGORIES, strict=True)) | {
 
 
 def expand_dataset(dataset: str) -> tuple[str, ...]:
-    """Returns the single datasets behind a name: all 13 default ones for `all`, else itself."""
+    """Returns the datasets that a name stands for: all 13 default ones for `all`, else itself."""
     return DEFAULT_DATASETS if dataset == "all" else (dataset,)

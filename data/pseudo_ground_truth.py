@@ -1,4 +1,4 @@
-"""Pseudo-ground-truth as training data: texture, its visibility and displacement map in UV space."""
+"""Pseudo-ground-truth as training data: texture, visibility and displacement map in UV space."""
 
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
     def __init__(
         self, dataset: str, resolution: int, mode: str, *, segmentation: bool = False
     ) -> None:
-        """Checks that the export is complete; reads no items yet.
+        """Checks that the export is complete; items are read on access.
 
         Raises:
             UserError: if metadata or items are missing.
@@ -80,6 +80,7 @@ def mirror_samples(batch: UVSample, chosen: Tensor) -> UVSample:
     Returns:
         The batch, with the maps of the chosen samples mirrored.
     """
+    # Without segmentation the part map is empty and stays so
     pick = chosen.to(batch.texture.device)[:, None, None, None]
     mirrored = {
         name: torch.where(pick, mirror_map(maps), maps)

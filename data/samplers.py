@@ -1,4 +1,4 @@
-"""Which samples a training step sees: a pure function of (seed, step), whoever asks and when."""
+"""Samples of each training step, as a pure function of (seed, step)."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,10 @@ from utils.seeding import numpy_generator, torch_generator
 class StepSampler(Sampler[list[int]]):
     """Endless batches of indices; use it as `batch_sampler` of a DataLoader, or call `batch`.
 
-    Without weights the stream is one shuffled pass over the data after another; a batch may begin in
-    one pass and end in the next, so that no sample is dropped and a batch may exceed the data. With
-    weights every step draws anew with replacement. A run that resumes at step n continues exactly,
-    and the union over the ranks does not depend on their number.
+    Without weights the stream is a sequence of shuffled passes over the data. A batch may span several
+    passes, so that no sample is dropped and batches may be larger than the data. With weights every
+    step samples with replacement. A run that resumes at step n continues exactly, and the union over
+    the ranks does not depend on their number.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class StepSampler(Sampler[list[int]]):
         Args:
             size: number of samples.
             batch_size: samples of a step over all ranks; a multiple of world_size.
-            seed: of the shuffling and the drawing.
-            weights: (size,) relative chances, for drawing with replacement.
-            rank: of this process.
+            seed: seed of shuffling and sampling.
+            weights: (size,) relative probabilities, for sampling with replacement.
+            rank: number of this process.
             world_size: number of processes.
             start_step: step at which iteration begins.
         """
@@ -75,14 +75,16 @@ class StepSampler(Sampler[list[int]]):
 
     def coins(self, step: int) -> Tensor:
         """Returns a fair coin (b,) bool for every sample of this rank at a step, for augmentation."""
+        # Coins are drawn for the whole batch, then shared among ranks
         generator = torch_generator(self.seed, "coins", step)
         return (torch.rand(self.batch_size, generator=generator) < 0.5)[self._mine]
 
     def epoch(self, step: int) -> int:
-        """Returns how many whole passes over the data lie before a step."""
+        """Returns the number of complete passes over the data before a step."""
         return step * self.batch_size // self.size
 
     def _shuffled(self, step: int) -> np.ndarray:
+        # Positions of this batch in the endless sequence of passes
         first = step * self.batch_size
         numbers = np.arange(first, first + self.batch_size)
         passes = np.unique(numbers // self.size)
@@ -98,5 +100,6 @@ class StepSampler(Sampler[list[int]]):
 
 def balanced_weights(categories: Tensor) -> Tensor:
     """Returns weights (N,) under which every category (N,) int64 present is drawn equally often."""
+    # Inverse class frequency, of mean 1
     _, inverse, counts = torch.unique(categories, return_inverse=True, return_counts=True)
     return len(categories) / (counts[inverse] * len(counts)).double()

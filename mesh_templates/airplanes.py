@@ -22,6 +22,7 @@ from mesh_templates.primitives import (
 
 def airplane1() -> Shape:
     """Airliner: swept low wings, two engines under them, gear down."""
+    # Fuselage
     fuselage = tube(
         [
             (0, -18.4, -0.55),
@@ -33,6 +34,7 @@ def airplane1() -> Shape:
         ],
         [0.35, 1.4, 2.15, 2.15, 1.45, 0.35],
     )
+    # Wings and tail
     wings = _panel(
         [(0, -5.2), (2, -4.6), (17, 4.8), (17.2, 6.6), (6.2, 3.0), (0, 3.4)], -1.0, 1.0, 0.5, 0.1
     )
@@ -46,11 +48,13 @@ def airplane1() -> Shape:
             rounding=0.28,
         ),
     )
+    # Engines: hollow intakes on pylons
     nacelle = subtract(
         capsule((5.8, -4.4, -2.1), (5.8, -0.6, -1.9), 1.2, 0.7),
         union(box((5.8, -6.4, -2.1), (2, 1.6, 2)), cylinder((5.8, -5.0, -2.1), 0.9, 0.5, axis=1)),
     )
     engines = mirrored(union(nacelle, box((5.8, -2.0, -1.1), (0.25, 2.0, 0.7))))
+    # Landing gear, and the fairing of the wings
     gear = union(_leg(0.0, -14.2, -1.2, -3.3), _leg(2.8, 1.0, -0.9, -3.3))
     belly = ellipsoid((0, -0.6, -1.1), (1.7, 5.5, 1.2))
     solid = union(
@@ -75,6 +79,7 @@ def airplane1() -> Shape:
 
 def airplane2() -> Shape:
     """Light propeller airplane: high straight wing on struts, fixed gear."""
+    # Body and cabin
     body = tube(
         [
             (0, -3.7, 0),
@@ -100,6 +105,7 @@ def airplane2() -> Shape:
         above=[(0.5, -2.0), (0.62, -1.2), (0.62, 0.8), (0.35, 2.5)],
         front=[(0.64, 0.2), (0.62, 0.6), (0.5, 1.28)],
     )
+    # Wings, tail and struts
     wings = _panel(
         [(0, -1.1), (2.6, -1.1), (5.4, -0.9), (5.55, 0.2), (2.6, 0.55), (0, 0.55)],
         1.24,
@@ -117,10 +123,12 @@ def airplane2() -> Shape:
         ),
     )
     struts = mirrored(capsule((0.5, -0.35, -0.2), (2.7, -0.25, 1.2), 0.075))
+    # Propeller, as a disc at rest
     propeller = union(
         ellipsoid((0, -3.85, 0), (0.18, 0.32, 0.18)),
         ellipsoid((0, -3.9, 0), (0.13, 0.09, 1.05)),
     )
+    # Fixed gear
     gear = union(
         mirrored(
             union(
@@ -132,6 +140,7 @@ def airplane2() -> Shape:
         _tire(0, -3.0, -1.05, 0.27, 0.13),
     )
     solid = union(union(body, cabin, blend=0.15), wings, tail, struts, propeller, gear, blend=0.06)
+    # Parts
     return Shape(
         solid,
         ((-5.75, -4.35, -1.55), (5.75, 4.95, 2.35)),
@@ -158,6 +167,7 @@ def _panel(half: Outline, z: float, root: float, tip: float, dihedral: float) ->
     flat = prism(outline, -99, 99, axis=2)
 
     def distance(points: Points) -> np.ndarray:
+        # Rounded edges: the radius shrinks towards the tip
         x = np.abs(points[:, 0])
         radius = (root + (tip - root) * np.minimum(x / span, 1)) / 2
         beyond = np.maximum(flat(points) + radius, 0)

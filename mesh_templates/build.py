@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = options.only.split(",") if options.only else list(SHAPES)
     unknown = [name for name in names if name not in SHAPES]
     if unknown:
-        raise cli.UserError(f"--only: no template {unknown[0]!r}; there are {', '.join(SHAPES)}.")
+        raise cli.UserError(f"--only: no template {unknown[0]!r}; available: {', '.join(SHAPES)}.")
     for name in names:
         build(name, options.preview)
     if not options.only:

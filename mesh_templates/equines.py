@@ -23,6 +23,7 @@ from mesh_templates.quadruped import (
 
 def horse1() -> Shape:
     """Riding horse with its neck up, long mane and tail."""
+    # Trunk and neck, along the spine
     trunk = profile(
         [
             (-0.4, 0.76, 0.19),
@@ -35,6 +36,7 @@ def horse1() -> Shape:
     )
     withers = ellipsoid((0, -0.2, 0.9), (0.08, 0.2, 0.1))
     neck = profile([(-0.34, 0.8, 0.21), (-0.52, 1.04, 0.15), (-0.66, 1.3, 0.11)], width=0.6)
+    # Head, with the jaw, and mane
     head = joined(
         profile(
             [(-0.68, 1.36, 0.09), (-0.8, 1.22, 0.088), (-0.9, 1.1, 0.07), (-0.95, 1.02, 0.068)],
@@ -46,9 +48,11 @@ def horse1() -> Shape:
         [(-0.75, 1.45, 0.035), (-0.64, 1.44, 0.06), (-0.48, 1.23, 0.07), (-0.3, 1.0, 0.05)],
         width=0.55,
     )
+    # Ears
     ear = mirrored(
         tube([(0.05, -0.66, 1.41), (0.065, -0.67, 1.48), (0.06, -0.69, 1.55)], [0.04, 0.036, 0.01])
     )
+    # Tail
     tail = profile(
         [
             (0.5, 0.9, 0.05),
@@ -58,6 +62,7 @@ def horse1() -> Shape:
             (0.64, 0.25, 0.03),
         ]
     )
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.115,
         [
@@ -80,9 +85,11 @@ def horse1() -> Shape:
         ],
         foot=[(0.425, 0.12, 0.046), (0.41, 0.07, 0.04), (0.395, 0.03, 0.057), (0.39, -0.05, 0.066)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(
         trunk, (withers, 0.15), (neck, 0.15), (head, 0.06), (mane, 0.03), (ear, 0.015), (tail, 0.03)
     )
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.08), (hind, 0.08)),
         length=(-1.1, 0.8),
@@ -101,6 +108,7 @@ def horse1() -> Shape:
 
 def zebra1() -> Shape:
     """Stockier than the horse, with an upright mane, large round ears and a tufted tail."""
+    # Trunk and neck, along the spine
     trunk = profile(
         [
             (-0.38, 0.74, 0.21),
@@ -112,6 +120,7 @@ def zebra1() -> Shape:
         width=0.95,
     )
     neck = profile([(-0.34, 0.8, 0.2), (-0.5, 1.03, 0.155), (-0.61, 1.23, 0.115)], width=0.65)
+    # Head, with the jaw, and mane
     head = joined(
         profile(
             [(-0.63, 1.28, 0.09), (-0.74, 1.15, 0.09), (-0.84, 1.03, 0.078), (-0.88, 0.97, 0.075)],
@@ -123,9 +132,11 @@ def zebra1() -> Shape:
         [(-0.7, 1.4, 0.03), (-0.6, 1.42, 0.055), (-0.45, 1.23, 0.07), (-0.26, 1.0, 0.045)],
         width=0.5,
     )
+    # Ears
     ear = mirrored(
         tube([(0.06, -0.6, 1.33), (0.1, -0.6, 1.42), (0.1, -0.61, 1.49)], [0.045, 0.055, 0.02])
     )
+    # Tail
     tail = profile(
         [
             (0.5, 0.88, 0.04),
@@ -135,6 +146,7 @@ def zebra1() -> Shape:
             (0.61, 0.3, 0.025),
         ]
     )
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.125,
         [
@@ -157,7 +169,9 @@ def zebra1() -> Shape:
         ],
         foot=[(0.415, 0.12, 0.048), (0.4, 0.07, 0.043), (0.385, 0.03, 0.057), (0.38, -0.05, 0.066)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(trunk, (neck, 0.15), (head, 0.06), (mane, 0.02), (ear, 0.015), (tail, 0.03))
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.08), (hind, 0.08)),
         length=(-1.05, 0.75),

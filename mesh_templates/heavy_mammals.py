@@ -24,6 +24,7 @@ from mesh_templates.quadruped import (
 
 def elephant1() -> Shape:
     """African elephant: large ears, tusks, trunk hanging to the ground, pillar legs."""
+    # Torso and head
     torso = profile(
         [(-0.42, 0.68, 0.28), (-0.15, 0.65, 0.33), (0.14, 0.65, 0.34), (0.38, 0.67, 0.28)],
         width=0.98,
@@ -32,6 +33,7 @@ def elephant1() -> Shape:
         ellipsoid((0, -0.68, 0.9), (0.19, 0.2, 0.24)),
         (ellipsoid((0, -0.74, 0.7), (0.13, 0.14, 0.14)), 0.1),
     )
+    # Trunk and tusks
     trunk = profile(
         [
             (-0.82, 0.8, 0.13),
@@ -48,12 +50,14 @@ def elephant1() -> Shape:
             [0.045, 0.04, 0.032, 0.012],
         )
     )
+    # Ears
     ear = mirrored(
         joined(
             ellipsoid((0.31, -0.47, 0.88), (0.037, 0.25, 0.28), rotation=(0, 0, -38)),
             (ellipsoid((0.25, -0.53, 0.67), (0.033, 0.13, 0.17), rotation=(0, 0, -38)), 0.06),
         )
     )
+    # Tail
     tail = profile(
         [
             (0.66, 0.8, 0.04),
@@ -63,6 +67,7 @@ def elephant1() -> Shape:
             (0.74, 0.28, 0.025),
         ]
     )
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.18,
         [(-0.37, 0.55, 0.15), (-0.37, 0.35, 0.125), (-0.37, 0.2, 0.11)],
@@ -73,7 +78,9 @@ def elephant1() -> Shape:
         [(0.4, 0.58, 0.18), (0.38, 0.38, 0.145), (0.42, 0.22, 0.11)],
         foot=[(0.42, 0.08, 0.11), (0.41, 0.02, 0.125), (0.41, -0.1, 0.135)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(torso, (head, 0.15), (trunk, 0.1), (tusk, 0.02), (tail, 0.03), (ear, 0.03))
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.07), (hind, 0.07)),
         length=(-1.25, 0.85),
@@ -94,6 +101,7 @@ def elephant1() -> Shape:
 
 def bear1() -> Shape:
     """Brown bear on four paws: shoulder hump, low broad head, round ears, stub tail."""
+    # Trunk with the hump of its shoulders, neck
     trunk = profile(
         [
             (-0.5, 0.66, 0.27),
@@ -106,6 +114,7 @@ def bear1() -> Shape:
     )
     hump = ellipsoid((0, -0.4, 0.83), (0.17, 0.22, 0.16))
     neck = profile([(-0.48, 0.7, 0.26), (-0.74, 0.75, 0.21)], width=0.98)
+    # Head, with the muzzle
     head = joined(
         ellipsoid((0, -0.85, 0.77), (0.19, 0.19, 0.185)),
         (
@@ -113,8 +122,11 @@ def bear1() -> Shape:
             0.06,
         ),
     )
+    # Ears
     ear = mirrored(ellipsoid((0.135, -0.8, 0.945), (0.065, 0.035, 0.07), rotation=(0, 20, 0)))
+    # Tail
     tail = ellipsoid((0, 0.76, 0.7), (0.06, 0.07, 0.08))
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.19,
         [(-0.48, 0.55, 0.17), (-0.46, 0.35, 0.135), (-0.45, 0.15, 0.105)],
@@ -125,7 +137,9 @@ def bear1() -> Shape:
         [(0.44, 0.52, 0.2), (0.42, 0.35, 0.155), (0.5, 0.17, 0.105)],
         foot=[(0.5, 0.06, 0.1), (0.4, 0.035, 0.09), (0.32, 0.03, 0.07)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(trunk, (hump, 0.2), (neck, 0.15), (head, 0.1), (ear, 0.02), (tail, 0.04))
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.08), (hind, 0.08)),
         length=(-1.3, 0.9),

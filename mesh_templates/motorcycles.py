@@ -23,6 +23,7 @@ from mesh_templates.primitives import (
 def motorcycle1() -> Shape:
     """Sport bike: full fairing, low bars, raised tail."""
     front, rear = (0, -0.7, 0.3), (0, 0.7, 0.31)
+    # Fairing, tank, seat and tail
     fairing = hull(
         side=[(-0.72, 0.66), (-0.76, 0.78), (-0.6, 0.95), (-0.36, 1.13), (-0.3, 0.98), (-0.12, 0.8), (0.1, 0.5),
               (0.22, 0.26), (-0.2, 0.22), (-0.34, 0.5)],
@@ -33,22 +34,26 @@ def motorcycle1() -> Shape:
     tank = ellipsoid((0, -0.06, 0.86), (0.17, 0.3, 0.14))
     seat = chain([(0, 0.22, 0.8), (0, 0.48, 0.82), (0, 0.66, 0.9)], [0.12, 0.11, 0.1], blend=0.05)
     tail = chain([(0, 0.5, 0.86), (0, 0.75, 0.95), (0, 0.98, 1.02)], [0.12, 0.09, 0.04], blend=0.05)
+    # Engine, forks and bars
     engine = box((0, 0.08, 0.46), (0.17, 0.28, 0.22), 0.06)
     forks = mirrored(capsule((0.1, -0.7, 0.3), (0.09, -0.42, 0.94), 0.035))
     bars = mirrored(
         chain([(0.05, -0.4, 0.95), (0.22, -0.38, 0.96), (0.37, -0.3, 0.95)], [0.025, 0.025, 0.032])
     )
+    # Mirrors
     mirrors = mirrored(
         union(
             capsule((0.1, -0.52, 0.98), (0.3, -0.5, 1.1), 0.02),
             ellipsoid((0.32, -0.5, 1.12), (0.09, 0.04, 0.05)),
         )
     )
+    # Swingarm, exhaust and fenders
     swingarm = mirrored(capsule((0.14, 0.25, 0.42), (0.13, 0.7, 0.31), 0.045))
     exhaust = mirrored(
         chain([(0.12, 0.1, 0.27), (0.2, 0.45, 0.36), (0.22, 0.92, 0.52)], [0.04, 0.055, 0.07])
     )
     fenders = union(_fender(front, 0.33, 0.06, 20, 120), _fender(rear, 0.35, 0.07, 40, 110))
+    # The last solid is the frame
     solid = union(
         _wheel(front, 0.3, 0.06), _wheel(rear, 0.31, 0.085), fairing, tank, seat, tail, engine, forks, bars,
         mirrors, swingarm, exhaust, fenders, capsule((0, 0.2, 0.5), (0, 0.45, 0.78), 0.1), blend=0.015,
@@ -76,12 +81,15 @@ def motorcycle1() -> Shape:
 def motorcycle2() -> Shape:
     """Cruiser: raked fork, high wide bars, teardrop tank, V engine, fenders, saddlebags."""
     front, rear = (0, -0.9, 0.33), (0, 0.78, 0.32)
+    # Tank, seat and backrest
     tank = ellipsoid((0, -0.16, 0.84), (0.17, 0.33, 0.13), (8, 0, 0))
     seat = chain([(0, 0.14, 0.72), (0, 0.36, 0.68), (0, 0.66, 0.78)], [0.11, 0.14, 0.1], blend=0.06)
     backrest = box((0, 0.84, 0.95), (0.12, 0.04, 0.14), 0.04, (12, 0, 0))
+    # V engine
     crankcase = cylinder((0, 0.04, 0.36), 0.19, 0.16, rounding=0.05)
     heads = [capsule((0, 0.03, 0.42), (0, y, 0.66), 0.11, 0.12) for y in (-0.16, 0.2)]
     engine = union(crankcase, *heads)
+    # Frame, forks and bars
     frame = chain(
         [(0, -0.52, 0.92), (0, -0.4, 0.5), (0, -0.1, 0.22), (0, 0.45, 0.26), (0, 0.5, 0.62)],
         [0.05] * 5,
@@ -94,6 +102,7 @@ def motorcycle2() -> Shape:
             [0.026, 0.026, 0.026, 0.034],
         )
     )
+    # Mirrors and lamp
     mirrors = mirrored(
         union(
             capsule((0.3, -0.38, 1.18), (0.38, -0.42, 1.34), 0.02),
@@ -101,11 +110,13 @@ def motorcycle2() -> Shape:
         )
     )
     headlight = ellipsoid((0, -0.68, 0.92), (0.11, 0.13, 0.11))
+    # Saddlebags, exhaust and fenders
     bags = mirrored(box((0.24, 0.72, 0.56), (0.1, 0.25, 0.15), 0.06))
     exhaust = mirrored(
         chain([(0.12, -0.1, 0.3), (0.18, 0.2, 0.22), (0.2, 1.02, 0.28)], [0.04, 0.05, 0.065])
     )
     fenders = union(_fender(front, 0.37, 0.085, 10, 150), _fender(rear, 0.38, 0.11, 15, 170))
+    # The last solids are frame, mounts, swingarm, pegs and a rear lamp
     solid = union(
         _wheel(front, 0.33, 0.07), _wheel(rear, 0.32, 0.1), tank, seat, backrest, engine, frame, forks, clamp, bars,
         mirrors, headlight, bags, exhaust, fenders, capsule((0, -0.6, 0.92), (0, 0.3, 0.68), 0.06),
@@ -144,6 +155,7 @@ def _tire_region(center: Vector, radius: float) -> Distance:
 
 def _fender(center: Vector, radius: float, half_width: float, start: float, end: float) -> Distance:
     """Arc over a wheel between two angles in degrees, from the front (0) over the top to the rear."""
+    # A chain of capsules along the arc, stretched to the width of the fender
     angles = np.radians(np.linspace(start, end, 9))
     nodes = [(0, center[1] - radius * np.cos(a), center[2] + radius * np.sin(a)) for a in angles]
     thin = chain(nodes, [0.035] * len(nodes))

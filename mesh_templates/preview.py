@@ -35,6 +35,7 @@ def _draw_view(
     mesh: trimesh.Trimesh, tints: NDArray, view: tuple[float, float], size: int
 ) -> Image.Image:
     azimuth, elevation = view
+    # Orthographic view along +y after the turn
     rotation = Rotation.from_euler("zx", [-azimuth, elevation], degrees=True)
     center = mesh.bounds.mean(axis=0)
     radius = np.abs(mesh.vertices - center).max() * 1.15
@@ -43,9 +44,11 @@ def _draw_view(
     triangles = vertices[mesh.faces]
     image = Image.new("RGB", (2 * size, 2 * size), "white")
     pen = ImageDraw.Draw(image)
+    # Painter's algorithm: far triangles first
     for i in np.argsort(-triangles[:, :, 1].mean(axis=1)):
         corners = (triangles[i][:, [0, 2]] * [1, -1] + 1) * size
         pen.polygon([tuple(corner) for corner in corners], fill=_shade(normals[i], tints[i]))
+    # Drawn at twice the size, for smooth edges
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 

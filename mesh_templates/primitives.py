@@ -1,7 +1,7 @@
 """Signed distance primitives, their combinations, and the step from a distance to a mesh.
 
-A distance is a function from points (N, 3) to signed distances (N,), negative inside; distances are
-exact or lower bounds, which is all that smooth unions and marching cubes need. Object space: x
+A distance is a function from points (N, 3) to signed distances (N,), negative inside. Exact values or
+lower bounds are sufficient for smooth unions and marching cubes. Object space: x
 lateral, front of the object towards -y, z up.
 """
 
@@ -42,6 +42,7 @@ def ellipsoid(center: Vector, radii: Vector, rotation: Vector = (0, 0, 0)) -> Di
 
     def distance(points: Points) -> NDArray[np.float64]:
         p = _local(points, center, rotation)
+        # First-order estimate: value of the implicit function over the length of its gradient
         k0 = np.linalg.norm(p / r, axis=1)
         k1 = np.linalg.norm(p / r**2, axis=1)
         return k0 * (k0 - 1) / np.maximum(k1, 1e-9)
@@ -59,6 +60,7 @@ def capsule(
     def distance(points: Points) -> NDArray[np.float64]:
         offset = points - a
         along = b - a
+        # Nearest point of the segment, then its radius
         t = np.clip(offset @ along / max(along @ along, 1e-12), 0, 1)
         offset -= t[:, None] * along
         return np.sqrt(np.einsum("ij,ij->i", offset, offset)) - (r0 + t * (r1 - r0))
@@ -81,6 +83,7 @@ def box(
     half = np.asarray(half_size, float) - radius
 
     def distance(points: Points) -> NDArray[np.float64]:
+        # Distance outside plus depth inside of the box without its rounding
         q = np.abs(_local(points, center, rotation)) - half
         outside = np.linalg.norm(np.maximum(q, 0), axis=1)
         return outside + np.minimum(q.max(axis=1), 0) - radius
@@ -213,6 +216,7 @@ def tube(
 
     The cross-section is an ellipse: `width` is its x radius divided by its other radius.
     """
+    # Monotone cubic interpolation does not overshoot between nodes
     samples = np.column_stack([np.asarray(nodes, float), radii])
     samples[:, 0] /= width
     position = np.linspace(0, len(samples) - 1, pieces * (len(samples) - 1) + 1)
@@ -228,12 +232,14 @@ def mesh_from_distance(shape: Shape, target_faces: int = 4000, cells: int = 160)
     largest connected surface is kept, so every part must touch the body. The longest side of the
     bounds is sampled by `cells` cells: thinner details than about two cells are lost.
     """
+    # A grid over the half x >= 0, with a margin on the other sides
     low, high = (np.asarray(v, float) for v in shape.bounds)
     step = (high - low).max() / cells
     starts = np.array([0.0, low[1] - 2 * step, low[2] - 2 * step])
     counts = np.ceil((high + 2 * step - starts) / step).astype(int) // _STRIDE + 2
     values = _sample(shape.distance, starts, counts, step)
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3)
+    # Simplify one half, then sew it to its mirror image and keep the largest piece
     half = trimesh.Trimesh(vertices + starts, faces[:, ::-1])
     half = _simplified(half, target_faces // 2)
     mesh = max(
@@ -246,7 +252,7 @@ def mesh_from_distance(shape: Shape, target_faces: int = 4000, cells: int = 160)
 
 
 def _simplified(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
-    """Collapses edges as gently as reaches the target: thin flat wings need more insistence."""
+    """Collapses edges with the least aggression that reaches the target; thin wings need more."""
     for aggression in (3, 4, 5):
         if len(mesh.faces) > 1.2 * target_faces:
             mesh = mesh.simplify_quadric_decimation(face_count=target_faces, aggression=aggression)
@@ -258,6 +264,7 @@ def _sample(
 ) -> NDArray[np.float64]:
     """Distances on a regular grid, exact near the surface and interpolated elsewhere."""
     fine_counts = (counts - 1) * _STRIDE + 1
+    # Sample coarsely, interpolate, and evaluate again near the surface only
     coarse = distance(starts + _grid(counts) * _STRIDE * step).reshape(counts)
     points = starts + _grid(fine_counts) * step
     values = np.asarray(zoom(coarse, fine_counts / counts, order=1)).ravel()
@@ -271,12 +278,14 @@ def _sample(
 def _sew_to_mirror_image(half: trimesh.Trimesh, step: float) -> trimesh.Trimesh:
     """Joins an open surface at x >= 0 to its mirror image along its border in the plane x = 0."""
     vertices, faces = half.vertices.copy(), np.asarray(half.faces)
+    # The border has edges with one face
     edges, uses = np.unique(half.edges_sorted, axis=0, return_counts=True)
     border = np.zeros(len(vertices), bool)
     border[edges[uses == 1]] = True
     assert vertices[border, 0].max(initial=0) < step, "the surface is cut open: enlarge the bounds"
     vertices[:, 0] = np.where(border, 0.0, np.maximum(vertices[:, 0], step / 10))
     faces = faces[~border[faces].all(axis=1)]
+    # Border vertices are their own mirror images
     image = np.where(border, np.arange(len(vertices)), np.arange(len(vertices)) + len(vertices))
     both = np.concatenate([faces, image[faces][:, ::-1]])
     return trimesh.Trimesh(np.concatenate([vertices, vertices * [-1, 1, 1]]), both, validate=True)
@@ -296,6 +305,7 @@ def _local(points: Points, center: Vector, rotation: Vector) -> Points:
 def _smooth_minimum(a: NDArray, b: NDArray, width: float) -> NDArray[np.float64]:
     if width <= 0:
         return np.minimum(a, b)
+    # Quadratic blend where the two distances differ by less than the width
     h = np.maximum(width - np.abs(a - b), 0) / width
     return np.minimum(a, b) - h * h * width / 4
 
@@ -309,6 +319,7 @@ def _polygon_distance(points: NDArray, polygon: NDArray) -> NDArray[np.float64]:
         t = np.clip((from_u * edge[0] + from_v * edge[1]) / max(edge @ edge, 1e-12), 0, 1)
         nearest = (from_u - t * edge[0]) ** 2 + (from_v - t * edge[1]) ** 2
         squared = np.minimum(squared, nearest)
+        # Even-odd rule: a ray to the right crosses the outline an odd number of times
         crosses = (a[1] > v) != (b[1] > v)
         slope = np.where(b[1] == a[1], 1.0, b[1] - a[1])
         inside ^= crosses & (from_u < from_v / slope * edge[0])

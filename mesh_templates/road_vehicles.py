@@ -20,6 +20,7 @@ from mesh_templates.primitives import (
 
 def car1() -> Shape:
     """Sedan: three boxes."""
+    # Body and cabin, by their outlines from the side, from above and from the front
     lower = hull(
         side=[(-2.1, 0.2), (-2.28, 0.32), (-2.3, 0.6), (-2.15, 0.74), (-1.0, 0.93), (0.2, 0.98),
               (1.35, 1.02), (2.15, 0.99), (2.28, 0.8), (2.28, 0.35), (2.1, 0.22)],
@@ -31,6 +32,7 @@ def car1() -> Shape:
         above=[(0.9, -1.3), (0.9, 1.8)],
         front=[(0.88, 0.8), (0.8, 0.98), (0.6, 1.42), (0.35, 1.47)],
     )
+    # Attachments and glass
     mirrors = mirrored(ellipsoid((0.86, -0.72, 1.0), (0.13, 0.07, 0.08)))
     wheels = [_Wheel(y, 0.9, 0.33, 0.22) for y in (-1.4, 1.36)]
     side_windows = sideways(
@@ -58,6 +60,7 @@ def car1() -> Shape:
 
 def car2() -> Shape:
     """Sport utility vehicle: two boxes, upright, with roof rails."""
+    # Body and cabin, by their outlines from the side, from above and from the front
     lower = hull(
         side=[(-2.1, 0.3), (-2.24, 0.42), (-2.26, 0.8), (-2.15, 0.98), (-1.0, 1.12), (2.2, 1.14),
               (2.28, 0.95), (2.26, 0.45), (2.1, 0.32)],
@@ -70,6 +73,7 @@ def car2() -> Shape:
         front=[(0.91, 1.0), (0.88, 1.12), (0.72, 1.66), (0.5, 1.78)],
     )  # fmt: skip
     rails = mirrored(capsule((0.62, 0.0, 1.78), (0.62, 1.5, 1.77), 0.04))
+    # Attachments and glass
     mirrors = mirrored(ellipsoid((0.94, -0.78, 1.18), (0.16, 0.08, 0.11)))
     side_windows = sideways(
         [(-0.78, 1.15), (-0.26, 1.62), (0.16, 1.65), (0.16, 1.15)],
@@ -97,6 +101,7 @@ def car2() -> Shape:
 
 def truck1() -> Shape:
     """Pickup truck with an open bed."""
+    # Body with an open bed, and cabin
     lower = hull(
         side=[(-2.55, 0.42), (-2.7, 0.5), (-2.72, 0.9), (-2.6, 1.08), (-1.2, 1.2), (2.6, 1.16),
               (2.66, 1.1), (2.66, 0.55), (2.5, 0.45)],
@@ -109,6 +114,7 @@ def truck1() -> Shape:
         above=[(0.94, -1.4), (0.94, 0.9)],
         front=[(0.95, 1.1), (0.92, 1.2), (0.74, 1.76), (0.5, 1.86)],
     )
+    # Attachments
     bumpers = union(
         box((0, -2.74, 0.56), (0.94, 0.12, 0.14), 0.05),
         box((0, 2.72, 0.56), (0.94, 0.12, 0.12), 0.05),
@@ -141,6 +147,7 @@ def truck1() -> Shape:
 
 def truck2() -> Shape:
     """Box truck: a short cab in front of a tall cargo box on a frame."""
+    # Cab, cargo box and frame
     cab = hull(
         side=[(-3.3, 0.55), (-3.36, 0.7), (-3.36, 1.15), (-3.2, 1.32), (-2.6, 1.42), (-2.1, 2.3),
               (-1.85, 2.42), (-1.05, 2.42), (-1.05, 0.55)],
@@ -152,6 +159,7 @@ def truck2() -> Shape:
         [(-1.9, 2.35), (-1.1, 3.0), (-0.95, 3.0), (-0.95, 2.35)], -0.8, 0.8, rounding=0.05
     )
     frame = box((0, 0.1, 0.78), (0.55, 3.4, 0.2), 0.05)
+    # Attachments
     bumpers = union(
         box((0, -3.4, 0.6), (1.08, 0.14, 0.16), 0.06), box((0, 3.5, 0.62), (1.1, 0.12, 0.12), 0.05)
     )
@@ -187,6 +195,7 @@ def truck2() -> Shape:
 
 def bus1() -> Shape:
     """City bus."""
+    # Body, and the air conditioning on its roof
     body = hull(
         side=[(-5.5, 0.4), (-5.62, 0.6), (-5.6, 1.4), (-5.42, 2.9), (-5.2, 3.08), (5.3, 3.1),
               (5.5, 2.95), (5.55, 0.7), (5.4, 0.4)],
@@ -194,6 +203,7 @@ def bus1() -> Shape:
         front=[(1.2, 0.35), (1.27, 0.6), (1.26, 2.3), (1.18, 2.95), (0.98, 3.12)],
     )  # fmt: skip
     unit = box((0, 1.6, 3.15), (0.8, 1.4, 0.16), 0.08)
+    # Attachments
     mirrors = mirrored(
         union(
             ellipsoid((1.3, -5.75, 2.1), (0.12, 0.1, 0.3)),
@@ -204,6 +214,7 @@ def bus1() -> Shape:
         box((0, -5.55, 0.56), (1.16, 0.16, 0.18), 0.08),
         box((0, 5.5, 0.56), (1.16, 0.16, 0.16), 0.08),
     )
+    # Window panes, by their ends in y
     panes = [(y, y + 1.3) for y in (-3.55, -2.15, -0.75, 0.65, 2.05, 3.45)]
     return _road_vehicle(
         body=union(body, unit),
@@ -265,6 +276,7 @@ def _road_vehicle(
     bounds: tuple[Vector, Vector],
     parts: dict[str, Distance],
 ) -> Shape:
+    # Wheel arches are cut out of the body, into which the wheels sink
     carved = subtract(body, union(*[wheel.arch() for wheel in wheels]))
     solid = union(carved, *[wheel.solid() for wheel in wheels], *extras)
     return Shape(solid, bounds, parts | {"wheel": union(*[wheel.region() for wheel in wheels])})

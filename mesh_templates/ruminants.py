@@ -25,6 +25,7 @@ from mesh_templates.quadruped import (
 
 def cow1() -> Shape:
     """Horned cow: long rectangular trunk, low head, dewlap, udder and tufted tail."""
+    # Trunk with hip bones, neck with dewlap
     trunk = profile(
         [
             (-0.5, 0.72, 0.2),
@@ -38,6 +39,7 @@ def cow1() -> Shape:
     hips = mirrored(ellipsoid((0.15, 0.42, 0.9), (0.1, 0.2, 0.1)))
     neck = profile([(-0.42, 0.78, 0.22), (-0.64, 0.9, 0.165), (-0.78, 1.0, 0.12)], width=0.7)
     dewlap = profile([(-0.55, 0.58, 0.08), (-0.68, 0.72, 0.07), (-0.76, 0.85, 0.05)], width=0.4)
+    # Head, ears and horns
     head = profile(
         [(-0.79, 1.06, 0.11), (-0.88, 0.99, 0.11), (-1.0, 0.84, 0.085), (-1.05, 0.77, 0.085)],
         width=0.85,
@@ -51,6 +53,7 @@ def cow1() -> Shape:
             [0.045, 0.04, 0.032, 0.012],
         )
     )
+    # Udder
     udder = ellipsoid((0, 0.26, 0.42), (0.14, 0.15, 0.11))
     teats = mirrored(
         union(
@@ -58,6 +61,7 @@ def cow1() -> Shape:
             tube([(0.06, 0.31, 0.4), (0.06, 0.31, 0.29)], [0.03, 0.022]),
         )
     )
+    # Tail
     tail = profile(
         [
             (0.6, 0.92, 0.045),
@@ -68,6 +72,7 @@ def cow1() -> Shape:
             (0.73, 0.2, 0.025),
         ]
     )
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.15,
         [
@@ -90,6 +95,7 @@ def cow1() -> Shape:
         ],
         foot=[(0.51, 0.1, 0.056), (0.5, 0.06, 0.055), (0.485, 0.03, 0.067), (0.48, -0.05, 0.076)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(
         trunk,
         (hips, 0.15),
@@ -100,6 +106,7 @@ def cow1() -> Shape:
         (horn, 0.015),
         (tail, 0.03),
     )
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.08), (hind, 0.08), (udder, 0.05), (teats, 0.02)),
         length=(-1.2, 0.85),
@@ -118,6 +125,7 @@ def cow1() -> Shape:
 
 def sheep1() -> Shape:
     """Woolly sheep with a bare face, drooping ears and thin legs."""
+    # Wool: solids with ripples
     fleece = rippled(
         profile(
             [
@@ -137,6 +145,7 @@ def sheep1() -> Shape:
         0.012,
         0.17,
     )
+    # Bare head and ears
     head = profile(
         [(-0.64, 1.06, 0.12), (-0.76, 0.99, 0.11), (-0.88, 0.88, 0.08), (-0.93, 0.83, 0.072)],
         width=0.78,
@@ -144,7 +153,9 @@ def sheep1() -> Shape:
     ear = mirrored(
         tube([(0.09, -0.65, 1.08), (0.19, -0.63, 1.05), (0.3, -0.63, 0.98)], [0.035, 0.055, 0.02])
     )
+    # Tail
     tail = rippled(profile([(0.66, 0.78, 0.07), (0.76, 0.66, 0.07), (0.78, 0.5, 0.06)]), 0.01, 0.17)
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.16,
         [(-0.36, 0.55, 0.13), (-0.36, 0.4, 0.085), (-0.36, 0.25, 0.056), (-0.36, 0.13, 0.043)],
@@ -155,9 +166,11 @@ def sheep1() -> Shape:
         [(0.4, 0.56, 0.15), (0.38, 0.42, 0.1), (0.45, 0.27, 0.06), (0.44, 0.14, 0.045)],
         foot=[(0.43, 0.07, 0.05), (0.415, 0.03, 0.06), (0.41, -0.05, 0.065)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(
         fleece, (neck, 0.12), (head, 0.03), (ear, 0.02), (tail, 0.04), (front, 0.04), (hind, 0.04)
     )
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         solid,
         length=(-1.1, 0.9),
@@ -175,6 +188,7 @@ def sheep1() -> Shape:
 
 def giraffe1() -> Shape:
     """Giraffe: sloping back, long neck with a short mane, horn knobs, tufted tail."""
+    # Sloping trunk and long neck
     trunk = profile(
         [(-0.27, 0.96, 0.2), (-0.1, 0.94, 0.215), (0.1, 0.91, 0.21), (0.27, 0.89, 0.175)],
         width=0.92,
@@ -183,6 +197,7 @@ def giraffe1() -> Shape:
         [(-0.24, 1.02, 0.19), (-0.36, 1.25, 0.12), (-0.47, 1.55, 0.085), (-0.54, 1.83, 0.07)],
         width=0.75,
     )
+    # Head and mane
     head = profile(
         [(-0.55, 1.87, 0.075), (-0.64, 1.83, 0.075), (-0.76, 1.76, 0.052), (-0.83, 1.72, 0.048)],
         width=0.8,
@@ -191,6 +206,7 @@ def giraffe1() -> Shape:
         [(-0.46, 1.86, 0.03), (-0.39, 1.6, 0.035), (-0.26, 1.3, 0.035), (-0.12, 1.12, 0.03)],
         width=0.6,
     )
+    # Ossicones and ears
     horn = mirrored(
         tube(
             [(0.035, -0.55, 1.92), (0.045, -0.53, 1.99), (0.05, -0.52, 2.04)], [0.025, 0.022, 0.03]
@@ -199,6 +215,7 @@ def giraffe1() -> Shape:
     ear = mirrored(
         tube([(0.05, -0.51, 1.89), (0.13, -0.48, 1.92), (0.19, -0.47, 1.92)], [0.025, 0.038, 0.015])
     )
+    # Tail
     tail = profile(
         [
             (0.4, 0.98, 0.035),
@@ -208,6 +225,7 @@ def giraffe1() -> Shape:
             (0.48, 0.46, 0.022),
         ]
     )
+    # Legs, from the trunk down
     front = pair_of_legs(
         0.105,
         [
@@ -230,9 +248,11 @@ def giraffe1() -> Shape:
         ],
         foot=[(0.295, 0.07, 0.04), (0.285, 0.03, 0.05), (0.28, -0.05, 0.058)],
     )
+    # Joined with a fillet of its own width at each joint
     solid = joined(
         trunk, (neck, 0.15), (head, 0.05), (mane, 0.02), (horn, 0.01), (ear, 0.015), (tail, 0.03)
     )
+    # Cut flat at the feet; parts are regions of space around the solids
     return standing(
         joined(solid, (front, 0.08), (hind, 0.08)),
         length=(-0.95, 0.6),

@@ -33,11 +33,13 @@ class PatchDiscriminator(nn.Module):
         self.register_buffer("pos_emb", positional_encoding(size))
         self.depth = len(channels) - 1
         self.halve = halve
+        # The first layer: kernel 4 with stride 2 or kernel 5 with stride 1
         first = 4 if halve else 5
         inputs = channels[0] + self.pos_emb.shape[1]
         self.conv1 = SpectralConv2d(
             inputs, channels[1], first, stride=2 if halve else 1, padding=(1 if halve else 2, 0)
         )
+        # Hidden layers halve the resolution
         for i in range(2, self.depth + 1):
             convolution = SpectralConv2d(
                 channels[i - 1], channels[i], 4, stride=2, padding=(1, 0), bias=norm == "none"
@@ -45,17 +47,19 @@ class PatchDiscriminator(nn.Module):
             self.add_module(f"conv{i}", convolution)
             if norm == "instance":
                 self.add_module(f"norm{i}", nn.InstanceNorm2d(channels[i], affine=True))
+        # One score per patch, and the projection of the classes (https://arxiv.org/abs/1802.05637)
         self.add_module(f"conv{self.depth + 1}", SpectralConv2d(channels[-1], 1, 5, padding=(2, 0)))
         if num_classes:
             self.projector = nn.Embedding(num_classes, channels[-1])
 
     @property
     def patch(self) -> int:
-        """Side of the input area, in texels, that one score stands for."""
+        """Side length of the input area, in texels, that one score covers."""
         return 2 ** (self.depth if self.halve else self.depth - 1)
 
     def forward(self, x: Tensor, class_id: Tensor | None) -> Tensor:
         """Scores the patches of (B, C, size, size); returns (B, 1, size / patch, size / patch)."""
+        # Position is part of the input, because maps in UV space are not translation invariant
         x = torch.cat((x, self.pos_emb.expand(x.shape[0], -1, -1, -1)), 1)
         x = F.leaky_relu(self.conv1(circular_pad(x, 1 if self.halve else 2)), 0.2)
         for i in range(2, self.depth + 1):
@@ -64,6 +68,7 @@ class PatchDiscriminator(nn.Module):
                 x = self.get_submodule(f"norm{i}")(x)
             x = F.leaky_relu(x, 0.2)
         scores = self.get_submodule(f"conv{self.depth + 1}")(circular_pad(x, 2))
+        # Projection discriminator: the class embedding correlates with the features
         if class_id is not None:
             code = self.projector(class_id.flatten())[:, :, None, None]
             scores = scores + (x * code).sum(1, keepdim=True)
@@ -98,6 +103,7 @@ class MultiScaleDiscriminator(nn.Module):
         texture_only: bool = False,
     ) -> None:
         super().__init__()
+        # Three discriminators need a texture that is large at a quarter of its size, too
         if num_discriminators not in (2, 3) or (
             num_discriminators == 3 and texture_resolution < 512
         ):
@@ -111,6 +117,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.num_classes = num_classes
         self.num_parts = num_parts
         self.texture_only = texture_only
+        # d1 sees textures, d2 displacement maps with small textures, d3 textures at a quarter
         hidden = [scaled(channels, width) for channels in (64, 128, 256, 512)]
         texture_channels = [4 + num_parts, *hidden]
         mesh_channels = [7 + num_parts, *hidden[:3]]
@@ -145,12 +152,13 @@ class MultiScaleDiscriminator(nn.Module):
 
         Returns:
             The scores (B, 1, s, s) of each discriminator in the order d1, d2, d3, and the mean
-            alpha of the area that each score stands for.
+            alpha of the area that each score covers.
         """
         if (class_id is None) != (self.num_classes == 0) or (seg is None) != (self.num_parts == 0):
             raise ValueError(
                 "class_id and seg must be given exactly if the discriminator is conditional on them."
             )
+        # Part maps belong to the texture
         x = texture_and_alpha
         if seg is not None:
             x = torch.cat((x, resize(seg, (self.texture_resolution, self.texture_resolution))), 1)
@@ -161,10 +169,12 @@ class MultiScaleDiscriminator(nn.Module):
                     "displacement_map: needed unless the discriminator is texture-only."
                 )
             small = F.avg_pool2d(x, self.texture_resolution // _MESH_RESOLUTION)
-            # Alpha stays at its place: the mask is read from there
+            # Alpha stays in channel 3, where the masks below are read
             judged.append((self.d2, torch.cat((small[:, :4], displacement_map, small[:, 4:]), 1)))
+        # The second scale of the texture
         if self.d3 is not None:
             judged.append((self.d3, F.avg_pool2d(x, 4)))
+        # Scores count as much as the area behind them was observed
         outputs = [module(maps, class_id) for module, maps in judged]
         masks = [F.avg_pool2d(maps[:, _ALPHA].detach(), module.patch) for module, maps in judged]
         return outputs, masks

@@ -51,7 +51,7 @@ class Generator(nn.Module):
         texture_resolution: R, one of RESOLUTIONS.
         latent_dim: length of the latent code.
         num_classes: number of classes; 0 makes the model unconditional.
-        num_parts: channels of the part map; 0 makes the model independent of parts.
+        num_parts: channels of the part map; 0 makes the model unconditional on parts.
         norm: normalization, one of models.layers.NORMS.
         width: factor on all channel counts; 1 is the paper's size.
     """
@@ -73,9 +73,11 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.num_parts = num_parts
+        # Channel counts of the paper times width
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
         code = latent_dim + (_CLASS_DIM if num_classes else 0)
 
+        # Latent code and class embedding to 8 x 4 features, then a common trunk up to 32 x 16
         if num_classes:
             self.emb_class = nn.Embedding(num_classes, _CLASS_DIM)
         self.fc = nn.Linear(code, 8 * 4 * c512)
@@ -89,15 +91,18 @@ class Generator(nn.Module):
         ]
         for name in self._middle:
             self.add_module(name, _Block(norm, c256, c256, code))
+        # Texture branch
         self.blk4 = _Block(norm, c256, c128, code)
         self.blk5 = _Block(norm, c128, c128, code)
         self.blk6 = _Block(norm, c128, c64, code)
         self.conv_final = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+        # Displacement branch; it starts at zero, which is the sphere itself
         self.blk3_mesh = _Block(norm, c256, c64, code)
         self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         nn.init.zeros_(self.conv_mesh.weight)
         assert self.conv_mesh.bias is not None
         nn.init.zeros_(self.conv_mesh.bias)
+        # Part maps are added through 1x1 convolutions
         if num_parts:
             self.parts1 = SpectralConv2d(num_parts, c512, 1, bias=False)
             self.parts2 = SpectralConv2d(num_parts, c512, 1, bias=False)
@@ -123,10 +128,12 @@ class Generator(nn.Module):
             )
         if class_id is not None:
             z = torch.cat((z, self.emb_class(class_id.flatten())), 1)
+        # Only half of a map is generated; the other half is its reflection
         half = None if seg is None else half_map(seg)
         x = self.fc(z).view(z.shape[0], -1, 8, 4)
         x = upsample(self.blk1(self._add_parts("parts1", x, half), z))
         x = upsample(self.blk2(self._add_parts("parts2", x, half), z))
+        # Two branches from the same features
         trunk = self._add_parts("parts3", x, half)  # (B, 256, 32, 16)
         return self._texture(trunk, z, half), self._displacement_map(trunk, z)
 

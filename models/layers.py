@@ -31,6 +31,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes a map: averages over areas downwards, interpolates linearly upwards."""
     if x.shape[-2:] == size:
         return x
+    # Averaging avoids aliasing when a map is made smaller
     if x.shape[-2] > size[0]:
         return F.adaptive_avg_pool2d(x, size)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -38,6 +39,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def positional_encoding(size: int) -> Tensor:
     """Returns (1, 4, size, size): cosine and sine of the latitude (rows), then of the longitude (columns)."""
+    # Rows span half a turn (pole to pole), columns a whole one
     steps = torch.arange(size, dtype=torch.float32) / size
     latitude = (math.pi * steps)[:, None].expand(size, size)
     longitude = (math.pi * (2 * steps - 1))[None, :].expand(size, size)
@@ -71,6 +73,7 @@ class SpectralConv2d(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        # Names and initialization are those of torch.nn.utils.spectral_norm, as in published checkpoints
         plain = nn.Conv2d(in_channels, out_channels, kernel, bias=bias)
         self.stride = stride
         self.padding = padding
@@ -114,7 +117,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """Adds up a tensor over all processes; every process has to call it, also backward."""
+    """Sums a tensor over all processes; all of them must call it, and run its backward pass."""
     total = _SumOverProcesses.apply(x)
     assert isinstance(total, Tensor)
     return total
@@ -123,8 +126,8 @@ def sum_over_processes(x: Tensor) -> Tensor:
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization of (B, C) or (B, C, h, w), over the batches of all processes if synchronized.
 
-    Works on every device, so that training does not depend on the number of processes; every
-    process must hold the same number of samples.
+    Unlike torch.nn.SyncBatchNorm it also works on the CPU, so that training does not depend on the
+    number of processes. Every process must hold the same number of samples.
     """
 
     def __init__(self, channels: int, *, affine: bool, synchronized: bool) -> None:
@@ -143,11 +146,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return self._normalize_over_processes(input, world_size())
 
     def _normalize_over_processes(self, x: Tensor, processes: int) -> Tensor:
+        # Mean and variance over the batches of all processes, in two steps for accuracy
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         mean = sum_over_processes(x.mean(axes) / processes)
         centered = x - mean.view(shape)
         variance = sum_over_processes(centered.square().mean(axes) / processes)
+        # Running statistics use the unbiased variance over all processes
         self._track(mean.detach(), variance.detach(), processes * x.numel() // x.shape[1])
         out = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
@@ -159,20 +164,21 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
+        # As torch.nn.BatchNorm does it
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
 
 
 def make_norm(kind: str, channels: int, *, affine: bool = False, flat: bool = False) -> nn.Module:
-    """Makes a normalization layer.
+    """Returns a normalization layer.
 
     Args:
         kind: one of NORMS.
         channels: number of channels.
-        affine: whether the layer has gains and offsets of its own.
-        flat: whether the input is (B, C): there is nothing to average for instance
-            normalization then, and the layer is the identity.
+        affine: whether the layer has learned gains and offsets.
+        flat: whether the input is (B, C); instance normalization is the identity then, for
+            lack of pixels.
     """
     if kind not in NORMS:
         raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {kind!r}.")
@@ -194,6 +200,7 @@ class LatentNorm(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Normalizes (B, C, h, w) and modulates it by the codes (B, latent_dim)."""
+        # The code predicts the deviation of the gain from 1
         gain = 1 + self.fc_gamma(z)[:, :, None, None]
         return self.norm(x) * gain + self.fc_beta(z)[:, :, None, None]
 
@@ -218,5 +225,6 @@ class CategoryNorm(nn.Module):
         out = self.norm(x)
         if self.num_categories == 1:
             return out
+        # Broadcast over height and width, if the input has them
         shape = (x.shape[0], x.shape[1], *[1] * (x.ndim - 2))
         return out * self.fc_gamma(category).view(shape) + self.fc_beta(category).view(shape)

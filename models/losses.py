@@ -1,4 +1,4 @@
-"""Losses of the networks: adversarial ones with masks, and the regularizers of meshes."""
+"""Adversarial losses of patch discriminators, weighted by masks."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,6 +17,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         values: (B, ...).
         mask: non-negative weights, of the shape of values.
     """
+    # Each sample counts the same, however much of it was observed
     weights = mask.flatten(1)
     total = weights.sum(1)
     sums = (values.flatten(1) * weights).sum(1)
@@ -24,7 +25,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def scale_weights(texture_resolution: int, num_outputs: int) -> tuple[float, ...]:
-    """Returns the weights of the discriminators' losses: the texture counts twice for two large ones."""
+    """Returns the weights of the discriminators' losses; with two, a large texture counts twice."""
     if num_outputs == 2 and texture_resolution >= 512:
         return (2.0, 1.0)
     return (1.0,) * num_outputs
@@ -48,6 +49,7 @@ def gan_loss(
         weights: one per discriminator; equal if None.
     """
     weights = weights if weights is not None else (1.0,) * len(outputs)
+    # Weighted mean over discriminators
     losses = [
         weight * masked_mean(_score_loss(kind, output, target), mask)
         for output, mask, weight in zip(outputs, masks, weights, strict=True)
@@ -57,6 +59,7 @@ def gan_loss(
 
 def _score_loss(kind: str, x: Tensor, target: Target) -> Tensor:
     wanted_real = target != "fake"
+    # The discriminator stops pushing scores beyond the margin; the generator has no margin
     if kind == "hinge":
         if target == "generator":
             return -x

@@ -1,7 +1,7 @@
-"""Discovery of parts without labels: the network, and the losses that make its maps parts.
+"""Part discovery without labels: the network and its self-supervised losses.
 
-The losses follow https://arxiv.org/abs/1905.01298. Unlike there, the outline of the object is known:
-part maps are probabilities times the mask, and no channel is needed for the background.
+The losses follow SCOPS (https://arxiv.org/abs/1905.01298). Unlike there, the mask of the object is
+known: part maps are probabilities times the mask, and there is no background channel.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _GROUPS = 8
-_EMPTY = 1.0  # pixels; a part that covers less has no place of its own
+_EMPTY = 1.0  # pixels; the center of a smaller part is undefined
 _LEVELS = (1, 2, 4, 4)  # channels at a half, a quarter, ... of the resolution
 
 
@@ -35,9 +35,11 @@ class PartNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps crops (B, 4, h, w) to logits (B, K, h, w); h and w are multiples of 16."""
+        # Encoder
         levels = [self.stem(images)]
         for block in self.down:
             levels.append(block(levels[-1]))
+        # Decoder with skip connections
         x = levels.pop()
         for block, skip in zip(self.up, reversed(levels), strict=True):
             x = block(torch.cat([skip, F.interpolate(x, scale_factor=2.0)], dim=1))
@@ -71,12 +73,13 @@ def centers(parts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def concentration(parts: Tensor) -> Tensor:
-    """Returns the variance of position in each part, summed over parts, averaged over images.
+    """Returns the spatial variance of each part, summed over parts, averaged over images.
 
     Args:
-        parts: (B, K, h, h) in [0, 1]; a part without mass counts nothing.
+        parts: (B, K, h, h) in [0, 1]; a part without mass contributes nothing.
     """
     center, mass = centers(parts)
+    # Second moment about the center of each part
     offset = pixel_grid(parts.shape[-1], parts.device) - center[:, :, None, None]
     variance = (parts * offset.square().sum(dim=-1)).sum(dim=(2, 3)) / mass.clamp(min=_EMPTY)
     return variance.sum(dim=1).mean()
@@ -90,6 +93,7 @@ def equivariance(predicted: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
         expected: (B, K, h, w) warped probabilities of the images; adds up to at most 1.
         mask: (B, 1, h, w) in [0, 1].
     """
+    # Cross-entropy minus entropy; expected is 0 where the warp left the image
     difference = expected.clamp(min=1e-6).log() - predicted.log_softmax(dim=1)
     return (expected * difference * mask).sum() / mask.sum().clamp(min=_EMPTY)
 
@@ -102,12 +106,13 @@ def landmark_equivariance(centers_a: Tensor, centers_b: Tensor, shown: Tensor) -
 
 def orthonormality(basis: Tensor) -> Tensor:
     """Returns the squared Frobenius norm of W W^T - I for the rows of (K, D), scaled to length 1."""
+    # Parts should stand for different features
     rows = F.normalize(basis, dim=1)
     return (rows @ rows.T - torch.eye(len(rows), device=rows.device)).square().sum()
 
 
 def semantic_consistency(parts: Tensor, basis: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-    """Returns the mean squared difference inside the mask of features and what the parts stand for.
+    """Returns the mean squared error, inside the mask, of features reconstructed from the parts.
 
     Args:
         parts: (B, K, h, w).
@@ -115,6 +120,7 @@ def semantic_consistency(parts: Tensor, basis: Tensor, features: Tensor, mask: T
         features: (B, D, h, w).
         mask: (B, 1, h, w) in [0, 1].
     """
+    # Every pixel is described by the features of its parts, weighted by their probabilities
     explained = torch.einsum("bkhw,kd->bdhw", parts, basis)
     error = ((explained - features).square() * mask).mean(dim=1)
     return error.sum() / mask.sum().clamp(min=_EMPTY)

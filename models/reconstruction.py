@@ -10,7 +10,7 @@ from models.layers import CategoryNorm, replicate_pad, scaled, upsample
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
 _STRIDE = 32
-_IMPOSSIBLE = -10000.0  # Logit of the parts that the category of an image does not have
+_IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
 
 
 class _Block(nn.Module):
@@ -40,10 +40,10 @@ class ReconstructionNetwork(nn.Module):
     State-dict names are those of the published checkpoints (there with the prefix "module.").
 
     Args:
-        num_categories: number of categories; several ones have gains and offsets of their own.
+        num_categories: number of categories; with several, each has its own gains and offsets.
         num_parts: Cg, channels of the part map: 1 + the part classes of all categories.
         texture_resolution: R, one of TEXTURE_RESOLUTIONS.
-        prediction_type: which maps are predicted beside the mesh, one of PREDICTION_TYPES.
+        prediction_type: maps that are predicted besides the mesh, one of PREDICTION_TYPES.
         norm: normalization, one of models.layers.NORMS.
         image_resolution: side of the images, a multiple of 32; 256 in the published networks.
         width: factor on all channel counts; 1 is the paper's size.
@@ -78,6 +78,7 @@ class ReconstructionNetwork(nn.Module):
         self._make_decoder(norm, num_parts, texture_resolution, width)
 
     def _make_encoder(self, norm: str, grid: int, width: float) -> None:
+        # Five convolutions with stride 2, then two fully connected layers
         sizes = [4, *(scaled(channels, width) for channels in (64, 128, 256, 512, 64))]
         for i in range(1, 6):
             kernel = 5 if i == 1 else 3
@@ -95,11 +96,13 @@ class ReconstructionNetwork(nn.Module):
     ) -> None:
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
         n = self.num_categories
+        # Common trunk from 4 x 2 to 32 x 16 features (half of a map)
         self.fc1_tex = nn.Linear(scaled(1024, width), 4 * 2 * c256)
         self.blk1 = _Block(norm, c256, c512, n)
         self.blk2 = _Block(norm, c512, c256, n)
         self.blk3 = _Block(norm, c256, c256, n)
         self._middle: list[str] = []
+        # Texture and part map continue together and differ in the last layer only
         if self.prediction_type != "none":
             self._middle = [
                 f"blk3{x}_tex" for x, r in (("b", 128), ("c", 256)) if texture_resolution >= r
@@ -112,6 +115,7 @@ class ReconstructionNetwork(nn.Module):
             self.conv_tex = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         if self.prediction_type in ("semantics", "both"):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
+        # Displacement branch; it starts at zero, which is the sphere itself
         self.blk4_mesh = _Block(norm, c256, c64, n)
         self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         nn.init.zeros_(self.conv_mesh.weight)
@@ -126,18 +130,20 @@ class ReconstructionNetwork(nn.Module):
         Args:
             image: (B, 4, h, h), colors in [-1, 1] times the mask, then the mask.
             category: (B,) int64 categories.
-            selection: (B, P, Cg), row p marks the channel of the part map that is part p of the
-                image's category; the other channels get probability zero.
+            selection: (B, P, Cg), one-hot rows: the channel of the part map for part p of the image's
+                category. Channels of other categories get probability zero.
 
         Returns:
             The texture (B, 3, R, R) in [-1, 1] or None, the displacement map (B, 3, 32, 32), and
             the part probabilities (B, Cg, R, R) or None.
         """
+        # Image to code, code to half of a UV map
         code = self._encode(image, category)
         x = self.fc1_tex(code).view(image.shape[0], -1, 4, 2)
         for block in (self.blk1, self.blk2, self.blk3):
             x = upsample(block(x, category))
         displacement_map = self._displacement_map(x, category)  # From (B, 256, 32, 16)
+        # Texture and parts need a higher resolution than the mesh
         if self.prediction_type == "none":
             return None, displacement_map, None
         texture, parts = self._maps(x, category, selection)
@@ -165,6 +171,7 @@ class ReconstructionNetwork(nn.Module):
         if self.prediction_type in ("texture", "both"):
             texture = symmetric_extension(torch.tanh(self.conv_tex(x)))
         if self.prediction_type in ("semantics", "both"):
+            # Parts that the category lacks get probability zero
             absent = 1 - selection.sum(1)[:, :, None, None]
             parts = symmetric_extension((self.conv_seg(x) + _IMPOSSIBLE * absent).softmax(1))
         return texture, parts

@@ -1,4 +1,4 @@
-"""Names of tensors in checkpoints: those of other writers become ours, which are the published ones."""
+"""Translates foreign names of tensors in checkpoints to ours, which are the published ones."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     generators of the published checkpoints are evaluated with averaged vectors.
 
     Raises:
-        ValueError: if two names become one, a number is not finite, or the content is no state dict.
+        ValueError: if two names coincide, a number is not finite, or the content is no state dict.
     """
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise ValueError("expected names with tensors")

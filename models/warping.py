@@ -1,4 +1,4 @@
-"""Random deformations that part maps must follow: thin-plate splines, similarities and colors.
+"""Random warps and color changes, under which part maps must be equivariant.
 
 A warp is a map of positions from the warped image to the original: warped(p) = image(map(p)).
 Positions are x right, y down, the image being [-1, 1]^2.
@@ -14,7 +14,7 @@ from torch import Tensor
 from models.part_discovery import pixel_grid
 
 CONTROL_POINTS = 5  # in a row
-BEND = 0.05  # standard deviation of the control points' movement
+BEND = 0.05  # standard deviation of the control points' displacement
 ROTATION = math.radians(40)
 SHIFT = 0.1
 SCALE = (0.8, 1.4)  # of the positions; large ones shrink the object
@@ -40,6 +40,7 @@ class Warp(NamedTuple):
 
     def positions(self, points: Tensor) -> Tensor:
         """Maps points (B, N, 2) of the warped images to those of the originals."""
+        # A similarity, then the displacement of the spline
         similar = points @ self.linear.mT + self.shift[:, None]
         return similar + _basis(similar) @ self.bend
 
@@ -59,6 +60,7 @@ def control_points() -> Tensor:
 
 def fit_spline(offsets: Tensor) -> Tensor:
     """Returns coefficients (B, C + 3, 2) of the splines that move the control points by (B, C, 2)."""
+    # Interpolation at the control points, with kernel coefficients orthogonal to affine functions
     points = control_points()
     kernels = _basis(points[None])[0].double()  # (C, C + 3)
     affine = kernels[:, len(points) :].T
@@ -73,12 +75,14 @@ def random_warp(count: int, generator: torch.Generator) -> Warp:
     def uniform(*shape: int) -> Tensor:
         return 2 * torch.rand(*shape, generator=generator) - 1
 
+    # Log-uniform scale, uniform angle and shift, mirrored with probability 1/2
     angle = ROTATION * uniform(count)
     low, high = (math.log(x) for x in SCALE)
     scale = torch.exp((low + high) / 2 + (high - low) / 2 * uniform(count))
     mirror = uniform(count).sign()
     cos, sin = scale * angle.cos(), scale * angle.sin()
     linear = torch.stack([cos * mirror, -sin, sin * mirror, cos], dim=-1).unflatten(-1, (2, 2))
+    # Gaussian displacement of the control points
     offsets = BEND * torch.randn(count, CONTROL_POINTS**2, 2, generator=generator)
     return Warp(linear, SHIFT * uniform(count, 2), fit_spline(offsets))
 
@@ -87,6 +91,7 @@ def jitter_colors(images: Tensor, generator: torch.Generator) -> Tensor:
     """Changes brightness, contrast and saturation of premultiplied crops (B, 4, h, w)."""
     factors = 2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1
     gain, contrast, saturation = factors.to(images.device)
+    # Premultiplied colors: constants are multiplied by the mask, too
     colors, mask = images.split((3, 1), dim=1)
     area = mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     gray = colors.mean(dim=1, keepdim=True)

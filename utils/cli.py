@@ -1,4 +1,4 @@
-"""What the scripts share: options, their types, and the one-line errors for a user's mistakes."""
+"""Common parts of the command lines: options, their types, and one-line errors for users."""
 
 import argparse
 import errno
@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 MODES = ("singletpl", "multitpl")
 RASTERIZERS = ("auto", "numba", "triton", "kaolin", "dense")
 
-
 _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP),
@@ -18,14 +17,14 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
 
 
 class UserError(Exception):
-    """A mistake of the user, told in one line: what, where, got versus expected, remedy."""
+    """A mistake of the user, reported in one line: what, where, got versus expected, remedy."""
 
 
 def run(main: Callable[[], object]) -> None:
-    """Calls `main` and ends the process with one line, not a traceback, for the expected failures.
+    """Calls `main` and reports expected failures in one line, without a traceback.
 
     Exit status: 1 after a `UserError`, on a full disk or a path that may not be used, 130 after
-    Ctrl-C. Everything else is a defect of ours and keeps its traceback.
+    Ctrl-C. Everything else is a bug and keeps its traceback.
     """
     try:
         main()
@@ -34,6 +33,7 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         _fail("interrupted: run the same command again to continue", 130)
     except OSError as error:
+        # Paths that cannot be used are the user's to fix, and so is a full disk; the rest are bugs
         if error.errno in _UNUSABLE and error.filename:
             _fail(f"error: {one_line(str(error.filename))} cannot be used ({error.strerror}).", 1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -43,7 +43,7 @@ def run(main: Callable[[], object]) -> None:
 
 
 def one_line(text: str) -> str:
-    """Returns text in one line that a terminal only prints; names in downloaded files may be commands."""
+    """Returns text as one line of printable characters: file names may hold terminal escapes."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.splitlines()))
 
 
@@ -67,6 +67,7 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parses as argparse does, after `--export-sample` was read as `--export_sample`."""
+        # argparse itself takes only the exact spelling
         words = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._spell(word) for word in words], namespace)
 
@@ -74,6 +75,7 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("--"):
             return word
         option, equals, value = word.partition("=")
+        # Compare without the difference between dashes and underscores
         for known in self._option_string_actions:
             if known.replace("_", "-") == option.replace("_", "-"):
                 return known + equals + value
@@ -108,6 +110,7 @@ def _number(text: str, kind: type, accept: Callable[[Any], bool], expected: str)
         value = kind(text)
     except ValueError:
         value = None
+    # NaN and infinity parse as numbers, but no option takes them
     if value is None or not math.isfinite(value) or not accept(value):
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return value

@@ -68,7 +68,7 @@ class Moments:
 
 
 class FeatureSample:
-    """At most SAMPLE_SIZE feature vectors, evenly spread over a numbered collection of images.
+    """At most SAMPLE_SIZE feature vectors, evenly spaced in a numbered collection of images.
 
     Args:
         count: images in the collection, over all processes.
@@ -106,7 +106,8 @@ def frechet_distance(
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Returns R (D, rank) with R R^T = S; directions whose variance is a rounding error are left out."""
+    """Returns R (D, rank) with R R^T = S; directions whose variance is rounding noise are dropped."""
+    # Symmetric root by eigenvectors; noise can make zero eigenvalues slightly negative
     variances, basis = torch.linalg.eigh(covariance)
     noise = len(variances) * torch.finfo(variances.dtype).eps * variances.abs().max()
     kept = variances > noise
@@ -124,6 +125,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
         x: (n, D) features, n > 1.
         y: (m, D) features, m > 1.
     """
+    # U-statistic: pairs of an image with itself are left out
     x, y = x.double(), y.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Returns a hash of what decides the features of a network: its kind and all of its numbers."""
+    """Returns a hash of what determines the features of a network: its class and all weights."""
     digest = hashlib.sha256(type(network).__name__.encode())
     for name, value in network.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -150,10 +152,10 @@ class InceptionFeatures(nn.Module):
     These are not the weights ported from TensorFlow: scores are not comparable with standard FID.
 
     Args:
-        weights_path: torchvision's file of weights; None looks in torch's cache, then downloads.
+        weights_path: torchvision's file of weights; None takes it from torch's cache or downloads it.
 
     Raises:
-        UserError: if the weights cannot be had or do not fit.
+        UserError: if the weights cannot be downloaded or do not fit.
     """
 
     name = "FID"
@@ -170,6 +172,7 @@ class InceptionFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, 3, h, w) in [0, 1] to features (B, 2048)."""
+        # The network expects 299 pixels in [-1, 1]
         size = (INCEPTION_SIZE, INCEPTION_SIZE)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
@@ -198,6 +201,7 @@ class StandardFeatures(InceptionFeatures):
         self.network = inception_v3(
             weights=None, init_weights=False, aux_logits=False, num_classes=STANDARD_CLASSES
         )
+        # TensorFlow excludes padding from averages, and pools maxima in the last block
         for name, block in self.network.named_children():
             if hasattr(block, "branch_pool"):
                 _replace_pooling(block, _maximum if name == "Mixed_7c" else _average)
@@ -206,7 +210,8 @@ class StandardFeatures(InceptionFeatures):
 
 
 def _replace_pooling(block: Any, pool: Callable[[Tensor], Tensor]) -> None:
-    """Makes the last branch of an Inception block begin with another pooling."""
+    """Replaces the pooling in the last branch of an Inception block."""
+    # The pooling branch comes last; only it is computed again
     branches = block._forward
     block._forward = lambda x: [*branches(x)[:-1], block.branch_pool(pool(x))]
 
@@ -220,7 +225,7 @@ def _maximum(x: Tensor) -> Tensor:
 
 
 def _load_weights(network: Any, path: Path, remedy: str) -> None:
-    """Fills an Inception network, and takes its classifier away."""
+    """Loads the weights of an Inception network and removes its classifier."""
     weights = checkpoint.load(path, remedy=remedy)
     try:
         network.load_state_dict(weights)
@@ -230,10 +235,10 @@ def _load_weights(network: Any, path: Path, remedy: str) -> None:
 
 
 class ProxyFeatures(nn.Module):
-    """Features of an untrained convolutional network, to compare runs where Inception is out of reach.
+    """Features of a random convolutional network, to compare runs without Inception weights.
 
-    Means and deviations over the image of each channel, at three scales. Distances between such
-    features tell similar from different collections, but their values are not FIDs.
+    Mean and standard deviation of every channel over the image, at three scales. Distances between
+    such features rank collections by similarity, but their values are not FIDs.
 
     Args:
         seed: seed of the random weights; only distances of equal seeds are comparable.
@@ -250,7 +255,7 @@ class ProxyFeatures(nn.Module):
         self.layers = nn.ModuleList()
         for inputs, outputs in zip(self.channels, self.channels[1:], strict=False):
             layer = nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=False)
-            deviation = (2 / (inputs * 25)) ** 0.5  # Keeps the variance through the rectifiers
+            deviation = (2 / (inputs * 25)) ** 0.5  # keeps the variance through the rectifiers
             layer.weight.data.normal_(std=deviation, generator=generator)
             self.layers.append(layer)
         self.eval().requires_grad_(False)
@@ -260,6 +265,7 @@ class ProxyFeatures(nn.Module):
         size = (self.size, self.size)
         x = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         x = 2 * x - 1
+        # Colors first, then rectified responses of random filters at three scales
         statistics = [x.mean((2, 3)), x.std((2, 3))]
         for layer in self.layers:
             x = F.relu(layer(x))
@@ -287,6 +293,7 @@ def _cached_weights() -> Path:
 
 def _download(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The name of the file ends with the start of its hash
     checksum = path.stem.rpartition("-")[2]
     try:
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), checksum, progress=False)

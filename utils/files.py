@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and the one-line errors for those that are missing."""
+"""Atomic writes, so that files are complete or absent, and one-line errors for missing files."""
 
 import json
 import os
@@ -21,9 +21,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden and random, so that processes do not meet; in the same folder, so that renaming is atomic
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
+        # The content reaches the disk before the name does, so that a power failure leaves no empty file
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -39,7 +41,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Returns JSON text; arrays, tensors and their scalars become lists and numbers, paths text."""
+    """Returns JSON text; arrays and tensors become lists, their scalars numbers, paths strings."""
     return json.dumps(value, indent=indent, default=_plain)
 
 

@@ -1,9 +1,9 @@
-"""Decorators of the compiled loops and the place where their machine code is kept.
+"""Decorators for compiled loops, and the folder where their machine code is cached.
 
-Kernels release the interpreter lock and are cached on disk: the first use on a machine compiles for
-some seconds, later processes load. Numba renews a cached function when its own file changes, not
-when a function that it calls changes; so the folder of the cache is named after the contents of all
-kernel files.
+Kernels release the interpreter lock and are cached on disk: the first use on a machine takes some
+seconds to compile, later processes load. Numba invalidates a cached function when its own file
+changes, but not when a function that it calls changes. Hence the name of the cache folder is a hash of
+all kernel files.
 """
 
 import hashlib
@@ -39,12 +39,13 @@ def _is_writable(folder: Path) -> bool:
 def cache_folder(source: Path) -> Path:
     """Chooses the first writable of: NUMBA_CACHE_DIR, beside the source, user cache.
 
-    Where none is, every process compiles anew, in a temporary folder.
+    If none is writable, every process compiles anew in a temporary folder.
 
     Args:
         source: folder of the repository, below which the kernels lie.
     """
     kernels = [path for pattern in KERNELS for path in sorted(source.glob(pattern))]
+    # A change of any kernel gives a new folder
     contents = b"".join(path.read_bytes() for path in kernels)
     user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     chosen = os.environ.get("NUMBA_CACHE_DIR")
@@ -59,11 +60,10 @@ def cache_folder(source: Path) -> Path:
 config.CACHE_DIR = str(cache_folder(Path(__file__).parents[1]))  # pyright: ignore[reportAttributeAccessIssue] - decorators read it
 
 compiled: Decorator = njit(nogil=True, cache=True, error_model="numpy")
-compiled_sums: Decorator = (
-    njit(  # loops that may be summed in another order, so that they vectorize
-        nogil=True,
-        cache=True,
-        error_model="numpy",
-        fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"},
-    )
+# For sums whose terms may be reordered, so that they vectorize
+compiled_sums: Decorator = njit(
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+    fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"},
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-# Power-iteration vectors of spectral normalization: an average of unit vectors is no unit vector
+# Power-iteration vectors of spectral normalization; averages of unit vectors are not unit vectors
 _COPIED_SUFFIXES = ("weight_u", "weight_v")
 
 
@@ -11,14 +11,14 @@ class FullMatrixAdam:
     """Adam whose second moment is a full D x D matrix for each of N independent parameter vectors.
 
     With g the gradient of one row: C = b2 C + (1 - b2) g g^T, m = b1 m + (1 - b1) g, and the step
-    is -lr sqrt(1 - b2^k) / (1 - b1^k) (C + eps I)^(-1/2) m. The epsilon lies inside the square
-    root. The statistics are kept in float64: the root amplifies errors of the small eigenvalues.
+    is -lr sqrt(1 - b2^k) / (1 - b1^k) (C + eps I)^(-1/2) m. The epsilon is inside the square
+    root. The statistics are float64, because the root amplifies errors of small eigenvalues.
 
     Attributes:
-        lr: learning rate, may be changed between steps.
+        lr: learning rate; may change between steps.
         second_moment: (N, D, D).
         first_moment: (N, D).
-        step_count: number of steps made so far.
+        step_count: number of steps so far.
     """
 
     def __init__(
@@ -40,21 +40,24 @@ class FullMatrixAdam:
 
     @torch.no_grad()
     def step(self, parameters: Tensor, gradients: Tensor) -> Tensor:
-        """Returns new parameters (N, D), a tensor of its own, after one step along the gradients (N, D)."""
+        """Returns the parameters (N, D), as a new tensor, after one step with the gradients (N, D)."""
         if parameters.shape != self.first_moment.shape or gradients.shape != parameters.shape:
             raise ValueError(
                 f"parameters and gradients: expected shape {tuple(self.first_moment.shape)}, "
                 f"got {tuple(parameters.shape)} and {tuple(gradients.shape)}."
             )
+        # Exponential averages of the gradient and of its outer product
         beta1, beta2 = self.betas
         g = gradients.double()
         self.step_count += 1
         self.first_moment.lerp_(g, 1 - beta1)
         self.second_moment.lerp_(g[:, :, None] * g[:, None, :], 1 - beta2)
+        # (C + eps I)^(-1/2) m in the basis of eigenvectors
         eigenvalues, basis = torch.linalg.eigh(self.second_moment)
         inverse_root = (eigenvalues.clamp(min=0) + self.eps).rsqrt()
         projected = torch.einsum("nij,ni->nj", basis, self.first_moment)
         direction = torch.einsum("nij,nj->ni", basis, inverse_root * projected)
+        # Bias correction of both averages, as in Adam
         bias = (1 - beta2**self.step_count) ** 0.5 / (1 - beta1**self.step_count)
         return (parameters.detach().double() - self.lr * bias * direction).to(parameters.dtype)
 
@@ -66,7 +69,7 @@ class FullMatrixAdam:
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves every weight and running statistic of ema towards the model's: e = decay e + (1 - decay) m.
+    """Updates moving averages of weights and running statistics: e = decay e + (1 - decay) m.
 
     Integer entries are copied, and so are the vectors u and v of spectral normalization: the
     average of unit vectors is shorter than one, which would bias the estimated norm.
@@ -81,4 +84,5 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
             targets.append(new)
         else:
             value.copy_(new)
+    # One call for all tensors, which matters on GPUs
     torch._foreach_lerp_(averaged, targets, 1 - decay)  # type: ignore[attr-defined]

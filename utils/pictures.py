@@ -27,18 +27,19 @@ def save_image(path: str | Path, pixels: np.ndarray) -> None:
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Converts (..., C, h, w) in [-1, 1] to (..., h, w, C) uint8; values outside are clipped."""
+    # -1 becomes 0 and 1 becomes 255, rounded to nearest
     levels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return levels.movedim(-3, -1).cpu().numpy()
 
 
 def make_grid(images: Tensor, columns: int, padding: int = 2, value: float = 1.0) -> Tensor:
-    """Places images in rows of `columns`, with `padding` pixels of `value` around each.
+    """Arranges images in rows of `columns`, with `padding` pixels of `value` around each.
 
     Args:
         images: (B, C, h, w).
         columns: images per row; the last row is filled up with `value`.
         padding: width of the lines between the images, in pixels.
-        value: their color.
+        value: color of the lines and of empty cells.
 
     Returns:
         (C, H, W).
@@ -47,6 +48,7 @@ def make_grid(images: Tensor, columns: int, padding: int = 2, value: float = 1.0
         raise ValueError(f"images: expected shape (B, C, h, w), got {tuple(images.shape)}.")
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
+    # Every cell has its padding on the left and above; the last ones follow at the end
     images = F.pad(images.detach(), (padding, 0, padding, 0), value=value)
     fill = images.new_full((rows * columns - len(images), *images.shape[1:]), value)
     cells = torch.cat([images, fill])  # (rows * columns, C, h + padding, w + padding)
@@ -55,8 +57,9 @@ def make_grid(images: Tensor, columns: int, padding: int = 2, value: float = 1.0
 
 
 def part_palette(count: int) -> np.ndarray:
-    """Returns (count, 3) uint8 colors; neighbors in the list differ clearly in hue."""
+    """Returns (count, 3) uint8 colors; consecutive ones differ clearly in hue."""
     colors = [
+        # Steps of the golden ratio spread hues evenly for any count
         colorsys.hsv_to_rgb((i * 0.618034) % 1, (0.85, 0.55)[i // 8 % 2], (0.95, 0.7)[i // 16 % 2])
         for i in range(count)
     ]
@@ -74,19 +77,20 @@ def draw_text(pixels: np.ndarray, text: str, position: tuple[int, int] = (4, 4))
 def draw_wireframe(
     pixels: np.ndarray, vertices: Tensor, faces: Tensor, color: str = "white"
 ) -> np.ndarray:
-    """Returns a copy of the picture with the edges of the faces that look at the viewer.
+    """Returns a copy of the picture with the edges of front-facing triangles.
 
     Args:
         pixels: (h, w, 3) uint8.
         vertices: (V, 3) screen space: x right, y up in [-1, 1].
         faces: (F, 3) int64, counter-clockwise seen from outside.
-        color: any color name that Pillow knows.
+        color: a color name of Pillow.
     """
     height, width = pixels.shape[:2]
     points = vertices.detach().cpu().double().numpy()[:, :2]
     points = (points * [1, -1] + 1) / 2 * [width, height]  # pixels, y down
     corners = points[faces.cpu().numpy()]  # (F, 3, 2)
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # Back faces have the opposite orientation
     facing = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0  # y down flips the sign
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)

@@ -1,6 +1,6 @@
-"""Threads on the CPU: those of PyTorch, and the pool on which compiled loops run.
+"""CPU threads: those of PyTorch, and the pool on which compiled loops run.
 
-The pool has `TMG_THREADS` threads (default: the number of cores); it is made when first used and again
+The pool has `TMG_THREADS` threads (default: the number of cores); it is created on first use, and anew
 in forked children.
 """
 
@@ -14,15 +14,15 @@ import torch
 
 from utils.cli import UserError
 
-_CHUNKS_PER_THREAD = 4  # small enough to even out unequal threads
+_CHUNKS_PER_THREAD = 4  # small pieces even out the load
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Lets PyTorch compute in the calling thread alone; also a decorator.
+    """Restricts PyTorch to the calling thread; also a decorator.
 
-    For stages that spend their time in the rasterizer, which has threads of its own: the idle
-    threads of OpenMP spin, and take the cores from it.
+    For stages that spend their time in the rasterizer, which has its own threads: idle OpenMP
+    threads spin and would compete with them for the cores.
     """
     count = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -41,11 +41,12 @@ def num_threads() -> int:
 
 
 def map_chunks(function: Callable[[int, int], None], count: int) -> None:
-    """Calls function(begin, end) on pieces of range(count), on all threads."""
+    """Calls function(begin, end) for pieces of range(count) on all threads of the pool."""
     threads = min(num_threads(), count)
     if threads <= 1:
         function(0, count)
         return
+    # Collecting the results waits for all pieces and raises their errors
     step = -(-count // (threads * _CHUNKS_PER_THREAD))
     begins = range(0, count, step)
     list(_executor(num_threads()).map(function, begins, (min(b + step, count) for b in begins)))
@@ -56,4 +57,5 @@ def _executor(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="rasterizer")
 
 
+# Threads do not survive a fork
 os.register_at_fork(after_in_child=_executor.cache_clear)

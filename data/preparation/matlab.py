@@ -1,7 +1,7 @@
-"""Reads structure arrays of MATLAB files in a process of its own.
+"""Reads structure arrays of MATLAB files in a separate process.
 
-scipy's reader trusts its input: damaged files have crashed it, and made it ask for all memory. Here a
-crash is an error like others, and memory has a limit.
+scipy's reader trusts its input: damaged files have crashed it or made it request all memory. Here a crash
+is an ordinary error, and memory is limited.
 """
 
 import os
@@ -37,6 +37,7 @@ def read_structures(
     """
     require_file(path, remedy)
     with tempfile.TemporaryDirectory(prefix="matlab_") as folder:
+        # The other process leaves plain arrays, which are safe to read
         plain = Path(folder) / "fields.npz"
         command = [
             sys.executable,
@@ -60,6 +61,7 @@ def read_structures(
 def _main(source: str, target: str, variable: str, *fields: str) -> None:
     """Writes the fields of the elements as arrays; runs in the other process."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    # Only numbers and text leave this process
     content = loadmat(source, struct_as_record=False, squeeze_me=True, variable_names=[variable])
     rows = np.atleast_1d(content[variable])
     arrays = {f"{f} {i}": np.asarray(getattr(row, f)) for i, row in enumerate(rows) for f in fields}

@@ -1,1 +1,1 @@
-"""Made collections with complete ground truth: templates deformed, painted and photographed."""
+"""Synthetic collections with complete ground truth: templates deformed, painted and photographed."""

@@ -1,7 +1,7 @@
-"""Makes a collection with complete ground truth: datasets/<name>/ for tests, demos and measurements.
+"""Makes a synthetic collection with complete ground truth: datasets/<name>/ for tests, demos and measurements.
 
 The templates of a category are deformed into individuals, painted with procedural textures and
-photographed before made backgrounds. The same options always make the same files.
+photographed before procedural backgrounds. The same options always give the same files.
 
 Examples:
   python -m data.synthetic --category bird --num_images 300

@@ -22,6 +22,7 @@ def bird(canvas: Canvas) -> None:
     wing = canvas.pick([0.6 * back, DARK, canvas.hue((0.2, 0.8), (0.2, 0.7)), (0.5, 0.42, 0.34)])
     accent = canvas.pick([BLACK, WHITE, (0.85, 0.15, 0.12), (0.95, 0.75, 0.15), wing])
     canvas.fill(back)
+    # Belly, spots on the breast, head
     below = step(
         -0.8 * canvas.up - 2 * canvas.z + 0.3 * canvas.noise(5), canvas.rng.uniform(-0.3, 0.3), 0.12
     )
@@ -33,6 +34,7 @@ def bird(canvas: Canvas) -> None:
     cap = canvas.part("head", 0.015) * step(canvas.z, cap_height, 0.012)
     canvas.layer(cap * canvas.chance(0.6), accent)
     canvas.layer(canvas.part("wing", 0.008), wing)
+    # Wings and tail with bars
     angle, bars = canvas.rng.uniform(-0.5, 0.5), canvas.rng.uniform(14, 30)
     phase = bars * (np.cos(angle) * canvas.y + np.sin(angle) * canvas.z) + 0.6 * canvas.noise(6)
     canvas.layer(0.9 * canvas.part("wing") * step(np.sin(phase), 0.75, 0.12), accent)
@@ -41,6 +43,7 @@ def bird(canvas: Canvas) -> None:
         canvas.part("tail") * step(np.sin(2 * phase), 0.5, 0.2) * canvas.chance(0.5), accent
     )
     canvas.tint(1 + 0.09 * canvas.noise((30, 9, 30)) + 0.05 * canvas.noise(60))
+    # Bare parts
     beak = canvas.pick([(0.9, 0.55, 0.12), (0.25, 0.22, 0.2), (0.75, 0.65, 0.5), (0.95, 0.8, 0.2)])
     legs = canvas.pick([beak, (0.4, 0.3, 0.25), (0.85, 0.5, 0.35)])
     canvas.paint_part("leg", legs)
@@ -52,11 +55,13 @@ def bird(canvas: Canvas) -> None:
 def zebra(canvas: Canvas) -> None:
     """Stripes around the trunk and neck, level ones on the legs, pale belly, dark muzzle."""
     canvas.fill(canvas.pick([WHITE, CREAM], 0.02))
+    # Stripes around the body, distorted by noise, and level ones on the legs
     warp = 0.9 * canvas.noise(3) + 0.35 * canvas.noise(9)
     around = canvas.rng.uniform(26, 38) * (canvas.y + 0.35 * np.minimum(canvas.z, 0) * canvas.y)
     level = canvas.rng.uniform(40, 52) * canvas.z
     legs = canvas.part("leg", 0.06)
     wave = (1 - legs) * np.sin(around + warp) + legs * np.sin(level + 0.5 * warp)
+    # The belly stays pale
     belly = step(-canvas.up, 0.75, 0.08) * (1 - legs)
     stripes = step(wave, canvas.rng.uniform(-0.15, 0.2), 0.12) * (1 - 0.9 * belly)
     canvas.layer(stripes, canvas.pick([BLACK, DARK], 0.02))
@@ -76,6 +81,7 @@ def horse(canvas: Canvas) -> None:
     canvas.fill(canvas.pick([body]), 0.1)
     canvas.layer(0.5 * step(canvas.noise(4), 0.4, 0.4), 1.2 * np.array(body))
     canvas.layer(step(canvas.noise(3.5), 0.5, 0.07) * canvas.chance(0.2), WHITE)
+    # Socks, mane and tail, blaze
     low = step(-canvas.z, -canvas.centers["leg"][2] + canvas.rng.uniform(0, 0.1), 0.04)
     canvas.layer(0.8 * canvas.part("leg", 0.03) * low, WHITE if canvas.chance(0.35) else hair)
     for name in ("mane", "tail"):
@@ -113,6 +119,7 @@ def sheep(canvas: Canvas) -> None:
     """Curly wool; face, ears and legs smooth, often dark."""
     canvas.fill(canvas.pick([CREAM, WHITE, (0.8, 0.76, 0.68), (0.35, 0.28, 0.23)]))
     canvas.tint(1 + 0.08 * canvas.noise(18) + 0.1 * canvas.noise(45))
+    # Legs and face are bare skin
     skin = canvas.pick([BLACK, DARK, WHITE, (0.75, 0.62, 0.5)])
     for name in ("leg", "head", "ear"):
         canvas.layer(canvas.part(name, 0.02), skin)
@@ -127,6 +134,7 @@ def elephant(canvas: Canvas) -> None:
         [(0.47, 0.45, 0.44), (0.42, 0.36, 0.31), (0.55, 0.46, 0.38), (0.36, 0.36, 0.38)]
     )
     canvas.fill(skin)
+    # Dust on the back, wrinkles, speckles
     dust = step(canvas.noise(3.5) + canvas.up, 0.6, 0.4)
     canvas.layer(0.5 * dust, canvas.pick([(0.62, 0.5, 0.38), (0.55, 0.5, 0.45)]))
     canvas.tint(1 - 0.22 * step(np.sin(3 * canvas.noise((12, 12, 30))), 0.7, 0.15))
@@ -154,6 +162,7 @@ def bear(canvas: Canvas) -> None:
     canvas.tint(1 + 0.07 * canvas.noise((40, 16, 25)) + 0.04 * canvas.noise(70))
     canvas.layer(0.5 * canvas.part("leg", 0.04), 0.7 * fur)
     _extremities(canvas, muzzle=canvas.pick([(0.62, 0.48, 0.34), 0.7 * fur]), hooves=0.5 * fur)
+    # The tip of the nose is a black disc
     tip = np.linalg.norm(
         canvas.position - [0, canvas.surface[:, 1].min(), canvas.centers["nose"][2]], axis=1
     )
@@ -165,6 +174,7 @@ def giraffe(canvas: Canvas) -> None:
     """Reticulated: polygons between pale lines, fading towards belly, face and feet."""
     lines = canvas.pick([CREAM, (0.93, 0.86, 0.68)])
     canvas.fill(lines)
+    # Patches are Voronoi cells of random points, the same on both sides
     chosen = canvas.rng.choice(
         len(canvas.surface), int(canvas.rng.integers(260, 420)), replace=False
     )
@@ -174,6 +184,7 @@ def giraffe(canvas: Canvas) -> None:
     warped[:, 0] = np.abs(warped[:, 0])
     distance, nearest = map(np.asarray, KDTree(seeds).query(warped, k=2))
     shades = np.clip(1 + 0.16 * canvas.rng.normal(size=len(seeds)), 0.6, 1.4)[nearest[:, 0], None]
+    # Lines run where the two nearest points are equally far
     patches = step(distance[:, 1] - distance[:, 0], canvas.rng.uniform(0.008, 0.018), 0.004)
     face = canvas.part("head", 0.02) + canvas.part("ear") + canvas.part("hoof")
     pale = step(-canvas.up, 0.8, 0.08) + 0.8 * step(-canvas.z, 0.6, 0.08) + 0.8 * face

@@ -1,4 +1,4 @@
-"""A surface to be painted in layers: positions, parts and solid noise at the visible points."""
+"""A surface that is painted in layers: positions, parts and solid noise at the visible points."""
 
 import colorsys
 from collections.abc import Sequence
@@ -38,6 +38,7 @@ class Canvas:
     ) -> None:
         self.position, self.up, self.parts, self.rng = position, up, parts, rng
         self.surface, self.surface_parts = template_vertices, template_parts
+        # Centers on one side, because those of pairs would lie in the middle
         one_side = template_vertices[:, 0] >= 0
         self.centers = {
             name: template_vertices[one_side & (distance <= max(distance.min(), 0))].mean(axis=0)
@@ -95,6 +96,7 @@ class Canvas:
             frequency: typical radians per unit, for all axes or each.
             count: number of waves.
         """
+        # Random plane waves; |x| makes the pattern mirror-symmetric
         waves = self.rng.normal(size=(3, count)) * np.reshape(frequency, (-1, 1))
         phase = self.rng.uniform(0, 2 * np.pi, count)
         even = np.concatenate([np.abs(self.position[:, :1]), self.position[:, 1:]], axis=1)
@@ -107,6 +109,7 @@ class Canvas:
 
     def pick(self, colors: Sequence[Color], spread: float = 0.04) -> NDArray:
         """Draws one of the colors, slightly varied."""
+        # Brightness and hue vary a little
         color = np.asarray(colors[int(self.rng.integers(len(colors)))], float)
         return np.clip(
             color * self.rng.uniform(0.88, 1.12) + self.rng.normal(0, spread / 2, 3), 0, 1

@@ -1,4 +1,4 @@
-"""Writes a made collection: photographs, masks, part maps, true poses and shapes."""
+"""Writes a synthetic collection: photographs, masks, part maps, true poses and shapes."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from data.collection import collection_folder
 from data.definitions import PART_NAMES
 from data.synthetic.individuals import Template, load_templates
-from data.synthetic.photographs import Photograph, Studio, mask_box, take_photograph
+from data.synthetic.photographs import Photograph, Studio, pixel_bounds, take_photograph
 from utils.cli import UserError
 from utils.files import write_json
 from utils.progress import progress
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Options of a made collection; the parser holds their defaults."""
+    """Options of a synthetic collection; the parser holds their defaults."""
 
     dataset: str
     category: str
@@ -33,7 +33,7 @@ class SyntheticConfig:
 
 
 def make_collection(config: SyntheticConfig, edge_length: float = 0.05) -> Path:
-    """Makes datasets/<name>/; it appears when it is complete.
+    """Makes datasets/<name>/; the folder appears when it is complete.
 
     Args:
         config: what to make.
@@ -48,6 +48,7 @@ def make_collection(config: SyntheticConfig, edge_length: float = 0.05) -> Path:
     folder = collection_folder(config.dataset)
     if folder.exists():
         raise UserError(f"{folder}/ exists already. Remove it or choose another --dataset.")
+    # Written under a hidden name, so that an interrupted run leaves no half collection
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     for name in ("images", "masks", "parts"):
@@ -59,6 +60,7 @@ def make_collection(config: SyntheticConfig, edge_length: float = 0.05) -> Path:
         _save_pictures(unfinished, _stem(index), photograph)
         taken.append(photograph._replace(image=np.empty(0), labels=None))
     _save_truth(unfinished, studio, taken)
+    # Category and part names, as `data.prepare` reads them
     labels = {str(i): name for i, name in enumerate(studio.part_names, start=1)}
     record = {"category": config.category, "parts": labels, "images": config.num_images}
     write_json(unfinished / "parts.json", record | {"seed": config.seed})
@@ -71,6 +73,7 @@ def open_studio(config: SyntheticConfig, edge_length: float) -> Studio:
     """Loads the templates of a category and lists what their photographs can show."""
     templates = load_templates(config.category, edge_length)
     parts = {name for template in templates for name in template.parts}
+    # Keypoints must mean the same in all photographs
     keypoints = set.intersection(*[set(template.keypoints) for template in templates])
     return Studio(
         category=config.category,
@@ -95,6 +98,7 @@ def _save_pictures(folder: Path, stem: str, photograph: Photograph) -> None:
 
 
 def _save_truth(folder: Path, studio: Studio, taken: list[Photograph]) -> None:
+    # Camera and keypoints of every photograph, for evaluation only
     views = [photograph.view for photograph in taken]
     np.savez_compressed(
         folder / "ground_truth.npz",
@@ -108,7 +112,7 @@ def _save_truth(folder: Path, studio: Studio, taken: list[Photograph]) -> None:
         keypoints=np.stack([photograph.keypoints for photograph in taken]),
         keypoint_names=np.array(studio.keypoint_names),
         keypoint_vertex=np.arange(len(studio.keypoint_names)),
-        bbox=np.stack([mask_box(photograph.mask) for photograph in taken]),
+        bbox=np.stack([pixel_bounds(photograph.mask) for photograph in taken]),
     )
     np.savez_compressed(
         folder / "shapes.npz",
@@ -120,6 +124,7 @@ def _save_truth(folder: Path, studio: Studio, taken: list[Photograph]) -> None:
 
 def _joint_faces(studio: Studio) -> NDArray[np.int64]:
     """Faces of all templates one after the other, behind the isolated vertices of the keypoints."""
+    # One face list serves all templates, hence joint vertices
     start, pieces = len(studio.keypoint_names), []
     for template in studio.templates:
         pieces.append(template.coarse_faces + start)
@@ -128,7 +133,7 @@ def _joint_faces(studio: Studio) -> NDArray[np.int64]:
 
 
 def _shape(studio: Studio, photograph: Photograph) -> NDArray[np.float32]:
-    """Vertices for `_joint_faces`: keypoints, then the templates, all but the shown one shrunk to a point."""
+    """Vertices for `_joint_faces`: keypoints, then templates; those not shown are collapsed to a point."""
     shown: Template = studio.templates[photograph.template]
     keypoints = [shown.keypoints[name] for name in studio.keypoint_names]
     pieces = [photograph.vertices[keypoints]]

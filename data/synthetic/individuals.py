@@ -1,4 +1,4 @@
-"""Individuals of a category: its templates with named parts and keypoints, and smooth deformations."""
+"""Individuals of a category: templates with parts and keypoints, and smooth random deformations."""
 
 from dataclasses import dataclass
 
@@ -53,6 +53,7 @@ def load_templates(category: str, edge_length: float) -> list[Template]:
 
 def _load_template(name: str, edge_length: float) -> Template:
     shape = SHAPES[name]()
+    # Centered and scaled like templates in all stages; refined, so that paint can vary
     file = load_mesh(FOLDER / "classes" / f"{name}.obj")
     center = (file.vertices.min(axis=0) + file.vertices.max(axis=0)) / 2 * [0, 1, 1]
     unit = np.abs(file.vertices - center).max()
@@ -73,6 +74,7 @@ def _load_template(name: str, edge_length: float) -> Template:
 
 def _gradient(distance: Distance, points: Points, step: float) -> Points:
     """Unit gradients (V, 3) of a distance, from the corners of a tetrahedron around every point."""
+    # Central differences along four directions whose sum is zero
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
     gradient = sum(distance(points + step * corner)[:, None] * corner for corner in corners)
     return gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-12)
@@ -84,6 +86,7 @@ def _find_keypoints(vertices: Points, parts: dict[str, NDArray]) -> dict[str, in
     keypoints = {}
     for name, distance in parts.items():
         for place, group in _front_and_rear(vertices[distance < 0]):
+            # The center of a pair is that of one of the two, mirrored to each side
             middle = np.abs(group).mean(axis=0) * [1, 0, 0] + group.mean(axis=0) * [0, 1, 1]
             for side, sign in (("left_", 1), ("right_", -1)) if _is_pair(group) else (("", 0),):
                 keypoints[f"{side}{place}{name}"] = int(tree.query(middle * [sign, 1, 1])[1])
@@ -98,6 +101,7 @@ def _is_pair(points: Points) -> bool:
 
 def _front_and_rear(points: Points) -> list[tuple[str, Points]]:
     """Divides points at their largest lengthwise gap, if there is a wide one."""
+    # Wheels and legs form two groups along the body
     y = np.sort(points[:, 1])
     gaps = np.diff(y)
     if not len(gaps) or gaps.max() < _GAP:
@@ -128,10 +132,13 @@ class Deformation:
         """Moves points (P, 3)."""
         x, y, z = points.T
         amplitude, frequency, phase = self.waves
+        # Functions of |x| keep the individual symmetric; only the bend does not
         even = np.stack([np.abs(x), y, z], axis=1)
         wave = np.sin(even @ frequency.T + phase) @ amplitude
         strength, cycles, start = self.girth
+        # Width and height vary along the body, the middle moves, waves add detail
         girth = 1 + strength * np.sin(np.pi * cycles * y + start)
+        # Quadratic bends of front and rear
         front, rear = np.minimum(y, 0) ** 2, np.maximum(y, 0) ** 2
         side, lift = front[:, None] * self.bend[0] + rear[:, None] * self.bend[1], wave[:, 1:]
         moved = np.stack(
@@ -147,11 +154,13 @@ class Deformation:
 
     def normals(self, points: Points, moved: Points, normals: Points) -> Points:
         """Returns the unit normals (P, 3) of the surface whose points and normals were moved."""
+        # Two tangents at every point, carried along by the deformation
         level = np.abs(normals[:, 2:]) < 0.9
         helper = level * np.array([0.0, 0.0, 1.0]) + ~level * np.array([0.0, 1.0, 0.0])
         first = np.cross(helper, normals)
         first /= np.linalg.norm(first, axis=1, keepdims=True)
         second, step = np.cross(normals, first).astype(float), 1e-4
+        # The normal of the deformed surface is orthogonal to both
         turned = np.cross(self(points + step * first) - moved, self(points + step * second) - moved)
         return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-20)
 

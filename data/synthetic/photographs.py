@@ -1,4 +1,4 @@
-"""One made photograph: image, mask, part map and the truth behind them, a function of (seed, index)."""
+"""One synthetic photograph: image, mask, part map and ground truth, a function of (seed, index)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +87,8 @@ class _Surface(NamedTuple):
 
 
 def take_photograph(studio: Studio, index: int) -> Photograph:
-    """Makes photograph number `index`; photographs do not depend on each other."""
+    """Returns photograph number `index`, which does not depend on the other ones."""
+    # Templates take turns, individuals are drawn
     rng = numpy_generator(studio.seed, studio.category, index)
     number = index % len(studio.templates)
     template = studio.templates[number]
@@ -97,20 +98,22 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
     pitch = 25.0 if studio.category == "bird" and "foot" not in template.parts else 3.0
     rotation = scenes.random_rotation(studio.category, pitch, rng)
     view = scenes.random_view(vertices, rotation, studio.category, studio.size, rng)
+    # Geometry, paint and light, then the image
     surface = _render(template, deformation, vertices, view, studio.size)
     color = _paint(studio, template, surface, view, rng)
     image, coverage, depth = _develop(studio, surface, color, view, rng)
+    # Ground truth, of which the part map gets the errors of a detector
     labels = _label(studio, surface, view)
     mask = coverage >= 0.5
     keypoints = [template.keypoints[name] for name in studio.keypoint_names]
     return Photograph(
         image=image,
         mask=mask,
-        labels=_spoil(labels * mask, rng),
+        labels=_corrupt_labels(labels * mask, rng),
         view=view,
         template=number,
         vertices=vertices,
-        keypoints=_see(scenes.project(vertices[keypoints], view), depth),
+        keypoints=_mark_visible(scenes.project(vertices[keypoints], view), depth),
     )
 
 
@@ -121,6 +124,7 @@ def _render(
     canvas = size * SUPERSAMPLING
     screen = scenes.screen_vertices(vertices, view, size)
     normals = deformation.normals(template.vertices, vertices, template.normals)
+    # Columns: position, up, normal (3), depth, distance to each part
     members = [template.vertices, template.normals[:, 2:], normals, screen[:, 2:].numpy()]
     columns = np.concatenate([*members, np.stack(list(template.parts.values()), axis=1)], axis=1)
     raster = rasterize(
@@ -131,6 +135,7 @@ def _render(
         soft=False,
     )
     assert raster.attributes is not None
+    # Only covered pixels are painted
     rows, cols = np.nonzero(raster.coverage[0, 0].numpy() > 0)
     values = raster.attributes[0].numpy()[:, rows, cols].T
     normals = values[:, 4:7] / np.maximum(
@@ -167,14 +172,16 @@ def _develop(
     studio: Studio, surface: _Surface, color: NDArray, view: scenes.View, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Composes object and background; returns image (h, w, 3) uint8, coverage and depth (h, w)."""
+    # Average the samples of each pixel; depth takes the nearest one
     front = _blocks(studio, surface, color, view, 0.0).mean(axis=(1, 3))
     covered = np.ones((len(color), 1), np.float32)
     coverage = _blocks(studio, surface, covered, view, 0.0).mean(axis=(1, 3))
     depth = _blocks(studio, surface, surface.depth[:, None], view, -np.inf).max(axis=(1, 3))
     back = scenes.background(studio.category, view.height, view.width, rng)
     if studio.category not in ("bird", "airplane"):
-        back = scenes.cast_shadow(back, mask_box(coverage[:, :, 0] > 0), rng)
+        back = scenes.cast_shadow(back, pixel_bounds(coverage[:, :, 0] > 0), rng)
     image = front + (1 - coverage) * back
+    # Exposure, white balance and sensor noise
     exposure = rng.uniform(0.9, 1.2) * (1 + rng.normal(0, 0.025, 3))
     image = image * exposure + rng.uniform(0.0, 0.025) * rng.standard_normal(
         image.shape, np.float32
@@ -199,46 +206,54 @@ def _label(studio: Studio, surface: _Surface, view: scenes.View) -> NDArray:
     labels = np.zeros((len(surface.rows), 1), np.float32)
     for label, name in enumerate(studio.part_names, start=1):
         if name in surface.parts:
+            # Distances are negative inside a part
             labels[surface.parts[name] < 0] = label
     return _blocks(studio, surface, labels, view, 0.0)[:, 0, :, 0, 0].astype(np.uint8)
 
 
-def mask_box(mask: NDArray) -> NDArray[np.int64]:
-    """Returns x0, y0, x1, y1; the far sides lie just outside."""
+def pixel_bounds(mask: NDArray) -> NDArray[np.int64]:
+    """Returns x0, y0, x1, y1 of the pixels in a mask; x1 and y1 are excluded, as in slices."""
     rows, columns = np.nonzero(mask)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
-def _spoil(labels: NDArray, rng: np.random.Generator) -> NDArray | None:
-    """Makes a part map as detectors do: regions grow, shrink, lose a side or are missed."""
+def _corrupt_labels(labels: NDArray, rng: np.random.Generator) -> NDArray | None:
+    """Adds the errors of detectors to a part map: regions grow, shrink, lose a side or are missed.
+
+    Returns None in 5 % of the cases, as if nothing had been detected.
+    """
     if rng.random() < 0.05:
         return None
     reach = max(labels.shape) / 256
-    spoiled = np.zeros_like(labels)
+    corrupted = np.zeros_like(labels)
     for label in np.unique(labels[labels > 0]):
         region: NDArray = labels == label
         change = int(np.round(rng.normal(0.3, 1.5) * reach))
+        # Move the border of the region by up to a few pixels
         if change > 0:
             region = np.asarray(ndimage.binary_dilation(region, iterations=change), bool)
             region &= labels > 0
         elif change < 0:
             region = np.asarray(ndimage.binary_erosion(region, iterations=-change))
+        # Cut off one side
         if rng.random() < 0.1 and region.any():
             rows, columns = np.nonzero(region)
             angle = rng.uniform(0, 2 * np.pi)
             along = np.cos(angle) * columns + np.sin(angle) * rows
             cut = along > np.quantile(along, rng.uniform(0.4, 0.9))
             region[rows[cut], columns[cut]] = False
+        # Miss the part; tiny ones are always missed
         if rng.random() < 0.12 or region.sum() < 8 * reach**2:
             continue
-        spoiled[region] = label
-    return spoiled
+        corrupted[region] = label
+    return corrupted
 
 
-def _see(projected: NDArray, depth: NDArray) -> NDArray:
+def _mark_visible(projected: NDArray, depth: NDArray) -> NDArray:
     """Returns keypoints (K, 3): pixels, and whether nothing is in front of them."""
     columns = np.clip(projected[:, 0].astype(int), 0, depth.shape[1] - 1)
     rows = np.clip(projected[:, 1].astype(int), 0, depth.shape[0] - 1)
+    # Visible if nothing in the neighborhood is nearer, by a margin of 2 % of the image
     near = ndimage.maximum_filter(np.where(np.isfinite(depth), depth, -1e9), 3)
     visible = projected[:, 2] > near[rows, columns] - 0.02 * max(depth.shape)
     return np.column_stack([projected[:, :2], visible]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Cameras, light and backgrounds of made photographs."""
+"""Cameras, light and backgrounds of synthetic photographs."""
 
 import math
 from typing import NamedTuple
@@ -56,14 +56,18 @@ class View(NamedTuple):
 def random_rotation(category: str, pitch: float, rng: np.random.Generator) -> Tensor:
     """Draws a view as photographers choose it: level, often from the side.
 
-    What flies is tilted, by `pitch` degrees (head up) in the mean.
+    Birds and airplanes are tilted, by `pitch` degrees (head up) on average. These distributions are
+    close to `data.definitions.VIEW_PRIORS`, with which poses are estimated: poses of synthetic
+    collections are easier to find than those of photographs that break the priors.
     """
+    # More than half of the photographs show a side, the others any azimuth
     side = rng.choice([0.0, 180.0]) + rng.normal(0, 22)
     azimuth = side if rng.random() < 0.55 else rng.uniform(0, 360)
     flying = category in ("bird", "airplane")
     elevation = np.clip(rng.normal(8, 12 if flying else 7), -25 if flying else -3, 35)
     roll = rng.normal(0, {"bird": 10, "airplane": 6}.get(category, 2))
     tilt = rng.normal(pitch, 18 if category == "bird" else 5) if flying else 0.0
+    # First the object lifts its head, then the camera turns around it
     view = quaternion.from_view(*torch.tensor([azimuth, elevation, roll], dtype=torch.float64))
     head_up = quaternion.from_axis_angle(
         torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64),
@@ -76,11 +80,13 @@ def random_view(
     vertices: NDArray, rotation: Tensor, category: str, size: int, rng: np.random.Generator
 ) -> View:
     """Draws a view in which the object fits into a photograph of at most `size` x `size` pixels."""
+    # Long lenses for birds (orthographic), shorter ones for vehicles
     distance = math.inf
     if category in VEHICLES:
         distance = float(rng.uniform(3.0, 7.0)) * float(np.abs(vertices).max())
     elif category != "bird":
         distance = float(rng.uniform(6.0, 14.0)) * float(np.abs(vertices).max())
+    # Extent of the object at scale 1, then a frame with random margins around it
     unit = View(rotation, 1.0, np.zeros(2), distance, 2, 2)
     points = project(vertices, unit)[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
@@ -101,6 +107,7 @@ def project(vertices: NDArray, view: View) -> NDArray:
 
 def screen_vertices(vertices: NDArray, view: View, size: int) -> Tensor:
     """Places vertices in the screen space of a square canvas whose top left pixels are the image."""
+    # The projection under test is not used; this one reads the recorded truth
     truth = GroundTruth(
         rotation=view.rotation[None],
         known=torch.tensor([True]),
@@ -124,16 +131,19 @@ def shade(
         rotation: (4,) of the view.
         rng: source of the sun's direction and strength.
     """
+    # Direction towards the viewer in object space
     matrix = quaternion.to_matrix(rotation).numpy()
     to_viewer = -matrix[2]
-    # The sun stands on the viewer's side more often than behind the object
+    # The sun is more often behind the viewer than behind the object
     sun = rng.normal(0, 0.8, 3) * [1, 1, 0] + 0.7 * to_viewer + [0, 0, rng.uniform(0.6, 1.6)]
     sun /= np.linalg.norm(sun)
     strength, warmth = rng.uniform(0.35, 0.8), rng.uniform(-0.05, 0.1)
+    # Lambertian sun, and hemispheric light from sky and ground
     diffuse = (
         np.maximum(normals @ sun, 0)[:, None] * strength * np.array([1 + warmth, 1, 1 - warmth])
     )
     ambient = (0.48 + 0.2 * normals[:, 2:]) * np.array([0.97, 1.0, 1.04])
+    # Glossy surfaces mirror sky, ground and sun, more so at grazing angles
     facing = np.clip(normals @ to_viewer, 0, 1)
     mirrored = 2 * facing[:, None] * normals - to_viewer
     fresnel = (gloss * (0.12 + 0.5 * (1 - facing) ** 3))[:, None]
@@ -146,6 +156,7 @@ def shade(
 def background(category: str, height: int, width: int, rng: np.random.Generator) -> NDArray:
     """Draws what is behind the object: (h, w, 3) in about [0, 1]."""
     outdoors = rng.random()
+    # Birds perch or fly, airplanes mostly fly, everything else stands on ground
     if category == "bird":
         return _bokeh(height, width, rng) if outdoors < 0.75 else _sky(height, width, rng)
     if category == "airplane" and outdoors < 0.6:
@@ -165,6 +176,7 @@ def cast_shadow(image: NDArray, box: NDArray, rng: np.random.Generator) -> NDArr
     """Darkens the ground below an object whose box is (x0, y0, x1, y1)."""
     x0, _, x1, y1 = box
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+    # A soft ellipse under the lower edge of the box
     radius_x, radius_y = 0.52 * (x1 - x0), 0.07 * (x1 - x0) + 2
     squared = ((columns - (x0 + x1) / 2) / radius_x) ** 2 + (
         (rows - y1 + radius_y / 2) / radius_y
@@ -176,6 +188,7 @@ def clouds(
     height: int, width: int, cells: int, rng: np.random.Generator, octaves: int = 4
 ) -> NDArray:
     """Smooth noise (h, w) of about zero mean and unit spread; `cells` blobs across in its coarsest octave."""
+    # Octaves of random grids, each finer and weaker than the one before
     total = torch.zeros(height, width)
     for octave in range(octaves):
         count = cells * 2**octave
@@ -206,6 +219,7 @@ def _bokeh(height: int, width: int, rng: np.random.Generator) -> NDArray:
     mixture = 1 / (1 + np.exp(-clouds(height, width, 3, rng, octaves=2)))[:, :, None]
     image = dark * (1 - mixture) + bright * mixture
     rows, columns = np.mgrid[:height, :width]
+    # Discs of defocused highlights
     for _ in range(rng.integers(4, 16)):
         radius = rng.uniform(0.03, 0.15) * max(height, width)
         distance = np.hypot(rows - rng.uniform(0, height), columns - rng.uniform(0, width))
@@ -220,6 +234,7 @@ def _landscape(ground: str, height: int, width: int, rng: np.random.Generator) -
     far, near = (_vary(color, rng) for color in GROUND_COLORS[ground])
     horizon = int(height * rng.uniform(0.2, 0.6))
     columns = np.arange(width) / width
+    # Silhouette of hills or trees above the horizon
     outline = sum(
         rng.uniform(0, 0.08) * np.sin(2 * np.pi * (k * columns + rng.random())) for k in range(1, 7)
     )
@@ -229,6 +244,7 @@ def _landscape(ground: str, height: int, width: int, rng: np.random.Generator) -
     tint = _vary(BOKEH_COLORS[rng.integers(len(BOKEH_COLORS))][0], rng)
     speckle = clouds(height, width, 8, rng)[:, :, None]
     image += (tint * (1 + 0.2 * speckle) - image) * trees * 0.9
+    # Ground, textured by noise
     floor = _gradient(far, near, max(height - horizon, 1), width)
     floor *= 1 + rng.uniform(0.04, 0.14) * clouds(len(floor), width, 10, rng)[:, :, None]
     image[horizon:] = floor[: height - horizon]

@@ -25,6 +25,7 @@ from utils.numba_jit import Array, Decorator, compiled, compiled_sums
 _intrinsic = cast(Decorator, intrinsic)
 _TINY = 1e-12  # squared pixels; edges shorter than this are points
 _LANES = np.uint64(LANES)
+_LANE_MASK = np.uint64(LANES - 1)
 _Y, _W1, _W2, _Q, _BLOCK = (np.uint64(row * LANES) for row in (1, 2, 3, 4, BLOCK_ROWS))
 
 
@@ -132,6 +133,35 @@ def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) 
 
 
 @compiled
+def _collect(box: Any, size: int, max_faces: int, m: Any, s: Scratch) -> Any:
+    """Lists the open pixels of a box (top, bottom, first, last) as fragments from number m on.
+
+    Returns the number of the next fragment. Pixels that have met `max_faces` faces are closed.
+    """
+    top, bottom, first, last = box
+    center, one = np.float32(0.5 * (size - 1)), np.uint64(1)
+    met, open_pixels, pixel, blocks = s.met, s.open, s.pixel, s.blocks
+    # One tile of 8 x 8 pixels after another, bit by bit
+    for tile_top in range(top, bottom + 1, 8):
+        for tile_first in range(first, last + 1, 8):
+            bits = tile(open_pixels, tile_top, bottom, tile_first, last)
+            while bits != np.uint64(0):
+                bit = np.int64(lowest_bit(bits))
+                bits &= bits - one
+                i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
+                p = np.uint64(j * size + i)
+                met[p] += np.uint8(1)
+                if met[p] == max_faces:
+                    open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
+                pixel[m] = p
+                k = m // _LANES * _BLOCK + (m & _LANE_MASK)
+                blocks[k] = np.float32(i) - center
+                blocks[k + _Y] = np.float32(j) - center
+                m += one
+    return m
+
+
+@compiled
 def _soften(
     vertices: Array,
     faces: Array,
@@ -146,15 +176,12 @@ def _soften(
     Returns the number of blocks of fragments, or -1 when the capacity was too small.
     """
     half = 0.5 * (size - 1)
-    center = np.float32(half)
     margin = box_length * 0.5 * size
     scaled = np.float32(sharpness * 4.0 / (size * size))
-    points, open_pixels, met, keep = s.points, s.open, s.met, s.keep
-    pixel, blocks, starts = s.pixel, s.blocks, s.starts
-    one, lane_mask = np.uint64(1), _LANES - np.uint64(1)
+    points, keep, pixel, blocks, starts = s.points, s.keep, s.pixel, s.blocks, s.starts
     nowhere = np.uint32(size * size)
-    met[:] = 0
-    summarize(open_pixels, size, s.bands)
+    s.met[:] = 0
+    summarize(s.open, size, s.bands)
     n = np.uint64(0)  # next block
     for f in range(faces.shape[0]):
         starts[f] = n
@@ -172,32 +199,14 @@ def _soften(
         # The caller retries with larger buffers
         if (np.int64(n) + 1) * LANES + (bottom - top + 1) * (last - first + 1) > len(pixel):
             return -1
-        m = n * _LANES
-        # Collect the open pixels of the box, one tile of 8 x 8 after another
-        for tile_top in range(top, bottom + 1, 8):
-            for tile_first in range(first, last + 1, 8):
-                bits = tile(open_pixels, tile_top, bottom, tile_first, last)
-                while bits != np.uint64(0):
-                    bit = np.int64(lowest_bit(bits))
-                    bits &= bits - one
-                    i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
-                    p = np.uint64(j * size + i)
-                    met[p] += np.uint8(1)
-                    # A pixel that has met its share of faces is closed for the following ones
-                    if met[p] == max_faces:
-                        open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
-                    pixel[m] = p
-                    k = m // _LANES * _BLOCK + (m & lane_mask)
-                    blocks[k] = np.float32(i) - center
-                    blocks[k + _Y] = np.float32(j) - center
-                    m += one
+        m = _collect((top, bottom, first, last), size, max_faces, n * _LANES, s)
         if m == n * _LANES:
             continue
         used = m
         # Fill the last block with lanes that point nowhere
-        while m & lane_mask != np.uint64(0):
+        while m & _LANE_MASK != np.uint64(0):
             pixel[m] = nowhere
-            m += one
+            m += np.uint64(1)
         end = m // _LANES
         # Distances, probabilities and weights of all fragments of the face
         if _reaches_far(corners, size):
@@ -206,7 +215,7 @@ def _soften(
             _shade(corners, n, end, scaled, blocks)
         # alpha = 1 - prod(1 - p)
         for m in range(n * _LANES, used):
-            keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & lane_mask)]
+            keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & _LANE_MASK)]
         n = end
     starts[faces.shape[0]] = n
     return np.int64(n)

@@ -1,4 +1,4 @@
-"""Made collections: deterministic, prepared without options, and true in every sign."""
+"""Synthetic collections: deterministic, prepared without options, and true in every sign."""
 
 import filecmp
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and export of the GAN on a handful of made textures."""
+"""Training, evaluation and export of the GAN on a handful of synthetic textures."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Training, evaluation and export of the mesh estimator on a few made pictures."""
+"""Training, evaluation and export of the mesh estimator on a few synthetic images."""
 
 from pathlib import Path
 
