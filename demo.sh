@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole pipeline on made photographs of elephants, on an ordinary CPU: environment, photographs, poses,
+# The whole pipeline on synthetic photographs of elephants, on an ordinary CPU: environment, photographs, poses,
 # meshes, GAN, generated meshes. Prints one table at the end; results are in output/demo/.
 # Running it again continues where it stopped; afterwards it has nothing left to do but the table.
 set -euo pipefail
