@@ -36,6 +36,7 @@ def _plot(curves: Curves, x_label: str, y_label: str) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=14)
     points = [point for curve in curves.values() for point in curve]
+    # Axes end at powers of ten
     low_x, high_x = _decades(x for x, _ in points)
     low_y, high_y = _decades(y for _, y in points)
 
@@ -45,6 +46,7 @@ def _plot(curves: Curves, x_label: str, y_label: str) -> Image.Image:
         right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         return _LEFT + u * (right - _LEFT), bottom - v * (bottom - _TOP)
 
+    # Grid and labels of both axes
     for k in range(low_x, high_x + 1):
         x, bottom = at(10.0**k, 10.0**low_y)
         draw.line([(x, bottom), at(10.0**k, 10.0**high_y)], "#dddddd")
@@ -55,6 +57,7 @@ def _plot(curves: Curves, x_label: str, y_label: str) -> Image.Image:
         draw.text((left - 8, y), f"{10.0**k:g}", "#222222", font, anchor="rm")
     draw.text((_WIDTH / 2, _HEIGHT - 14), x_label, "#222222", font, anchor="mm")
     draw.text((8, 12), y_label, "#222222", font, anchor="lm")
+    # Curves, and their names in a corner
     for i, (name, curve) in enumerate(curves.items()):
         color = _COLORS[i % len(_COLORS)]
         ends = [at(*point) for point in curve]

@@ -27,6 +27,7 @@ def uses(
     def error(alpha: Tensor) -> Tensor:
         return (alpha - wanted).square().mean((1, 2)).sum()
 
+    # Peers on the CPU only where they take seconds
     found: dict[str, Function] = {}
     on_gpu = vertices.is_cuda
     if on_gpu and "kaolin" in available_backends():
@@ -49,6 +50,7 @@ def _pytorch3d(vertices: Tensor, faces: Tensor, size: int) -> Tensor:
     from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes  # pyright: ignore
     from pytorch3d.structures import Meshes  # pyright: ignore
 
+    # PyTorch3D: x left, z away from the camera and positive
     flipped = vertices * vertices.new_tensor([-1.0, 1.0, -1.0]) + vertices.new_tensor([0, 0, 5.0])
     meshes = Meshes(flipped, faces.expand(len(vertices), -1, -1))
     index, _, barycentric, distance = rasterize_meshes(
@@ -63,6 +65,7 @@ def _nvdiffrast(vertices: Tensor, faces: Tensor, size: int) -> Tensor:
     import nvdiffrast.torch as dr  # pyright: ignore
 
     context = _nvdiffrast_context()
+    # OpenGL clip space: rows run downwards, z within [-1, 1]
     clip = torch.nn.functional.pad(vertices * vertices.new_tensor([1, -1, -0.5]), (0, 1), value=1.0)
     triangles = faces.int()
     raster, _ = dr.rasterize(context, clip.contiguous(), triangles, (size, size))

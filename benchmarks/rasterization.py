@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.peak_memory_of:
         print(json.dumps(peak_memory(*options.peak_memory_of)))  # noqa: T201
         return
+    # Speed, then memory and start-up, each in a fresh process
     rows = [row for case in cases(options) for row in measure(case, options.repeats)]
     memory = subprocess.check_output(
         [sys.executable, "-m", "benchmarks.rasterization", "--peak_memory_of", "80", "256"]
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = first_use()
     print(f"fused, 80 meshes at 256 pixels: {json.loads(memory):.0f} MB above the inputs")  # noqa: T201
     print(f"first use from a warm cache: {first:.2f} s")  # noqa: T201
+    # A picture on request; the last line is for programs
     if options.plot:
         draw(options.plot, rows)
     machine = {"torch": torch.__version__, "cpu": platform.processor(), "cores": os.cpu_count()}
@@ -92,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def cases(options: argparse.Namespace) -> list[tuple[int, int, int, str]]:
     """Returns (batch size, size, subdivisions, device): all sizes, then all numbers of faces."""
+    # The cost over pixels, then over faces at the middle size
     plain = [(b, s, 0) for s in options.sizes for b in options.batch_sizes]
     middle = options.sizes[len(options.sizes) // 2]
     finer = [(options.batch_sizes[0], middle, n) for n in options.subdivisions]
@@ -102,6 +105,7 @@ def measure(case: tuple[int, int, int, str], repeats: int) -> list[dict[str, Any
     """Times all uses of a case with one thread and all; prints and returns a row each."""
     batch, size, subdivisions, device = case
     meshes = make_case(batch, size, subdivisions, device)
+    # One thread and all of them; GPUs do not use the pool
     threads = sorted({1, os.cpu_count() or 1}) if device == "cpu" else [1]
     work = uses(meshes, textured=subdivisions == 0) | peers.uses(*meshes)
     calls = {
@@ -127,17 +131,20 @@ def with_threads(count: int, function: Callable[[], Tensor]) -> Tensor:
 
 def make_case(batch: int, size: int, subdivisions: int, device: str) -> Case:
     """Returns bumpy ellipsoids, turned at random, that fill about half of the image."""
+    # Faces: the sphere, subdivided
     sphere = uv_sphere(31)
     vertices, faces = sphere.vertices, sphere.faces
     for _ in range(subdivisions):
         vertices, faces = trimesh.remesh.subdivide(vertices, faces)[:2]
     points = torch.as_tensor(vertices).float()
+    # Shapes: waves on an ellipsoid, in random rotations
     generator = torch.Generator().manual_seed(1)
     turn, _ = torch.linalg.qr(torch.randn((batch, 3, 3), generator=generator))
     turn[:, :, 0] *= torch.linalg.det(turn)[:, None]  # no mirror images
     waves = 1 + 0.1 * torch.sin(5 * points.sum(1, keepdim=True))
     meshes = ((points * waves * torch.tensor([0.6, 0.95, 0.7])) @ turn.mT).to(device)
     triangles = torch.as_tensor(faces).long().to(device)
+    # One disc is the target of all of them
     steps = torch.linspace(-1, 1, size, device=device)
     targets = (steps.square()[:, None] + steps.square() < 0.4).float()[None]  # a disc
     index = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -156,6 +163,7 @@ def uses(case: Case, textured: bool) -> dict[str, Callable[[], Tensor]]:
         assert image is not None
         return (image[:, 0] - targets[index]).square().mean((1, 2)).sum()
 
+    # Textures have the layout of the sphere, which subdivision loses
     if not textured:
         return {"fused": fused, "alpha": alpha}
     template = SphereMesh().to(vertices.device)
@@ -172,6 +180,7 @@ def uses(case: Case, textured: bool) -> dict[str, Callable[[], Tensor]]:
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """Draws the time of an image with one thread over the pixels and over the faces."""
+    # Curves of the smallest batch, where a call costs most per image
     one = [row for row in rows if row["threads"] == 1]
     batch = min(row["batch"] for row in one)
     fewest, middle = (
@@ -205,6 +214,7 @@ def median_times(
     """Median milliseconds of each function, forward and backward, measured in turns."""
     durations: dict[Any, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(repeats + 2):  # two to warm up
+        # In turns, so that a busy machine slows all of them alike
         for name, function in calls.items():
             times = [now()]
             value = function()

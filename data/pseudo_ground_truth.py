@@ -57,6 +57,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
         return len(self.metadata.category)
 
     def __getitem__(self, index: int) -> UVSample:
+        # Part maps are large and read only for models that need them
         names = ["texture", "texture_alpha", "mesh", "category"] + ["seg"] * self.segmentation
         arrays = pseudo_files.load_pseudo_arrays(*self._where, index, names)
         category = torch.tensor(int(arrays.pop("category")))

@@ -51,6 +51,7 @@ class StepSampler(Sampler[list[int]]):
         self.batch_size = batch_size
         self.seed = seed
         self.start_step = start_step
+        # Ranks take consecutive shares of the batch
         share = batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
         self._chances = (

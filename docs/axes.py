@@ -22,7 +22,7 @@ DIRECTIONS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 
 def main() -> None:
-    """Makes the picture from the remeshed bird."""
+    """Draws the picture with the remeshed bird."""
     template, vertices = SphereMesh(), load_templates("bird", "singletpl")
     panels = [
         object_space(template, vertices),
@@ -37,9 +37,10 @@ def main() -> None:
 
 
 def map_colors(size: int = 64) -> Tensor:
-    """Texture (3, size, size) whose hue tells u and whose lightness tells v."""
+    """Returns a texture (3, size, size) whose hue encodes u and whose lightness encodes v."""
     u = (torch.arange(size) + 0.5) / size
     v = 1 - torch.arange(size)[:, None] / (size - 1)
+    # A hue around the object, lighter towards the back, with checks
     hues = [0.5 + 0.5 * torch.cos(2 * torch.pi * (u - shift)) for shift in (0.5, 0.25, 0.0)]
     light = 0.35 + 0.55 * v
     checks = 1 - 0.12 * (((u * 8).floor() + (v * 8).floor()) % 2)
@@ -70,6 +71,7 @@ def object_space(template: SphereMesh, vertices: Tensor) -> Image.Image:
     image = draw_object(template, vertices, pose, PANEL)
     pen = ImageDraw.Draw(image)
     labels = {"x": "x: lateral, mirror plane x = 0", "y": "y: back", "z": "z: up"}
+    # Axes from the origin, slightly beyond the object
     for name, direction in DIRECTIONS.items():
         tip = 1.0 if name == "x" else 1.25
         start, end = to_pixels(project(torch.tensor([[[0.0] * 3, direction]]) * tip, pose)[0])
@@ -92,6 +94,7 @@ def screen_space(template: SphereMesh, vertices: Tensor) -> Image.Image:
     middle = (PANEL / 2, PANEL / 2)
     arrow(pen, middle, (60 + inner + 30, PANEL / 2), COLORS["x"])
     arrow(pen, middle, (PANEL / 2, 40), COLORS["y"])
+    # z points out of the page
     pen.ellipse([c + d for d in (-9, 9) for c in middle], outline=COLORS["z"], width=3)
     pen.ellipse([c + d for d in (-3, 3) for c in middle], fill=COLORS["z"])
     write(pen, (60 + inner + 32, PANEL / 2 - 20), "x", COLORS["x"])
@@ -104,13 +107,14 @@ def screen_space(template: SphereMesh, vertices: Tensor) -> Image.Image:
 
 
 def texture_space() -> Image.Image:
-    """The texture of the pictures with what lies where."""
+    """The texture of all panels, with the regions of the object."""
     inner = PANEL - 140
     texture = Image.fromarray(to_uint8(map_colors())).resize((inner, inner))
     image = Image.new("RGB", (PANEL, PANEL), "white")
     image.paste(texture, (70, 70))
     pen = ImageDraw.Draw(image)
     names = ("-x", "top", "+x", "bottom", "-x")
+    # Meridians, and their u
     for i, name in enumerate(names):
         x = 70 + inner * i / 4
         pen.line((x, 62, x, 70 + inner), fill=INK)
@@ -157,6 +161,7 @@ def arrow(
     """Line with a head at its end."""
     pen.line((*start, *end), fill=color, width=3)
     tip, tail = np.array(end), np.array(start)
+    # Head of the arrow
     along = (tip - tail) / max(float(np.linalg.norm(tip - tail)), 1e-9)
     across = np.array([-along[1], along[0]])
     corners = [tip, tip - 12 * along + 5 * across, tip - 12 * along - 5 * across]

@@ -182,6 +182,7 @@ def _missing(name: str) -> str:
         return ""
     if find_spec(name) is None:
         return f"the package {name}; see {_GPU_BACKENDS[name]}"
+    # The interpreter needs neither GPU nor compiler
     if name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
         return ""
     if not torch.cuda.is_available():
@@ -217,6 +218,7 @@ def _choose(backend: str | None, device: torch.device) -> str:
 @cache
 def _fastest(device: str) -> str:
     """Name of the fastest backend for tensors on a kind of device."""
+    # On a GPU, its own kernels come first; without them images are rendered on the CPU
     if device != "cuda":
         return "numba"
     name = next((name for name in ("triton", "kaolin") if not _missing(name)), "numba")

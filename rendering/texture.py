@@ -40,6 +40,7 @@ def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) 
     Returns:
         (B, C, h, w) colors, 0 where coverage is 0; gradients reach texture and uv.
     """
+    # Without coverage every pixel is looked up
     if coverage is None:
         coverage = torch.ones_like(uv[:, :1])
     return rasterizer.call("sample_texture", texture, uv, coverage.detach())
@@ -92,6 +93,7 @@ def render_vertex_colors(
     soft: bool = True,
 ) -> Rendering:
     """Renders meshes with interpolated vertex colors (B, V, C); the rest as in `render_textured`."""
+    # Vertex colors need no lookup
     raster = rasterize(
         screen_vertices,
         template.faces,

@@ -157,6 +157,7 @@ def checkpoint_choice(text: str) -> str:
 
 def run_name(text: str) -> str:
     """Option type: the name of a run or dataset, which becomes the name of one folder."""
+    # Separators would leave the folder of runs; a leading dash reads as an option
     unsafe = any(c in "/\\:" or not c.isprintable() for c in text)
     if unsafe or not text.strip() or text.startswith((".", "-")):
         raise argparse.ArgumentTypeError(
@@ -167,6 +168,7 @@ def run_name(text: str) -> str:
 
 def gpu_ids(text: str) -> tuple[int | str, ...]:
     """Option type: "0,1" -> (0, 1); "cpu" -> ("cpu",); "cpu,cpu" means two processes."""
+    # Equal numbers would share a GPU, "cpu" may repeat
     words = [word.strip() for word in text.split(",")]
     if all(word == "cpu" for word in words):
         return tuple(words)

@@ -100,6 +100,7 @@ def frechet_distance(
         mean1, mean2: (D,).
         covariance1, covariance2: (D, D), symmetric.
     """
+    # Double precision: the trace terms cancel to a small difference
     m1, s1, m2, s2 = (x.double() for x in (mean1, covariance1, mean2, covariance2))
     shared = torch.linalg.svdvals(_root(s1).T @ _root(s2)).sum()
     return float((m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * shared)

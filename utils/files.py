@@ -56,6 +56,7 @@ def read_json(path: str | Path, remedy: str = "Write it again.") -> Any:
     Raises:
         UserError: if the file is missing or not JSON; ends with `remedy`.
     """
+    # Deep nesting exhausts the parser, which is damage like any other
     text = require_file(path, remedy).read_bytes()
     try:
         return json.loads(text)

@@ -13,7 +13,7 @@ ALIGNMENT_STEPS = 1000
 FIRST_RATE, TOP_RATE = 1e-4, 5e-4
 WARMUP_STEPS = 400
 DECAY = 0.9999
-FLATNESS, LENGTH, SMOOTHNESS, ALIKENESS = 1e-5, 0.01, 0.003, 0.001
+FLATNESS, LENGTH, SMOOTHNESS, TEMPLATE_AGREEMENT = 1e-5, 0.01, 0.003, 0.001
 SMALLEST_SCALE = 0.8
 
 
@@ -57,7 +57,7 @@ def _align(task: Task) -> tuple[Tensor, Placement]:
     for _ in range(max(1, round(ALIGNMENT_STEPS * task.step_factor))):
         state = [value.detach().requires_grad_() for value in (stretch, *placement)]
         placed = _place(state[0] * sphere, Placement(*state[1:]))
-        loss = _coverage_error(task, placed) + _unlikeness(placed, Placement(*state[1:]))
+        loss = _coverage_error(task, placed) + _template_disagreement(placed, Placement(*state[1:]))
         stretch, *moved = _normalized_step(loss, state, velocity, FIRST_RATE)
         placement = _constrain(task, Placement(*moved))
         if not _is_free(task):
@@ -101,7 +101,7 @@ def _refinement_loss(
     errors, _ = silhouette_loss(
         screen, template.faces, targets, index, sharpness=int(SHARPNESS / blur)
     )
-    loss = errors.mean() + _unlikeness(placed, placement)
+    loss = errors.mean() + _template_disagreement(placed, placement)
     loss = loss + FLATNESS * flatness(vertices, template.faces, template.neighbors).mean()
     loss = loss + LENGTH * template.edge_length(vertices)
     return loss + smoothness * template.laplacian(placed).square().sum((1, 2)).mean()
@@ -132,7 +132,7 @@ def _coverage_error(task: Task, placed: Tensor) -> Tensor:
     return (raster.alpha[:, 0] - masks.flatten(0, 1)).abs().mean()
 
 
-def _unlikeness(placed: Tensor, placement: Placement) -> Tensor:
+def _template_disagreement(placed: Tensor, placement: Placement) -> Tensor:
     """Mean distance of corresponding vertices over all pairs of templates, weighted."""
     if len(placed) == 1:
         return placed.new_zeros(())
@@ -140,7 +140,7 @@ def _unlikeness(placed: Tensor, placement: Placement) -> Tensor:
     difference = common[:, None] - common[None]
     # The square root has no slope at 0, where a template meets itself
     distance = difference.square().sum(-1).clamp(min=1e-12).sqrt()
-    return ALIKENESS * distance.mean()
+    return TEMPLATE_AGREEMENT * distance.mean()
 
 
 def _normalized_step(

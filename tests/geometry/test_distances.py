@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 
-from geometry.distances import SURFACE_POINTS, chamfer_distance, hard_iou, surface_points
+from geometry.distances import SURFACE_POINTS, chamfer_distance, hard_iou, iou, surface_points
 
 
 def box(*extents: float) -> tuple[np.ndarray, np.ndarray]:
@@ -14,12 +14,18 @@ def box(*extents: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_iou_of_two_rectangles_is_overlap_over_union():
-    alpha, mask = torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
-    alpha[:, :, :4, :4] = 0.51  # 16 pixels
-    alpha[:, :, 6:, 6:] = 0.5  # not above the threshold
-    mask[0, :, 2:6, 2:6] = 1  # 16 pixels, of which 4 are shared
+    alpha, mask = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8)
+    alpha[:, :4, :4] = 0.51  # 16 pixels
+    alpha[:, 6:, 6:] = 0.5  # not above the threshold
+    mask[0, 2:6, 2:6] = 1  # 16 pixels, of which 4 are shared
     assert hard_iou(alpha, mask).tolist() == pytest.approx([4 / 28, 0])
     assert hard_iou(mask[1:], mask[1:]).tolist() == [0]  # nothing on either side
+
+
+def test_iou_of_soft_images_sums_the_smaller_over_the_larger_values():
+    first, second = torch.full((1, 4, 4), 0.25), torch.full((1, 4, 4), 0.75)
+    second[:, :2] = 0
+    assert iou(first, second).item() == pytest.approx(8 * 0.25 / (8 * 0.75 + 8 * 0.25))
 
 
 def test_surface_points_lie_on_the_surface_in_proportion_to_area():
