@@ -17,24 +17,23 @@ from utils.cli import UserError
 _VIEWS_AT_ONCE = 16
 _PLANE_SIZE = 128  # pixels
 _PLANE_SHIFTS = range(-32, 33)
+_CLEARLY_MORE = 0.2  # of overlaps
 
 
 def normalize(meshes: Sequence[Mesh], aligned: bool) -> list[Mesh]:
     """Centers the templates and scales them to max |coordinate| = 1.
 
     Aligned templates share one bounding box, others have their own. The plane x = 0 stays where it
-    is, as it is the mirror plane, unless the box lies clearly to one side of it; then the plane is
-    sought.
+    is, as it is the mirror plane, unless the box lies clearly to one side of it, or the mesh is
+    clearly more alike about another plane.
     """
     boxes = np.array([[mesh.vertices.min(0), mesh.vertices.max(0)] for mesh in meshes])
     if aligned:
         boxes[:] = np.stack([boxes[:, 0].min(0), boxes[:, 1].max(0)])
     centers = boxes.mean(1)
     off_center = np.abs(centers[:, 0]) > 0.1 * (boxes[:, 1] - boxes[:, 0])[:, 0]
-    planes = [
-        mirror_plane(mesh, center) if off else 0.0
-        for mesh, center, off in zip(meshes, centers[:, 0], off_center, strict=True)
-    ]
+    centers[~off_center, 0] = 0.0
+    planes = [mirror_plane(mesh, x) for mesh, x in zip(meshes, centers[:, 0], strict=True)]
     centers[:, 0] = np.mean(planes) if aligned else planes
     centered = [mesh.vertices - center for mesh, center in zip(meshes, centers, strict=True)]
     sizes = np.array([np.abs(vertices).max() for vertices in centered])
@@ -52,7 +51,7 @@ def mirror_plane(mesh: Mesh, center: float) -> float:
 
     Args:
         mesh: in object space.
-        center: of its box in x; taken unless another plane is clearly better, as where a head or a
+        center: x of the plane that is taken unless another is clearly better, as where a head or a
             tail is turned to one side.
     """
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
@@ -68,7 +67,7 @@ def mirror_plane(mesh: Mesh, center: float) -> float:
         flipped = masks.flip(-1).roll(shift, -1)
         overlaps.append(float((masks & flipped).sum() / (masks | flipped).sum().clamp(min=1)))
     best = int(np.argmax(overlaps))
-    if overlaps[best] < overlaps[_PLANE_SHIFTS.index(0)] + 0.02:
+    if overlaps[best] < overlaps[_PLANE_SHIFTS.index(0)] + _CLEARLY_MORE:
         return center
     unit = radius / 0.5**0.5 * 2 / _PLANE_SIZE  # of a pixel; the view shows a unit sphere at 0.71
     return center + _PLANE_SHIFTS[best] / 2 * unit
