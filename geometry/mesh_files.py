@@ -1,5 +1,6 @@
 """Meshes in files: reads .obj, .off, .ply, .stl and .glb, writes textured .obj with y up."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from geometry import mesh_formats
 from geometry.gltf import read_gltf
+from geometry.operators import vertex_normals
 from geometry.polygons import triangulate
-from utils.cli import UserError
+from utils.cli import UserError, one_line
 from utils.files import atomic_path, require_file
 from utils.pictures import save_image, to_uint8
 
@@ -129,26 +131,33 @@ def save_textured_mesh(
     uvs: Tensor,
     face_uvs: Tensor,
     texture: Tensor,
+    origin: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes `path`.obj with y up, and beside it the material (.mtl) and the texture (.png).
+    """Writes an .obj with y up and normals, and beside it the material (.mtl) and the texture (.png).
+
+    The object and its material are named like the file.
 
     Args:
-        path: name of the .obj file.
+        path: of the .obj file.
         vertices: (V, 3) object space.
         faces: (F, 3) counter-clockwise seen from outside.
         uvs: (U, 2) in [0, 1].
         face_uvs: (F, 3) indices into `uvs`.
         texture: (3, R, R) in [-1, 1], row 0 at v = 1.
+        origin: what the mesh was made from, for the comments at the beginning.
     """
     path = Path(path)
     save_image(path.with_suffix(".png"), to_uint8(texture))
     material = [f"newmtl {path.stem}", MATERIAL + f"map_Ka {path.stem}.png"]
     _write(path.with_suffix(".mtl"), [*material, f"map_Kd {path.stem}.png"])
+    normals = to_y_up(vertex_normals(vertices, faces))
     rows = texture.shape[-2]
     # Our first and last row of texels lie on v = 1 and v = 0, viewers take the borders of the image
     placed = torch.stack([uvs[:, 0], (uvs[:, 1] * (rows - 1) + 0.5) / rows], dim=-1)
-    lines = [f"mtllib {path.stem}.mtl", "o mesh0", *_rows("v", to_y_up(vertices))]
-    lines += [*_rows("vt", placed), f"usemtl {path.stem}", *_faces(faces + 1, face_uvs + 1)]
+    lines = [one_line(f"# {name}: {value}") for name, value in (origin or {}).items()]
+    lines += [f"mtllib {path.stem}.mtl", f"o {path.stem}", *_rows("v", to_y_up(vertices))]
+    lines += [*_rows("vt", placed), *_rows("vn", normals)]
+    lines += [f"usemtl {path.stem}", *_faces(faces + 1, face_uvs + 1)]
     _write(path, lines)
 
 
@@ -159,11 +168,11 @@ def _rows(keyword: str, values: Tensor) -> list[str]:
 
 
 def _faces(faces: Tensor, face_uvs: Tensor | None = None) -> list[str]:
-    """Lines of faces, 1-based."""
+    """Lines of faces, 1-based; those with texture coordinates have normals, numbered as vertices."""
     if face_uvs is None:
         return ["f {} {} {}".format(*face) for face in faces.tolist()]
-    corners = torch.stack([faces, face_uvs], dim=-1).flatten(1).tolist()
-    return ["f {}/{} {}/{} {}/{}".format(*corner) for corner in corners]
+    corners = torch.stack([faces, face_uvs, faces], dim=-1).flatten(1).tolist()
+    return ["f {}/{}/{} {}/{}/{} {}/{}/{}".format(*corner) for corner in corners]
 
 
 def _write(path: str | Path, lines: list[str]) -> None:

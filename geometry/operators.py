@@ -88,6 +88,20 @@ def stiffness_matrix(faces: Tensor, num_vertices: int, stiffness: float) -> Tens
     return torch.eye(num_vertices, device=faces.device) + stiffness * laplacian
 
 
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Returns unit normals (V, 3) of a mesh: the mean of those of the adjacent faces, by area.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3) counter-clockwise seen from outside; a vertex of faces without area gets +z.
+    """
+    a, b, c = vertices[faces].unbind(1)
+    areas = (b - a).cross(c - a, dim=-1)  # (F, 3), twice the area long
+    sums = torch.zeros_like(vertices).index_add_(0, faces.flatten(), areas.repeat_interleave(3, 0))
+    flat = sums.norm(dim=-1, keepdim=True) < 1e-12
+    return F.normalize(torch.where(flat, sums.new_tensor([0.0, 0.0, 1.0]), sums), dim=-1, eps=0.0)
+
+
 def flatness(vertices: Tensor, faces: Tensor, neighbors: Tensor) -> Tensor:
     """Returns (B,): the sum over edges of (1 - cos)^2, the angle being that of the two normals.
 

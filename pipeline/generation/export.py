@@ -1,7 +1,7 @@
 """Exports generated meshes: .obj, .mtl, .png and .glb for each, and pictures and a page of them all."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -62,7 +62,8 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
             numbers = mine[start : start + config.batch_size]
             chosen = [rows[i] for i in numbers]
             sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
-            _write_meshes(folder, template, sample, numbers)
+            origins = [_origin(record, metadata.paths[rows[i]], i) for i in numbers]
+            _write_meshes(folder, template, sample, dict(zip(numbers, origins, strict=True)))
             pictures.append(_picture(template, sample).cpu())
             turning = [i for i, number in enumerate(numbers) if number < gallery.TURNTABLE_MESHES]
             if turning:
@@ -71,7 +72,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
     if distributed.is_main():
         grid = make_grid(all_pictures, sampling.GRID_COLUMNS, padding=0, value=-1.0)
-        save_image(folder.with_suffix(".png"), to_uint8(grid))
+        save_image(folder.with_name(f"{config.name}.png"), to_uint8(grid))
         gallery.save_turntable(folder / "turntable.gif", all_frames)
         meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
         gallery.save_page(folder / "index.html", config.name, meshes)
@@ -84,11 +85,21 @@ def _gathered(parts: list[Tensor]) -> Tensor:
     return torch.cat([part for process in distributed.gather(parts) for part in process])
 
 
+def _origin(record: Mapping[str, object], photograph: str, number: int) -> dict[str, object]:
+    """Returns what a mesh was made from, for its files: of the record of the export, and its own."""
+    common = {key: record[key] for key in ("run", "checkpoint", "step", "seed", "truncation_sigma")}
+    return common | {"sample": number, "pose and category of": photograph}
+
+
 def _write_meshes(
-    folder: Path, template: SphereMesh, sample: sampling.Generated, numbers: Sequence[int]
+    folder: Path,
+    template: SphereMesh,
+    sample: sampling.Generated,
+    origins: Mapping[int, Mapping[str, object]],
 ) -> None:
+    """Writes the meshes of a batch, numbered by the keys of their origins."""
     vertices = template.deform(sample.displacement)
-    for i, number in enumerate(numbers):
+    for i, (number, origin) in enumerate(origins.items()):
         save_textured_mesh(
             folder / f"mesh_{number}.obj",
             vertices[i],
@@ -96,8 +107,10 @@ def _write_meshes(
             template.uvs,
             template.face_uvs,
             sample.texture[i],
+            origin,
         )
-        gallery.save_glb(folder / f"mesh_{number}.glb", template, vertices[i], sample.texture[i])
+        path = folder / f"mesh_{number}.glb"
+        gallery.save_glb(path, template, vertices[i], sample.texture[i], origin)
 
 
 def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:

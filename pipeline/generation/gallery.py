@@ -1,8 +1,10 @@
 """Generated meshes for other programs: .glb files, a page that shows them, and a turntable picture."""
 
 import base64
+import functools
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -18,9 +20,10 @@ from trimesh.visual.material import PBRMaterial
 from geometry import quaternion
 from geometry.camera import Pose
 from geometry.mesh_files import to_y_up
+from geometry.operators import vertex_normals
 from geometry.sphere_mesh import SphereMesh
 from pipeline.generation.sampling import Generated, render
-from utils.files import atomic_path, write_bytes
+from utils.files import atomic_path, to_json, write_bytes
 from utils.pictures import make_grid, to_uint8
 
 GALLERY_MESHES = 40  # as many as a page can hold: each takes about a megabyte
@@ -32,14 +35,23 @@ _MILLISECONDS = 100  # per frame
 _VIEWER = Path(__file__).parent / "viewer"
 
 
-def save_glb(path: Path, template: SphereMesh, vertices: Tensor, texture: Tensor) -> None:
+def save_glb(
+    path: Path,
+    template: SphereMesh,
+    vertices: Tensor,
+    texture: Tensor,
+    origin: Mapping[str, object] | None = None,
+) -> None:
     """Writes a binary glTF file with the texture in it; y up, and unlit: light is in the texture.
+
+    The mesh, its node and its material are named like the file.
 
     Args:
         path: of the file.
         template: topology of the mesh.
         vertices: (V, 3) object space.
         texture: (3, R, R) in [-1, 1], row 0 at v = 1.
+        origin: what the mesh was made from, for the extras of the asset.
     """
     corners = torch.stack([template.faces, template.face_uvs], dim=-1).reshape(-1, 2).cpu().numpy()
     pairs, faces = np.unique(corners, axis=0, return_inverse=True)
@@ -52,21 +64,39 @@ def save_glb(path: Path, template: SphereMesh, vertices: Tensor, texture: Tensor
         metallicFactor=0.0,
         roughnessFactor=1.0,
     )
+    normals = vertex_normals(vertices, template.faces)
+    positions, normals = (
+        to_y_up(rows).detach().cpu().double().numpy()[pairs[:, 0]] for rows in (vertices, normals)
+    )
     mesh = trimesh.Trimesh(
-        to_y_up(vertices).detach().cpu().double().numpy()[pairs[:, 0]],
+        positions,
         faces.reshape(-1, 3),
+        vertex_normals=normals,
         visual=TextureVisuals(uv=uvs, material=material),
         process=False,
     )
-    content = mesh.export(file_type="glb", tree_postprocessor=_make_unlit)
+    content = mesh.export(
+        file_type="glb",
+        include_normals=True,
+        tree_postprocessor=functools.partial(_finish, path.stem, json.loads(to_json(origin or {}))),
+    )
     assert isinstance(content, bytes)
     write_bytes(path, content)
 
 
-def _make_unlit(tree: dict) -> None:
+def _finish(name: str, origin: dict, tree: dict) -> None:
+    """Adds to a glTF tree what trimesh does not write: names, the origin, and that light is no matter."""
     tree["extensionsUsed"] = ["KHR_materials_unlit"]
+    tree["asset"]["generator"] = "Textured Mesh GAN"
+    if origin:
+        tree["asset"]["extras"] = origin
     for material in tree["materials"]:
-        material["extensions"] = {"KHR_materials_unlit": {}}
+        material.update(name=name, extensions={"KHR_materials_unlit": {}})
+    for mesh in tree["meshes"]:
+        mesh["name"] = name
+    for node in tree["nodes"]:
+        if "mesh" in node:
+            node["name"] = name
 
 
 def save_page(path: Path, title: str, meshes: Sequence[Path]) -> None:

@@ -38,7 +38,7 @@ def test_exported_texture_is_upright_and_named_by_the_material(template, tmp_pat
     assert pixels[1:].max() == 0
     assert "map_Kd mesh_3.png" in (tmp_path / "mesh_3.mtl").read_text()
     text = path.read_text()
-    assert text.startswith("mtllib mesh_3.mtl\n")
+    assert text.startswith("mtllib mesh_3.mtl\no mesh_3\n")
     assert "usemtl mesh_3" in text
     v = [float(line.split()[2]) for line in text.splitlines() if line.startswith("vt ")]
     assert min(v) == pytest.approx(1 / 16)  # the center of the last row of 8 texels

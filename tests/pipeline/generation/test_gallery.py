@@ -13,6 +13,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from geometry import gltf
 from geometry.camera import Pose
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
@@ -21,6 +22,7 @@ from pipeline.generation.sampling import Generated
 from tests.conftest import REPOSITORY
 
 SIZE = 64
+ORIGIN = {"run": "a\nrun", "seed": 3, "checkpoint": Path("x.pth")}
 FACTORS = torch.tensor([0.4, 1.0, 0.6])  # narrow, long, flat
 
 
@@ -38,10 +40,10 @@ def write(folder: Path, kind: str) -> Path:
     path = folder / f"mesh.{kind}"
     vertices, texture = template.vertices * FACTORS, marked_texture()
     if kind == "glb":
-        gallery.save_glb(path, template, vertices, texture)
+        gallery.save_glb(path, template, vertices, texture, ORIGIN)
     else:
         arrays = (template.faces, template.uvs, template.face_uvs)
-        save_textured_mesh(path, vertices, *arrays, texture)
+        save_textured_mesh(path, vertices, *arrays, texture, ORIGIN)
     return path
 
 
@@ -73,6 +75,43 @@ def test_binary_files_hold_one_unlit_mesh_with_its_texture(tmp_path: Path) -> No
     assert [image["mimeType"] for image in tree["images"]] == ["image/png"]
     positions = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
     assert positions["count"] == 1054  # one per pair of vertex and texture coordinate
+
+
+def columns(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns positions and normals (V, 3) as they stand in a file."""
+    if path.suffix == ".obj":
+        rows = [line.split() for line in path.read_text().splitlines()]
+        found = ([row[1:] for row in rows if row[0] == kind] for kind in ("v", "vn"))
+        positions, normals = (np.array(values, float) for values in found)
+        return positions, normals
+    content = path.read_bytes()
+    start = 20 + int.from_bytes(content[12:16], "little")
+    tree, buffer = json.loads(content[20:start]), content[start + 8 :]
+    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    arrays = [
+        gltf._accessor(tree, [buffer], attributes[name], 3) for name in ("POSITION", "NORMAL")
+    ]
+    return arrays[0], arrays[1]
+
+
+@pytest.mark.parametrize("kind", ["obj", "glb"])
+def test_normals_are_those_of_the_ellipsoid(tmp_path: Path, kind: str) -> None:
+    positions, normals = columns(write(tmp_path, kind))
+    across, along, high = FACTORS.tolist()
+    exact = positions / np.square([across, high, along])  # y up
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    assert np.degrees(np.arccos((normals * exact).sum(1).clip(-1, 1))).max() < 6
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+
+
+def test_files_are_named_and_say_what_they_were_made_from(tmp_path: Path) -> None:
+    content = write(tmp_path, "glb").read_bytes()
+    tree = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    assert tree["asset"]["extras"] == {"run": "a\nrun", "seed": 3, "checkpoint": "x.pth"}
+    assert [entry["name"] for entry in tree["meshes"] + tree["materials"]] == ["mesh", "mesh"]
+    assert [node["name"] for node in tree["nodes"] if "mesh" in node] == ["mesh"]
+    lines = write(tmp_path, "obj").read_text().splitlines()
+    assert lines[:5] == ["# run: a run", "# seed: 3", "# checkpoint: x.pth", "mtllib mesh.mtl", "o mesh"]  # fmt: skip
 
 
 def turntable(tmp_path: Path) -> Image.Image:
