@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from geometry.camera import Pose, project
 from geometry.distances import hard_iou
-from geometry.operators import flatness, stiffness_matrix, volume
+from geometry.operators import flatness, volume
 from geometry.sphere_mesh import SphereMesh
+from geometry.surface_descent import SurfaceDescent
 from rendering.rasterizer import rasterize, silhouette_loss
 
 SHARPNESS = 7000.0
@@ -139,28 +140,18 @@ def _inner_ellipsoid(task: Task, views: Tensor, masks: Tensor, extent: Tensor) -
 def _descend(task: Task, vertices: Tensor, targets: Targets, phase: Phase) -> Tensor:
     """Runs one phase on a mesh (V, 3) and its silhouettes (N, 4), (N, h, w)."""
     template, views = task.template, targets.views
-    stiff = stiffness_matrix(template.faces, len(vertices), phase.stiffness)
-    relax = torch.cholesky_inverse(torch.linalg.cholesky(stiff))
-    state = stiff @ vertices
-    mean, spread = torch.zeros_like(state), state.new_zeros(())
+    descent = SurfaceDescent(vertices[None], template.faces, phase.stiffness)
     for step in range(1, phase.steps + 1):
         chosen = torch.randperm(len(views), generator=task.generator)[:VIEWS_PER_STEP]
-        state.requires_grad_()
         loss = _loss(
             template,
-            template.symmetrize(relax @ state),
+            template.symmetrize(descent.vertices()[0]),
             targets,
             chosen.to(views.device),
             SHARPNESS * phase.sharpness,
         )
-        (gradient,) = torch.autograd.grad(loss, state)
-        # Adam with one step length for all vertices, which leaves the stiffness its effect
-        mean = 0.9 * mean + 0.1 * gradient
-        spread = 0.95 * spread + 0.05 * gradient.square().sum(1).max()
-        direction = (mean / (1 - 0.9**step)) / ((spread / (1 - 0.95**step)).sqrt() + 1e-12)
-        rate = phase.rate * (1 - 0.9 * step / phase.steps)
-        state = state.detach() - rate * direction
-    return template.symmetrize(relax @ state)
+        descent.step(loss, phase.rate * (1 - 0.9 * step / phase.steps))
+    return template.symmetrize(descent.vertices()[0].detach())
 
 
 def _loss(
