@@ -32,6 +32,7 @@ MODULES = (
     "mesh_templates.build",
     "scripts.demo_report",
     "benchmarks.memory",
+    "benchmarks.learned_templates",
     "benchmarks.pose_accuracy",
     "benchmarks.pose_confidence",
     "benchmarks.pose_search",
