@@ -1,12 +1,13 @@
 """True poses and shapes of a collection, where it has them: for evaluation, never for training."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.cache.storage import load_arrays
+from data.cache.storage import check_numbers, load_arrays
 from data.collection import ground_truth_path, image_stem, shapes_path
 from data.crops import square_box
 from data.detections import Detections
@@ -78,6 +79,7 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
         "name", "rotation", "scale_px", "translation_px", "camera_distance", "shape_id",
     )  # fmt: skip
     arrays = load_arrays(path, names, _REMEDY)
+    _check_cameras(path, arrays)
     row_of = {str(name): row for row, name in enumerate(arrays["name"])}
     stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
     known = torch.tensor([stem in row_of for stem in stems])
@@ -100,12 +102,26 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
     )
 
 
+def _check_cameras(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Refuses cameras that are not finite numbers; a distance may be infinite."""
+    distance = arrays["camera_distance"].copy()
+    if distance.dtype.kind == "f":
+        distance[distance == np.inf] = 1
+    numbers = {**arrays, "camera_distance": distance, "name": np.zeros(arrays["name"].shape)}
+    shapes = dict.fromkeys(("name", "shape_id", "scale_px", "camera_distance"), ("N",))
+    check_numbers(
+        path, numbers, shapes | {"rotation": ("N", 4), "translation_px": ("N", 2)}, _REMEDY
+    )
+
+
 def load_true_shapes(dataset: str) -> TrueShapes | None:
     """Reads shapes.npz of a collection; None if it has no such file."""
     path = shapes_path(dataset)
     if not path.exists():
         return None
     arrays = load_arrays(path, ("shape_id", "vertices", "faces"), _REMEDY)
+    shapes = {"shape_id": ("S",), "vertices": ("S", "V", 3), "faces": ("F", 3)}
+    check_numbers(path, arrays, shapes, _REMEDY)
     return TrueShapes(
         torch.from_numpy(arrays["shape_id"]).long(),
         torch.from_numpy(arrays["vertices"]).float(),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from data.cache.feature_statistics import read_statistics
 from data.cache.pose_files import ESTIMATED, HYPOTHESES, check_poses
-from data.cache.pseudo_files import IMAGE_RESOLUTION, PseudoItem, read_metadata, write_metadata
+from data.cache.pseudo_files import PseudoItem, item_shapes, read_metadata, write_metadata
 from data.cache.storage import check_numbers, load_arrays, save_arrays
 from data.cache.template_files import read_templates
 from data.definitions import MODES
@@ -195,19 +195,8 @@ def _check_metadata(path: Path) -> Report:
 def _check_item(path: Path) -> Report:
     arrays = load_arrays(path, PseudoItem._fields, REMEDY)
     size = int(path.parent.name.split("_")[1].partition("x")[0])
-    check_numbers(path, arrays, _item_shapes(size), REMEDY)
+    check_numbers(path, arrays, item_shapes(size), REMEDY)
     return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)
-
-
-def _item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
-    return {
-        "mesh": (3, 32, 32),
-        "seg": ("P", "h", "w"),
-        "texture": (3, resolution, resolution),
-        "texture_alpha": (1, resolution, resolution),
-        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
-        "category": (),
-    }
 
 
 def _check_statistics(path: Path) -> Report:

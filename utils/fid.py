@@ -232,6 +232,8 @@ def _load_weights(network: Any, path: Path, remedy: str) -> None:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path} does not hold the weights of this network. {remedy}") from None
+    if not all(x.isfinite().all() for x in network.state_dict().values()):
+        raise UserError(f"{path} has weights that are not finite numbers. {remedy}")
     network.fc = nn.Identity()
 
 

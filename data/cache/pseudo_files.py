@@ -1,6 +1,6 @@
 """The pseudo-ground-truth of a dataset: one .npz per photograph, and the poses that belong to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,6 +158,30 @@ def load_pseudo_arrays(
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
     command = _export_command(dataset, mode, resolution)
     return load_arrays(path, names, f"Create it with: {command}", verify=False)
+
+
+def item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
+    """Returns the shapes of an item's arrays, whose textures have that resolution."""
+    return {
+        "mesh": (3, 32, 32),
+        "seg": ("P", "h", "w"),
+        "texture": (3, resolution, resolution),
+        "texture_alpha": (1, resolution, resolution),
+        "image": (4, IMAGE_RESOLUTION, IMAGE_RESOLUTION),
+        "category": (),
+    }
+
+
+def check_item(
+    dataset: str, resolution: int, mode: str, index: int, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Raises a UserError unless the arrays of an item are finite, of their shapes, and its category is one."""
+    path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
+    remedy = f"Delete it and run: {_export_command(dataset, mode, resolution)}"
+    shapes = {name: shape for name, shape in item_shapes(resolution).items() if name in arrays}
+    check_numbers(path, arrays, shapes, remedy)
+    if arrays["category"] not in range(len(CATEGORIES)):
+        raise UserError(f"{path}: category {arrays['category']}, expected 0-{len(CATEGORIES) - 1}.")
 
 
 def load_pseudo_item(dataset: str, resolution: int, mode: str, index: int) -> PseudoItem:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from data.published.unpickling import MAX_BYTES, is_pickled, load_pickled
@@ -34,8 +35,11 @@ class Origin(NamedTuple):
 
 def save_tensors(path: Path, content: dict[str, Any], origin: Origin) -> Path:
     """Writes tensors and plain values with the fingerprints of what they were made from."""
+    # Clones, because a view would be stored with all that it is a view of
     plain = {
-        key: value.detach().cpu().contiguous() if isinstance(value, Tensor) else value
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        if isinstance(value, Tensor)
+        else value
         for key, value in content.items()
     }
     stamps = {"fingerprint": origin.detections, "templates": origin.templates}

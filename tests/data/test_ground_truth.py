@@ -57,6 +57,23 @@ def test_rows_are_matched_by_the_names_of_the_images(collection: Path, toy: Dete
         load_ground_truth(toy)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotation", np.full((3, 4), np.nan, np.float32)),
+        ("scale_px", np.array([1, np.inf, 1], np.float32)),
+        ("translation_px", np.zeros((3, 3), np.float32)),
+        ("camera_distance", np.array([1, np.nan, np.inf], np.float32)),
+        ("camera_distance", np.array(["far"] * 3)),
+        ("shape_id", np.arange(2)),
+    ],
+)
+def test_cameras_that_are_no_numbers_are_refused(collection: Path, toy: Detections, name, value):
+    write(collection, ["2", "1", "0"], **{name: value})
+    with pytest.raises(UserError, match=rf"ground_truth\.npz: {name} .*remove it"):
+        load_ground_truth(toy)
+
+
 def test_true_poses_map_back_to_the_pixels_they_were_given_in(collection: Path, toy: Detections):
     distance = np.array([np.inf, 4.0, 4.0], np.float32)
     write(collection, ["0", "1", "2"], camera_distance=distance)

@@ -34,6 +34,26 @@ def test_items_are_float_tensors(dataset):
     assert torch.equal(sample.seg, expected)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"texture": np.full((3, 8, 8), np.nan)}, r"1\.npz: texture .*expected finite numbers"),
+        ({"mesh": np.full((3, 32, 32), np.inf)}, r"1\.npz: mesh .*expected finite numbers"),
+        (
+            {"texture_alpha": np.zeros((1, 4, 4))},
+            r"texture_alpha .*\(1, 4, 4\), expected .*\(1, 8, 8\)",
+        ),
+        ({"category": 10**9}, r"1\.npz: category 1000000000, expected 0-12"),
+        ({"category": -1}, r"1\.npz: category -1"),
+    ],
+)
+def test_items_that_would_spoil_the_training_are_refused(dataset, changes, message):
+    pseudo_files.save_pseudo_item("toy", 8, MODE, 1, pseudo_item()._replace(**changes))
+    with pytest.raises(UserError, match=message):
+        dataset[1]
+    dataset[0]
+
+
 def test_mirroring_flips_width_and_rolls_by_half(dataset):
     batch = next(iter(DataLoader(dataset, batch_size=3)))
     mirrored = mirror_samples(batch, torch.tensor([True, False, True]))
