@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import circular_pad
+from models.conditions import UNCONDITIONAL, Conditions
 from models.layers import SpectralConv2d, positional_encoding, resize, scaled
 
 _MESH_RESOLUTION = 32
@@ -139,25 +140,21 @@ class MultiScaleDiscriminator(nn.Module):
         self,
         texture_and_alpha: Tensor,
         displacement_map: Tensor | None = None,
-        class_id: Tensor | None = None,
-        seg: Tensor | None = None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Scores textured meshes.
 
         Args:
             texture_and_alpha: (B, 4, R, R), colors in [-1, 1] times alpha, then alpha.
             displacement_map: (B, 3, 32, 32), ignored by a texture-only model.
-            class_id: (B,) or (B, 1) int64 classes, for a class-conditional model.
-            seg: (B, num_parts, r, r) part probabilities in UV space, for a part-conditional model.
+            conditions: category and part map, as far as the model is conditional on them.
 
         Returns:
             The scores (B, 1, s, s) of each discriminator in the order d1, d2, d3, and the mean
             alpha of the area that each score covers.
         """
-        if (class_id is None) != (self.num_classes == 0) or (seg is None) != (self.num_parts == 0):
-            raise ValueError(
-                "class_id and seg must be given exactly if the discriminator is conditional on them."
-            )
+        conditions.check(self.num_classes, self.num_parts)
+        class_id, seg = conditions
         # Part maps belong to the texture
         x = texture_and_alpha
         if seg is not None:

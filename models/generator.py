@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import average_poles, half_map, symmetric_extension
+from models.conditions import UNCONDITIONAL, Conditions
 from models.layers import (
     LatentNorm,
     SpectralConv2d,
@@ -109,23 +110,18 @@ class Generator(nn.Module):
             self.parts3 = SpectralConv2d(num_parts, c256, 1, bias=False)
             self.parts4 = SpectralConv2d(num_parts, c256, 1, bias=False)
 
-    def forward(
-        self, z: Tensor, class_id: Tensor | None = None, seg: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, conditions: Conditions = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
         """Generates textured meshes.
 
         Args:
             z: (B, latent_dim) latent codes.
-            class_id: (B,) or (B, 1) int64 classes, for a class-conditional model.
-            seg: (B, num_parts, r, r) part probabilities in UV space, for a part-conditional model.
+            conditions: category and part map, as far as the model is conditional on them.
 
         Returns:
             Textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, 32, 32).
         """
-        if (class_id is None) != (self.num_classes == 0) or (seg is None) != (self.num_parts == 0):
-            raise ValueError(
-                "class_id and seg must be given exactly if the generator is conditional on them."
-            )
+        conditions.check(self.num_classes, self.num_parts)
+        class_id, seg = conditions
         if class_id is not None:
             z = torch.cat((z, self.emb_class(class_id.flatten())), 1)
         # Only half of a map is generated; the other half is its reflection

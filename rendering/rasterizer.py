@@ -96,7 +96,8 @@ def rasterize(
         Images on the device of the vertices.
 
     Raises:
-        ValueError: if shapes disagree or vertices are not finite.
+        ValueError: if shapes disagree.
+        FloatingPointError: if vertices are not finite.
     """
     # Compiled loops trust their input, so everything is checked here
     _check_mesh(vertices, faces)
@@ -144,7 +145,8 @@ def silhouette_loss(
         iou: (B,) intersection over union of alpha > 0.5 and mask > 0.5; no gradient.
 
     Raises:
-        ValueError: if shapes disagree, an index is out of range or vertices are not finite.
+        ValueError: if shapes disagree or an index is out of range.
+        FloatingPointError: if vertices are not finite.
     """
     # As in `rasterize`, but without images: a loss and an IoU per mesh
     _check_mesh(vertices, faces)
@@ -193,26 +195,28 @@ def _missing(name: str) -> str:
 
 
 def set_backend(name: str) -> None:
-    """Forces a backend in this process and its children; "auto" restores the fastest."""
-    _check_name(name)
+    """Forces a backend in this process and its children; "auto" restores the fastest.
+
+    Raises:
+        UserError: if the name is unknown, or this machine lacks what the backend needs.
+    """
+    _check_backend(name)
     os.environ[_VARIABLE] = name
 
 
-def _check_name(name: str) -> None:
+def _check_backend(name: str) -> None:
     if name != "auto" and name not in BACKENDS:
         raise UserError(
             f"rasterizer {name!r} is not known; available: auto, {', '.join(BACKENDS)}."
         )
+    if missing := _missing(name):
+        raise UserError(f"rasterizer {name!r} lacks {missing}. Use --rasterizer auto.")
 
 
 def _choose(backend: str | None, device: torch.device) -> str:
     name = backend or os.environ.get(_VARIABLE, "auto")
-    _check_name(name)
-    if name == "auto":
-        return _fastest(device.type)
-    if missing := _missing(name):
-        raise UserError(f"rasterizer {name!r} lacks {missing}. Use --rasterizer auto.")
-    return name
+    _check_backend(name)
+    return _fastest(device.type) if name == "auto" else name
 
 
 @cache
@@ -260,7 +264,7 @@ def _check_mesh(vertices: Tensor, faces: Tensor) -> None:
     _check_indices("faces", faces, vertices.shape[1])
     # One sum instead of a mask over all coordinates: NaN and infinity survive it
     if not torch.isfinite(vertices.detach().sum()):
-        raise ValueError("vertices: expected finite coordinates, got NaN or infinity.")
+        raise FloatingPointError("vertices: expected finite coordinates, got NaN or infinity.")
 
 
 def _check_indices(name: str, indices: Tensor, limit: int) -> None:

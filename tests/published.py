@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from models.conditions import Conditions
 from models.generator import Generator
 from models.reconstruction import ReconstructionNetwork
 
@@ -112,7 +113,7 @@ def _weights(classes: int) -> dict[str, torch.Tensor]:
     generator.conv_mesh.weight.data.normal_(std=0.01)
     with torch.no_grad():
         for _ in range(3):  # power iterations
-            generator(torch.randn(2, 64), torch.tensor([0, 1]) if classes else None)
+            generator(torch.randn(2, 64), Conditions(torch.tensor([0, 1]) if classes else None))
     shrunk = ("weight_u", "weight_v")  # the average of unit vectors is shorter than one
     state = generator.state_dict()
     return {key: value * (0.9 if key.endswith(shrunk) else 1) for key, value in state.items()}

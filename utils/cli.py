@@ -3,8 +3,11 @@
 import argparse
 import errno
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 MODES = ("singletpl", "multitpl")
@@ -20,18 +23,24 @@ class UserError(Exception):
     """A mistake of the user, reported in one line: what, where, got versus expected, remedy."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a program as Ctrl-C does."""
+
+
 def run(main: Callable[[], object]) -> None:
     """Calls `main` and reports expected failures in one line, without a traceback.
 
     Exit status: 1 after a `UserError`, on a full disk or a path that may not be used, 130 after
-    Ctrl-C. Everything else is a bug and keeps its traceback.
+    Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
     """
+    signal.signal(signal.SIGTERM, _terminator())
     try:
         main()
     except UserError as error:
         _fail(f"error: {one_line(str(error))}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted: run the same command again to continue", 130)
+    except KeyboardInterrupt as stop:
+        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        _fail(f"{word}{stop}: run the same command again to continue", status)
     except OSError as error:
         # Paths that cannot be used are the user's to fix, and so is a full disk; the rest are bugs
         if error.errno in _UNUSABLE and error.filename:
@@ -40,6 +49,19 @@ def run(main: Callable[[], object]) -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def _terminator() -> Callable[[int, FrameType | None], None]:
+    """Returns a handler that raises in this process, and ends forked ones as if there were none."""
+    owner = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    return terminate
 
 
 def one_line(text: str) -> str:
@@ -136,6 +158,11 @@ def automatic_int(text: str) -> int:
 def positive_float(text: str) -> float:
     """Option type: a finite number above 0."""
     return _number(text, float, lambda value: value > 0, "a number above 0")
+
+
+def learning_rate(text: str) -> float:
+    """Option type: a number above 0 by which single precision can multiply."""
+    return _number(text, float, lambda value: 0 < value <= 1e30, "a number above 0, at most 1e30")
 
 
 def non_negative_float(text: str) -> float:

@@ -1,9 +1,12 @@
 """Devices and processes: one device runs in the calling process, several get one process each."""
 
+import logging
 import os
 import pickle
+import signal
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,10 @@ from torch.multiprocessing.spawn import (
     spawn,
 )
 
-from utils.cli import UserError
+from utils import interrupts
+from utils.cli import Terminated, UserError
+
+_working_alone = False
 
 
 def resolve_devices(gpu_ids: Sequence[int | str] | None) -> list[torch.device]:
@@ -102,6 +108,20 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def mean(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Returns the means over all processes of scalars; every process names the same ones."""
+    if not values:
+        return {}
+    stacked = torch.stack([value.detach().double() for value in values.values()])
+    means = all_reduce_(stacked.cpu()) / world_size()
+    return dict(zip(values, means.tolist(), strict=True))
+
+
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is set in one of the processes, on each of them."""
+    return flag if world_size() == 1 else bool(all_reduce_(torch.tensor(float(flag))))
+
+
 def gather(value: Any) -> list[Any]:
     """Returns the picklable values of all processes, in the order of their ranks, on each of them."""
     values = [value] * world_size()
@@ -115,8 +135,23 @@ def shard(count: int) -> range:
     return range(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Lets this process work as if it were the only one, while the others wait for it."""
+    global _working_alone
+    _working_alone = True
+    try:
+        yield
+    finally:
+        _working_alone = False
+
+
 def _is_initialized() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (
+        not _working_alone
+        and torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+    )
 
 
 def _in_torchrun() -> bool:
@@ -141,26 +176,70 @@ def _run_torchrun_rank(function: Callable, devices: Sequence[torch.device], args
 
 def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, folder: Path) -> None:
     """Starts the processes, waits for them, and ends them all when one of them fails."""
-    arguments = (function, list(devices), args, folder)
-    processes = spawn(_run_child, arguments, nprocs=len(devices), join=False)
-    assert isinstance(processes, ProcessContext)
+    # It announces the signals by which it ends the other processes
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    context: ProcessContext | None = None
     try:
-        while not processes.join():
+        with interrupts.blocked():  # until the processes can tell Ctrl-C in one line
+            context = spawn(
+                _run_child, (function, list(devices), args, folder), nprocs=len(devices), join=False
+            )
+        assert context is not None
+        while not context.join():
             pass
-    except (ProcessRaisedException, ProcessExitedException):
+        if (folder / "interrupted").exists():
+            raise Terminated
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if (folder / "interrupted").exists():  # one process was asked to end, and the others failed
+            raise Terminated from None
         mistakes = sorted(folder.glob("mistake_*"))
         if mistakes:
             raise UserError(mistakes[0].read_text(encoding="utf-8")) from None
+        assert context is not None
+        if lost := _lost_process(context, error):
+            raise UserError(
+                f"{lost}, so the others were ended. If memory has run out, use a smaller "
+                "--batch_size or fewer processes. Run the same command again to continue."
+            ) from None
         raise
     finally:
-        for process in filter(None, processes.processes):
+        _end(context)
+
+
+def _lost_process(context: ProcessContext, error: Exception) -> str:
+    """Says which process has ended without an exception of its own; empty if none has.
+
+    The others fail too, and may be noticed first.
+    """
+    codes = [process.exitcode or 0 for process in context.processes if process is not None]
+    lost = [i for i, code in enumerate(codes) if code < 0 and code != -signal.SIGTERM]
+    if not lost and isinstance(error, ProcessExitedException):
+        lost = [error.error_index]
+    if not lost:
+        return ""
+    code = codes[lost[0]]
+    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+    return f"Process {lost[0]} of {len(codes)} {how}"
+
+
+def _end(context: ProcessContext | None) -> None:
+    """Ends the processes; those that train save first, unless they are asked for a second time."""
+    processes = [process for process in (context.processes if context else []) if process]
+    try:
+        for process in processes:
             process.terminate()
+        for process in processes:
             process.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.kill()
+        raise
 
 
 def _run_child(
     index: int, function: Callable, devices: list[torch.device], args: tuple, folder: Path
 ) -> None:
+    interrupts.unblock()
     device = devices[index]
     _select(device)
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
@@ -174,6 +253,9 @@ def _run_child(
         result = function(device, *args)
     except UserError as error:
         (folder / f"mistake_{index}").write_text(str(error), encoding="utf-8")
+        raise
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
         raise
     finally:
         torch.distributed.destroy_process_group()

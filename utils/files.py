@@ -1,5 +1,6 @@
 """Atomic writes, so that files are complete or absent, and one-line errors for missing files."""
 
+import fcntl
 import json
 import os
 import secrets
@@ -32,6 +33,38 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def exclusive(path: str | Path, what: str) -> Iterator[None]:
+    """Holds a lock file, so that no second process does the same work at the same time.
+
+    The lock is a record lock, which ends with this process however that ends; workers that it has
+    forked don't prolong it. The file stays: taking it away would let two processes lock two files.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        what: what is locked, the first words of the error.
+
+    Raises:
+        UserError: if another process holds it; names that process.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(
+                f"{what} is in use by process {holder}. Wait until it has ended, or end it with: "
+                f"kill {holder}"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

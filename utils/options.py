@@ -35,12 +35,12 @@ def flatten(record: Any) -> dict[str, Any]:
     return flat
 
 
-def differences(record: Any, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(now: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns the options that differ from stored ones, as (stored, present); unknown ones are left out."""
     return {
-        key: (stored[key], now)
-        for key, now in flatten(record).items()
-        if key in stored and _plain(stored[key]) != _plain(now)
+        key: (stored[key], value)
+        for key, value in now.items()
+        if key in stored and _plain(stored[key]) != _plain(value)
     }
 
 

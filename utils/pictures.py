@@ -1,6 +1,7 @@
 """Pictures for people: files, grids, colors of parts, text and wireframes."""
 
 import colorsys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.files import atomic_path
+
+_LABEL_HEIGHT = 14  # pixels
 
 
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
@@ -72,6 +75,25 @@ def draw_text(pixels: np.ndarray, text: str, position: tuple[int, int] = (4, 4))
     draw = ImageDraw.Draw(image)
     draw.text(position, text, fill="white", stroke_width=1, stroke_fill="black")
     return np.asarray(image)
+
+
+def labeled_rows(rows: Mapping[str, Tensor], title: str) -> np.ndarray:
+    """Returns a picture of several rows of images, each below its name.
+
+    Args:
+        rows: name -> (B, 3, h, w) in [-1, 1]; all of the same shape.
+        title: words before the first name.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    strips = []
+    for name, images in rows.items():
+        grid = to_uint8(make_grid(images, len(images)))
+        heading = np.full((_LABEL_HEIGHT, grid.shape[1], 3), 255, np.uint8)
+        text = name if strips else f"{title}: {name}"
+        strips += [draw_text(heading, text, (4, 1)), grid]
+    return np.concatenate(strips)
 
 
 def draw_wireframe(

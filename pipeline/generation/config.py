@@ -101,12 +101,14 @@ class OutputOptions:
         checkpoint_freq: between numbered checkpoints, each with a picture.
         save_freq: between saves of the latest state.
         evaluate_freq: between evaluations.
+        keep_checkpoints: number of numbered checkpoints that stay, beside the best one.
         tensorboard: whether curves and pictures go to tensorboard_gan/ too.
     """
 
     checkpoint_freq: int | None
     save_freq: int | None
     evaluate_freq: int | None
+    keep_checkpoints: int
     tensorboard: bool
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,18 +19,16 @@ from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from geometry import camera
 from geometry.camera import Pose
 from geometry.sphere_mesh import SphereMesh
+from models.conditions import Conditions
 from models.generator import Generator
 from models.state_dicts import translate
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
 from rendering.texture import render_textured
-from utils import checkpoint, cli, distributed, seeding
-from utils.pictures import draw_wireframe, make_grid, save_image, to_uint8
+from utils import checkpoint, cli, seeding
 
 logger = logging.getLogger(__name__)
 
 GRID_COLUMNS = 8
-PREVIEW_SAMPLES = 16
-PREVIEW_SIZE = 128
 
 
 class Generated(NamedTuple):
@@ -122,12 +120,12 @@ def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConf
     return replace(config, model=replace(config.model, **other))
 
 
-def conditions(generator: Generator, batch: UVSample) -> list[Tensor | None]:
-    """Returns class and part map of a batch, None where the generator ignores them."""
-    return [
-        batch.category if generator.num_classes else None,
-        batch.seg if generator.num_parts else None,
-    ]
+def conditions_of(generator: Generator, batch: UVSample) -> Conditions:
+    """Returns what a batch says of the conditions that the generator has."""
+    return Conditions(
+        category=batch.category if generator.num_classes else None,
+        seg=batch.seg if generator.num_parts else None,
+    )
 
 
 def generate(
@@ -161,7 +159,7 @@ def generate(
     items = [dataset[row] for row in rows] if dataset is not None and needs_items else []
     seg = torch.stack([item.seg for item in items]).to(device) if generator.num_parts else None
     with torch.no_grad():
-        texture, displacement = generator(noise.to(device), class_id, seg)
+        texture, displacement = generator(noise.to(device), Conditions(class_id, seg))
     if config.model.texture_only:
         displacement = torch.stack([item.mesh for item in items]).to(device)
     pose = camera.to_device(camera.select(metadata.pose, torch.tensor(list(rows))), device)
@@ -234,65 +232,3 @@ def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth | None) -> in
             f"python run_reconstruction.py --name <model> --dataset {config.data.dataset} --mode {config.data.mode} --generate_pseudogt"
         )
     return len(dataset[0].seg)
-
-
-def save_preview(
-    generator: Generator,
-    template: SphereMesh,
-    metadata: pseudo_files.PoseMetadata,
-    dataset: PseudoGroundTruth,
-    config: GenerationConfig,
-    step: int,
-) -> None:
-    """Writes samples/<step>.png: always the same codes and views, so that pictures compare."""
-    if not distributed.is_main():
-        return
-    rows = sample_rows(range(len(metadata.category)), PREVIEW_SAMPLES, config.seed)
-    sample = generate(generator, config, metadata, dataset, rows, range(PREVIEW_SAMPLES))
-    colors, coverage = render(template, sample, PREVIEW_SIZE)
-    grid = make_grid(colors + (1 - coverage), GRID_COLUMNS)
-    folder = config.folder / "samples"
-    folder.mkdir(exist_ok=True)
-    save_image(folder / f"{step:07d}.png", to_uint8(grid))
-
-
-def add_images(
-    writer: Any,
-    generator: Generator,
-    template: SphereMesh,
-    batch: UVSample,
-    config: GenerationConfig,
-    metadata: pseudo_files.PoseMetadata,
-    step: int,
-) -> None:
-    """Adds textures, displacement maps, renderings and wireframes of a batch to TensorBoard."""
-    if not distributed.is_main():
-        return
-    rows = batch.row[:PREVIEW_SAMPLES].tolist()
-    noise = latent_codes(
-        range(len(rows)), config.model.latent_dim, config.sampling.truncation_sigma, config.seed
-    )
-    chosen = [None if c is None else c[: len(rows)] for c in conditions(generator, batch)]
-    with torch.no_grad():
-        texture, displacement = generator(noise.to(batch.texture.device), *chosen)
-    pose = camera.to_device(camera.select(metadata.pose, torch.tensor(rows)), batch.texture.device)
-    real = Generated(batch.texture[: len(rows)], batch.mesh[: len(rows)], pose)
-    fake = Generated(texture, displacement, pose)
-    renderings = {
-        "fake": fake,
-        "fake_texture": fake._replace(displacement=real.displacement),
-        "fake_mesh": fake._replace(texture=real.texture),
-        "real": real,
-    }
-    pictures = {"image/real_tex": real.texture, "image/fake_tex": fake.texture}
-    pictures["image/fake_mesh"] = fake.displacement / fake.displacement.abs().amax().clamp(min=1e-6)
-    pictures |= {f"render/{k}": render(template, v, PREVIEW_SIZE)[0] for k, v in renderings.items()}
-    for name, picture in pictures.items():
-        grid = to_uint8(make_grid(picture.cpu(), GRID_COLUMNS))
-        writer.add_image(name, grid, step, dataformats="HWC")
-    vertices = camera.project(
-        template.deform(fake.displacement[:1]), camera.select(pose, slice(0, 1))
-    )
-    canvas = to_uint8(render(template, fake, 2 * PREVIEW_SIZE)[0][0])
-    wires = draw_wireframe(canvas, vertices[0], template.faces)
-    writer.add_image("render/wireframe", wires, step, dataformats="HWC")

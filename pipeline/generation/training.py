@@ -9,65 +9,105 @@ continues an interrupted run and ends with the same weights.
 import copy
 import itertools
 import logging
-import os
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from data.loading import load_batches
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample, mirror_samples
 from data.samplers import StepSampler, balanced_weights
 from geometry.operators import flatness
 from geometry.sphere_mesh import SphereMesh
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import Target, gan_loss, scale_weights
-from pipeline.generation import evaluation, sampling
-from pipeline.generation.config import DiscriminatorOptions, GenerationConfig, GeneratorOptions
+from models.optimizers import update_ema
+from pipeline.generation import evaluation, pictures, sampling
+from pipeline.generation.config import GenerationConfig, OutputOptions
 from rendering import rasterizer
-from utils import checkpoint, distributed, seeding
-from utils.optimizers import update_ema
+from utils import checkpoint, distributed, seeding, training
 from utils.options import flatten
-from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
+from utils.training import Schedule, Term
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL = 10  # steps between records of the losses
 WARMUP_COLORS = 10.0  # weight of the distance to the samples' mean texture, at the first step
 WARMUP_SHAPE = 1000.0  # the same of the displacement maps, whose values are ten times as small
+DEFAULT_EPOCHS = 600
 SAVES_WITH_ITERS = 30  # numbered checkpoints of a run whose length is given by --iters
 
 
-class Schedule(NamedTuple):
-    """Length of a run and its intervals, all in steps."""
+def train(device: torch.device, config: GenerationConfig) -> None:
+    """Trains until the schedule's end, from the latest checkpoint of the run if there is one.
 
-    epoch: int
-    total: int
-    save: int
-    checkpoint: int
-    evaluate: int
+    Raises:
+        UserError: if there is no pseudo-ground-truth, or the run cannot be continued.
+    """
+    rasterizer.set_backend(config.rasterizer)
+    training.require_even_split(config.batch_size)
+    configure_logging()
+    run = RunDirectory(config.folder)
+    found = run.newest_checkpoint()
+    if found is not None:
+        config = with_architecture(config, *found)
+    # Before the run's folder exists, so that a mistake leaves nothing behind
+    dataset = sampling.open_dataset(config)
+    length = training.make_length(
+        len(dataset),
+        config.batch_size,
+        config.optimizer.iters,
+        config.optimizer.epochs or DEFAULT_EPOCHS,
+    )
+    gan = Gan(
+        config,
+        sampling.num_classes(config, dataset.metadata),
+        sampling.num_parts(config, dataset),
+        device,
+    )
+    task = make_task(gan, dataset, config, length, device)
+    configure_logging(config.folder / "log.txt")
+    logger.info("training %s: %d samples, %d steps", config.name, len(dataset), length.total)
+    folder = Path("tensorboard_gan") / config.name
+    training.train(
+        task,
+        make_schedule(config.output, length),
+        run,
+        flatten(config),
+        found=found,
+        keep=config.output.keep_checkpoints,
+        tensorboard=folder if config.output.tensorboard else None,
+    )
 
 
-def make_schedule(config: GenerationConfig, num_samples: int) -> Schedule:
-    """Turns epochs into steps; with --iters, checkpoints and evaluations are spread evenly."""
-    epoch = max(1, num_samples // config.batch_size)
-    total = config.optimizer.iters or (config.optimizer.epochs or 600) * epoch
-    default = max(1, -(-total // SAVES_WITH_ITERS)) if config.optimizer.iters else 20 * epoch
+def with_architecture(
+    config: GenerationConfig, path: Path, state: Mapping[str, Any]
+) -> GenerationConfig:
+    """Returns the options with the architecture of a checkpoint, and says where that differs."""
+    model = checkpoint.stored_options(path, dict(state), asdict(config.model))
+    discriminator = checkpoint.stored_options(path, dict(state), asdict(config.discriminator))
+    training.announce(path, flatten(config), {**model, **discriminator})
+    return replace(
+        config,
+        model=replace(config.model, **model),
+        discriminator=replace(config.discriminator, **discriminator),
+    )
 
-    def interval(epochs: int | None) -> int:
-        return epochs * epoch if epochs else default
 
+def make_schedule(output: OutputOptions, length: training.Length) -> Schedule:
+    """Returns the intervals; with --iters, checkpoints and evaluations are spread evenly."""
+    numbered = length.interval(output.checkpoint_freq, 20, SAVES_WITH_ITERS)
     return Schedule(
-        epoch=epoch,
-        total=total,
-        save=(config.output.save_freq or 5) * epoch,
-        checkpoint=interval(config.output.checkpoint_freq),
-        evaluate=interval(config.output.evaluate_freq),
+        total=length.total,
+        picture=numbered,
+        evaluate=length.interval(output.evaluate_freq, 20, SAVES_WITH_ITERS),
+        save=length.interval(output.save_freq, 5),
+        checkpoint=numbered,
     )
 
 
@@ -112,14 +152,11 @@ class Gan:
         ).to(device)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
-        self.optimizer_g = torch.optim.Adam(
-            self.generator.parameters(), lr=config.optimizer.lr_g, betas=(0.0, 0.99)
-        )
-        self.optimizer_d = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.optimizer.lr_d, betas=(0.0, 0.99)
-        )
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), betas=(0.0, 0.99))
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
 
-    def _parts(self) -> dict[str, Any]:
+    def members(self) -> dict[str, training.Stateful]:
+        """Returns networks and optimizers under the names of the published checkpoints."""
         return {
             "generator": self.generator,
             "generator_running_avg": self.generator_ema,
@@ -128,240 +165,161 @@ class Gan:
             "optimizer_d": self.optimizer_d,
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the states under the names of the published checkpoints."""
-        return {key: part.state_dict() for key, part in self._parts().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        for key, part in self._parts().items():
-            part.load_state_dict(state[key])
-
-
-def train(device: torch.device, config: GenerationConfig) -> None:
-    """Trains until the schedule's end, from the latest checkpoint of the run if there is one.
-
-    Raises:
-        UserError: if there is no pseudo-ground-truth, or the run's checkpoints have another
-            architecture.
-    """
-    rasterizer.set_backend(config.rasterizer)
-    # Before the run's folder exists, so that a mistake leaves nothing behind
-    dataset = sampling.open_dataset(config)
-    metadata = dataset.metadata
-    num_classes = sampling.num_classes(config, metadata)
-    num_parts = sampling.num_parts(config, dataset)
-    schedule = make_schedule(config, len(dataset))
-
-    run = RunDirectory(config.folder)
-    fixed = [f.name for piece in (GeneratorOptions, DiscriminatorOptions) for f in fields(piece)]
-    run.check_same(flatten(config), fixed)
-    configure_logging(config.folder / "log.txt")
-    gan = Gan(config, num_classes, num_parts, device)
-    step = _restore(gan, config, run)
-    if step >= schedule.total:
-        logger.info("%s is already trained for %d steps", config.folder, step)
-        return
-    run.write_config(flatten(config))
-    measure = evaluation.make_measure_or_explain(config, device)
-    writer = run.tensorboard(
-        f"tensorboard_gan/{config.name}" if config.output.tensorboard else None, step
-    )
+def make_task(
+    gan: Gan,
+    dataset: PseudoGroundTruth,
+    config: GenerationConfig,
+    length: training.Length,
+    device: torch.device,
+) -> training.Task:
+    """Returns what the training loop calls."""
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
-    batches = _batches(dataset, config, step, device)
+    shown = pictures.Shown(template, dataset, config)
+    measure = evaluation.make_measure_or_explain(config, device)
+    update = Update(gan, template, config, length)
 
-    logger.info("training %s: %d samples, %d steps", config.name, len(dataset), schedule.total)
-    start, first = time.monotonic(), step
-    with progress(total=schedule.total, initial=step, description="training") as bar:
-        for batch in batches:
-            losses = train_step(gan, batch, template, config, schedule, step)
-            step += 1
-            bar.update(1)
-            if step % LOG_INTERVAL == 0 or step == schedule.total:
-                seconds = (time.monotonic() - start) / (step - first)
-                _log(run, writer, step, {k: v.item() for k, v in losses.items()}, seconds)
-            done = step == schedule.total
-            if done or step % schedule.checkpoint == 0:
-                _save(gan, checkpoint.path_of(config.folder, step), step, config)
-                sampling.save_preview(gan.generator_ema, template, metadata, dataset, config, step)
-            elif step % schedule.save == 0:
-                _save(gan, config.folder / "checkpoint_latest.pth", step, config)
-            if measure and (done or step % schedule.evaluate == 0):
-                scores = evaluation.compute_scores(
-                    gan.generator_ema, measure, metadata, dataset, config, device
-                )
-                evaluation.report(scores, measure, run, writer, step)
-            if config.output.tensorboard and (done or step % schedule.evaluate == 0):
-                sampling.add_images(
-                    writer, gan.generator_ema, template, batch, config, metadata, step
-                )
-            if done:
-                break
-    logger.info("finished %s after %d steps", config.name, step)
-
-
-def train_step(
-    gan: Gan,
-    batch: UVSample,
-    template: SphereMesh,
-    config: GenerationConfig,
-    schedule: Schedule,
-    step: int,
-) -> dict[str, Tensor]:
-    """Updates one network and returns its detached losses."""
-    cycle = 1 + config.optimizer.d_steps_per_g
-    factor = learning_rate_factor(
-        step / schedule.epoch, config.optimizer.lr_decay_after, schedule.total / schedule.epoch
-    )
-    device = batch.texture.device
-    noise = _noise(config, step, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.optimizer.bfloat16):
-        if step % cycle:
-            return _discriminator_step(gan, batch, noise, config, factor)
-        warmth = (
-            max(0.0, 1 - step / config.optimizer.warmup_steps)
-            if config.optimizer.warmup_steps
-            else 0.0
+    def evaluate(step: int, writer: Any) -> None:
+        assert measure is not None
+        scores = evaluation.compute_scores(
+            gan.generator_ema, measure, dataset.metadata, dataset, config, device
         )
-        losses = _generator_step(gan, batch, noise, template, config, factor, warmth)
-    update_ema(
-        gan.generator_ema,
-        gan.generator,
-        ema_decay(step // cycle, config.optimizer.g_running_average_alpha),
+        evaluation.report(scores, measure, RunDirectory(config.folder), writer, step)
+
+    return training.Task(
+        members=gan.members(),
+        constants={"args": flatten(config)},
+        batches=partial(_batches, dataset, config, device),
+        update=update,
+        rates=update.rates,
+        remedy="Use smaller rates: --lr_g, --lr_d.",
+        picture=partial(pictures.draw_samples, gan.generator_ema, shown),
+        images=partial(pictures.draw_details, gan.generator_ema, shown),
+        evaluate=evaluate if measure is not None else None,
+        score=measure.key if measure is not None else None,
     )
-    return losses
 
 
-def _generator_step(
-    gan: Gan,
-    batch: UVSample,
-    noise: Tensor,
-    template: SphereMesh,
-    config: GenerationConfig,
-    factor: float,
-    warmth: float,
-) -> dict[str, Tensor]:
-    conditions = sampling.conditions(gan.generator, batch)
-    texture, displacement = gan.generator(noise, *conditions)
-    gan.discriminator.requires_grad_(False)
-    fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
-    outputs, masks = gan.discriminator(fake, displacement, *conditions)
-    adversarial = _adversarial_loss(config, outputs, masks, "generator")
-    vertices = template.deform(displacement.float())
-    flat = flatness(vertices, template.faces, template.neighbors).mean()
-    loss = (
-        adversarial
-        + (0.0 if config.model.texture_only else config.optimizer.mesh_regularization) * flat
-    )
-    if warmth:
-        # The samples have nothing to do with the codes, so this leads to their mean
-        color = (texture * batch.alpha - batch.texture).square().mean()
-        shape = (displacement - batch.mesh).square().mean()
-        loss = loss + warmth * (WARMUP_COLORS * color + WARMUP_SHAPE * shape)
-    _update(gan.optimizer_g, loss, config.optimizer.lr_g * factor)
-    gan.discriminator.requires_grad_(True)
-    return {"loss_g": adversarial.detach(), "flat": flat.detach()}
+class Update:
+    """A step of training, which changes one of the two networks."""
+
+    def __init__(
+        self, gan: Gan, template: SphereMesh, config: GenerationConfig, length: training.Length
+    ) -> None:
+        self.gan, self.template, self.length = gan, template, length
+        self.options, self.model = config.optimizer, config.model
+        self.batch_size, self.seed = config.batch_size, config.seed
+
+    def __call__(self, step: int, batch: UVSample) -> dict[str, Tensor]:
+        """Updates one network and returns its detached losses."""
+        gan, options = self.gan, self.options
+        cycle = 1 + options.d_steps_per_g
+        rates, noise = self.rates(step), self._noise(step).to(batch.texture)
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=options.bfloat16):
+            if step % cycle:
+                terms = self.discriminator_terms(batch, noise)
+                _descend(gan.optimizer_d, terms, rates["lr_d"])
+                return training.values(terms)
+            gan.discriminator.requires_grad_(False)
+            terms = self.generator_terms(batch, noise, step)
+            _descend(gan.optimizer_g, terms, rates["lr_g"])
+            gan.discriminator.requires_grad_(True)
+        decay = ema_decay(step // cycle, options.g_running_average_alpha)
+        update_ema(gan.generator_ema, gan.generator, decay)
+        return training.values(terms)
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Returns the learning rates of a step."""
+        epoch, epochs = step / self.length.epoch, self.length.total / self.length.epoch
+        factor = learning_rate_factor(epoch, self.options.lr_decay_after, epochs)
+        return {"lr_g": self.options.lr_g * factor, "lr_d": self.options.lr_d * factor}
+
+    def generator_terms(self, batch: UVSample, noise: Tensor, step: int) -> dict[str, Term]:
+        """Returns the losses of the generator: of its samples, and of what these look like."""
+        gan, options = self.gan, self.options
+        conditions = sampling.conditions_of(gan.generator, batch)
+        texture, displacement = gan.generator(noise, conditions)
+        fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
+        outputs, masks = gan.discriminator(fake, displacement, conditions)
+        vertices = self.template.deform(displacement.to(batch.mesh.dtype))
+        flat = flatness(vertices, self.template.faces, self.template.neighbors).mean()
+        weight = 0.0 if self.model.texture_only else options.mesh_regularization
+        terms = {
+            "loss_g": Term(self._adversarial(outputs, masks, "generator")),
+            "flat": Term(flat, weight),
+        }
+        if options.warmup_steps:
+            # The samples have nothing to do with the codes, so this leads to their mean
+            warmth = max(0.0, 1 - step / options.warmup_steps)
+            with torch.set_grad_enabled(warmth > 0):
+                color = (texture * batch.alpha - batch.texture).square().mean()
+                shape = (displacement - batch.mesh).square().mean()
+            terms["mean_color"] = Term(color, warmth * WARMUP_COLORS)
+            terms["mean_shape"] = Term(shape, warmth * WARMUP_SHAPE)
+        return terms
+
+    def discriminator_terms(self, batch: UVSample, noise: Tensor) -> dict[str, Term]:
+        """Returns the losses of the discriminator on generated and on real samples."""
+        gan = self.gan
+        conditions = sampling.conditions_of(gan.generator, batch)
+        with torch.no_grad():
+            texture, displacement = gan.generator(noise, conditions)
+        fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
+        real = torch.cat([batch.texture, batch.alpha], dim=1)
+        outputs, masks = gan.discriminator(
+            torch.cat([fake, real]),
+            torch.cat([displacement, batch.mesh]),
+            conditions.map(lambda condition: torch.cat([condition, condition])),
+        )
+        half = len(fake)
+        return {
+            "loss_d_fake": Term(
+                self._adversarial([x[:half] for x in outputs], [x[:half] for x in masks], "fake")
+            ),
+            "loss_d_real": Term(
+                self._adversarial([x[half:] for x in outputs], [x[half:] for x in masks], "real")
+            ),
+        }
+
+    def _adversarial(self, outputs: list[Tensor], masks: list[Tensor], target: Target) -> Tensor:
+        if not self.options.mask_output:
+            masks = [torch.ones_like(mask) for mask in masks]
+        weights = scale_weights(self.model.texture_resolution, len(outputs))
+        scores = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in outputs]
+        return gan_loss(self.options.loss, scores, masks, target, weights)
+
+    def _noise(self, step: int) -> Tensor:
+        """This process's rows of the step's latent codes, which don't depend on the processes."""
+        generator = seeding.torch_generator(self.seed, "noise", step)
+        noise = torch.randn(self.batch_size, self.model.latent_dim, generator=generator)
+        rows = distributed.shard(self.batch_size)
+        return noise[rows.start : rows.stop]
 
 
-def _discriminator_step(
-    gan: Gan, batch: UVSample, noise: Tensor, config: GenerationConfig, factor: float
-) -> dict[str, Tensor]:
-    conditions = sampling.conditions(gan.generator, batch)
-    with torch.no_grad():
-        texture, displacement = gan.generator(noise, *conditions)
-    fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
-    real = torch.cat([batch.texture, batch.alpha], dim=1)
-    twice = [None if c is None else torch.cat([c, c]) for c in conditions]
-    outputs, masks = gan.discriminator(
-        torch.cat([fake, real]), torch.cat([displacement, batch.mesh]), *twice
-    )
-    half = len(fake)
-    on_fake = _adversarial_loss(
-        config, [x[:half] for x in outputs], [x[:half] for x in masks], "fake"
-    )
-    on_real = _adversarial_loss(
-        config, [x[half:] for x in outputs], [x[half:] for x in masks], "real"
-    )
-    _update(gan.optimizer_d, on_fake + on_real, config.optimizer.lr_d * factor)
-    return {"loss_d_fake": on_fake.detach(), "loss_d_real": on_real.detach()}
-
-
-def _adversarial_loss(
-    config: GenerationConfig, outputs: list[Tensor], masks: list[Tensor], target: Target
-) -> Tensor:
-    if not config.optimizer.mask_output:
-        masks = [torch.ones_like(mask) for mask in masks]
-    weights = scale_weights(config.model.texture_resolution, len(outputs))
-    return gan_loss(config.optimizer.loss, [x.float() for x in outputs], masks, target, weights)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
+def _descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Term], rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    training.weighted_sum(terms).backward()
     distributed.average_gradients(p for g in optimizer.param_groups for p in g["params"])
     optimizer.step()
 
 
-def _noise(config: GenerationConfig, step: int, device: torch.device) -> Tensor:
-    """This process's rows of the step's latent codes, which don't depend on the processes."""
-    generator = seeding.torch_generator(config.seed, "noise", step)
-    noise = torch.randn(config.batch_size, config.model.latent_dim, generator=generator)
-    rows = distributed.shard(config.batch_size)
-    return noise[rows.start : rows.stop].to(device)
-
-
 def _batches(
-    dataset: PseudoGroundTruth,
-    config: GenerationConfig,
-    step: int,
-    device: torch.device,
-) -> Iterator[UVSample]:
+    dataset: PseudoGroundTruth, config: GenerationConfig, device: torch.device, step: int
+) -> Generator[UVSample]:
     """Yields this process's batches from `step` on, without end."""
     categories = dataset.metadata.category
-    weights = balanced_weights(categories) if config.data.dataset == "all" else None
     sampler = StepSampler(
         len(dataset),
         config.batch_size,
         config.seed,
-        weights=weights,
+        weights=balanced_weights(categories) if config.data.dataset == "all" else None,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         start_step=step,
     )
-    workers = min(config.data.num_workers, os.cpu_count() or 1)
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers)
-    for number, batch in zip(itertools.count(step), loader, strict=False):
-        batch = UVSample(*(x.to(device, non_blocking=True) for x in batch))
-        yield mirror_samples(batch, sampler.coins(number))
-
-
-def _save(gan: Gan, path: Path, step: int, config: GenerationConfig) -> None:
-    if distributed.is_main():
-        checkpoint.save(path, {**gan.state_dict(), "iteration": step, "args": flatten(config)})
-    distributed.barrier()
-
-
-def _restore(gan: Gan, config: GenerationConfig, run: RunDirectory) -> int:
-    """Loads the newest state and returns its step; 0 where the run is new."""
-    files = [path for _, path in checkpoint.numbered(config.folder)[-1:]]
-    latest = config.folder / "checkpoint_latest.pth"
-    states = [checkpoint.load(p) for p in [*files, latest] if p.exists()]
-    states = [state for state in states if "optimizer_g" in state]
-    if not states:
-        return 0
-    state = max(states, key=lambda s: s["iteration"])
-    gan.load_state_dict(state)
-    run.rewind(state["iteration"])
-    logger.info("continuing %s after step %d", config.folder, state["iteration"])
-    return state["iteration"]
-
-
-def _log(run: RunDirectory, writer: Any, step: int, losses: dict, seconds: float) -> None:
-    run.record(step=step, **losses, seconds_per_step=round(seconds, 4))
-    for key, value in losses.items():
-        writer.add_scalar(key, value, step)
-    if step % (10 * LOG_INTERVAL) == 0:
-        text = "  ".join(f"{key} {value:.4f}" for key, value in losses.items())
-        logger.info("step %d  %s  %.2f s/step", step, text, seconds)
+    with closing(load_batches(dataset, sampler, config.data.num_workers)) as loaded:
+        for number, batch in zip(itertools.count(step), loaded, strict=False):
+            batch = UVSample(*(x.to(device, non_blocking=True) for x in batch))
+            yield mirror_samples(batch, sampler.coins(number))

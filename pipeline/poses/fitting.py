@@ -13,12 +13,12 @@ from data.cache.pose_files import Hypotheses
 from data.definitions import ViewPrior
 from geometry import quaternion
 from geometry.camera import VECTOR_SIZE, Pose, from_vector, project, to_vector
+from models.optimizers import FullMatrixAdam
 from pipeline.poses.candidates import Candidates
 from pipeline.poses.contour_search import ContourSearch
 from pipeline.poses.shape_modes import deform, deformation_fields, with_shape
 from pipeline.poses.view_prior import with_prior
 from rendering.rasterizer import silhouette_loss
-from utils.optimizers import FullMatrixAdam
 
 LEARNING_RATE = 0.1
 NUM_VIEWS = len(quaternion.initial_views())  # of a template, to start from

@@ -8,10 +8,12 @@ image must be divided in the same way after a deformation. Writes parts_learned_
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +35,12 @@ from models.warping import jitter_colors, random_warp
 from pipeline.poses.options import PartsConfig
 from pipeline.poses.semantic_template import SemanticModel
 from rendering.rasterizer import rasterize
-from utils import checkpoint, distributed
+from utils import distributed, training
 from utils.files import to_json
 from utils.progress import progress
+from utils.run_directory import RunDirectory
 from utils.seeding import seed_everything, torch_generator
+from utils.training import Schedule, Task, Term, values, weighted_sum
 
 TEACHING_SHARE = 0.5  # of the images, the most confident ones
 SIZE = 64  # pixels of the crops and of the maps
@@ -123,11 +127,12 @@ def learn_parts(
         if backbone is not None:
             features = backbone_features(backbone, detections, device)
             lessons = Lessons(images, torch.arange(len(images)), features)
-        network = train(config, lessons, settings, device)
+        with distributed.alone():
+            network = train(config, lessons, settings, device)
         maps = predict(network, images, device)
         boxes = torch.tensor([square_box(item.bbox) for item in detections.items])
         save_learned_parts(path, LearnedParts(maps, boxes), detections.fingerprint, settings)
-        _state_path(config).unlink(missing_ok=True)
+        shutil.rmtree(_run_folder(config))
         shares = maps.float().mean(dim=(0, 2, 3)) / maps.float().mean(dim=(0, 2, 3)).sum()
         words = " ".join(f"{100 * share:.0f} %" for share in shares.tolist())
         logger.info("%s: %d parts, which take %s of the objects", path, len(shares), words)
@@ -185,43 +190,43 @@ def train(
     seed_everything(config.seed, "parts")
     network = PartNetwork(config.num_parts).to(device)
     basis = 0.1 * torch.randn(config.num_parts, lessons.features.shape[1] - 1)
-    basis = nn.Parameter(basis.to(device))
-    groups = [
-        {"params": list(network.parameters()), "lr": LEARNING_RATE},
-        {"params": [basis], "lr": BASIS_RATE},
-    ]
-    optimizer = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, config.parts_iters, DECAY)
-    members = {"network": network, "optimizer": optimizer, "schedule": schedule}
-    step = _restore(config, settings, members, basis)
-    with progress(total=config.parts_iters, initial=step, description="learning parts") as bar:
-        while step < config.parts_iters:
-            terms = train_step(network, basis, lessons, torch_generator(config.seed, "parts", step))
-            optimizer.zero_grad()
-            torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum().backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-            bar.update(1)
-            if step % SAVE_INTERVAL == 0:
-                states = {name: member.state_dict() for name, member in members.items()}
-                state = {"settings": settings, "step": step, "basis": basis.detach(), **states}
-                checkpoint.save(_state_path(config), state)
+    places = nn.ParameterList([basis.to(device)])
+    optimizer = torch.optim.Adam(
+        [{"params": list(network.parameters())}, {"params": list(places)}], lr=LEARNING_RATE
+    )
+
+    def rates(step: int) -> dict[str, float]:
+        share = (1 - step / config.parts_iters) ** DECAY
+        return {"lr_network": LEARNING_RATE * share, "lr_basis": BASIS_RATE * share}
+
+    def update(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        for group, rate in zip(optimizer.param_groups, rates(step).values(), strict=True):
+            group["lr"] = rate
+        terms = {
+            name: Term(value, WEIGHTS[name])
+            for name, value in train_step(network, places[0], lessons, generator).items()
+        }
+        optimizer.zero_grad()
+        weighted_sum(terms).backward()
+        optimizer.step()
+        return values(terms)
+
+    run = RunDirectory(_run_folder(config))
+    found = run.newest_checkpoint()
+    if found is not None and found[1].get("settings") != settings:
+        found = None
+    task = Task(
+        members={"network": network, "basis": places, "optimizer": optimizer},
+        constants={"settings": settings},
+        batches=lambda step: (torch_generator(config.seed, "parts", i) for i in count(step)),
+        update=update,
+        rates=rates,
+        remedy="Try another --seed.",
+    )
+    total = config.parts_iters
+    schedule = Schedule(total, picture=total, evaluate=total, save=SAVE_INTERVAL, checkpoint=total)
+    training.train(task, schedule, run, asdict(config), found=found, keep=1)
     return network
-
-
-def _restore(
-    config: PartsConfig, settings: str, members: dict[str, Any], basis: nn.Parameter
-) -> int:
-    """Loads the state of an interrupted run of the same settings, if any, and returns its step."""
-    path = _state_path(config)
-    state = checkpoint.load(path) if path.exists() else {}
-    if state.get("settings") != settings:
-        return 0
-    for name, member in members.items():
-        member.load_state_dict(state[name])
-    basis.data.copy_(state["basis"])
-    return state["step"]
 
 
 def train_step(
@@ -294,6 +299,7 @@ def _settings(
     return to_json(options | {"size": SIZE, "batch": BATCH, "weights": WEIGHTS})
 
 
-def _state_path(config: PartsConfig) -> Path:
+def _run_folder(config: PartsConfig) -> Path:
+    """The folder of an unfinished training, beside the file that it will write."""
     path = learned_parts_path(config.dataset, config.mode, config.num_parts)
-    return path.with_name(f".{path.stem}.pth")
+    return path.with_name(f".{path.stem}")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data.definitions import ViewPrior
 from geometry.camera import from_vector, project, to_vector
+from models.optimizers import FullMatrixAdam
 from pipeline.poses.candidates import Candidates
 from pipeline.poses.evidence.interface import Guide
 from pipeline.poses.evidence.outlines import shrink
@@ -14,7 +15,6 @@ from pipeline.poses.fitting import SHARPNESS, constrain
 from pipeline.poses.photographs import Photographs
 from pipeline.poses.view_prior import with_prior
 from rendering.rasterizer import rasterize
-from utils.optimizers import FullMatrixAdam
 
 LEARNING_RATE = 0.05
 GRADIENT_SCALE = 40  # as in stage 1: the optimizer's epsilon is relative to it

@@ -87,12 +87,14 @@ class OutputOptions:
         checkpoint_freq: between numbered checkpoints.
         save_freq: between saves of the latest state.
         image_freq: between pictures.
+        keep_checkpoints: number of numbered checkpoints that stay, beside the best one.
         tensorboard: whether curves and pictures go to tensorboard_recon/ too.
     """
 
     checkpoint_freq: int | None
     save_freq: int | None
     image_freq: int | None
+    keep_checkpoints: int
     tensorboard: bool
 
 

@@ -1,20 +1,23 @@
 """What the mesh estimator learns from: crops, poses and templates of one dataset, or of all."""
 
+import itertools
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.cache import pose_files, template_files
 from data.crops import ObjectImage, ObjectImages
 from data.definitions import expand_dataset
 from data.detections import Detection, load_detections
-from data.samplers import StepSampler
+from data.loading import load_batches
+from data.samplers import StepSampler, balanced_weights
 from geometry import camera
 from geometry.camera import Pose
+from utils import distributed
 
 
 class Labels(NamedTuple):
@@ -48,11 +51,14 @@ class Batch(NamedTuple):
         image: (B, 4, h, h) as in `ObjectImage`.
         parts: (B, P + 1, h, h) part channels with the background first; (B, 0, h, h) if not wanted.
         index: (B,) int64 rows of the labels.
+        flip: (B,) bool, images that the network sees mirrored; the mesh of a symmetric object
+            stays the same.
     """
 
     image: Tensor
     parts: Tensor
     index: Tensor  # type: ignore[assignment] - hides tuple.index, which nobody needs
+    flip: Tensor
 
 
 class ReconstructionData(Dataset[ObjectImage]):
@@ -167,15 +173,37 @@ def pinned_images(template: Tensor, iou: Tensor, fraction: float) -> Tensor:
 
 
 def endless_batches(
-    data: ReconstructionData, sampler: StepSampler, workers: int, device: torch.device
+    data: ReconstructionData,
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    device: torch.device,
+    step: int,
 ) -> Generator[Batch]:
-    """Yields the batches of a sampler; the next one is prepared while one is used."""
-    loader = iter(DataLoader(data, batch_sampler=sampler, num_workers=workers))
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, loader)
-        while True:
-            batch, upcoming = upcoming.result(), pool.submit(next, loader)
-            yield Batch(*(x.to(device, non_blocking=True) for x in batch))
+    """Yields this process's batches from a step on; balanced over categories if there are several.
+
+    Args:
+        data: the images.
+        batch_size: images of a step over all processes.
+        seed: of the order and the flips.
+        num_workers: processes that read; 0 for a thread.
+        device: where the batches go.
+        step: where to begin.
+    """
+    several = len(data.detections) > 1
+    sampler = StepSampler(
+        len(data),
+        batch_size,
+        seed,
+        weights=balanced_weights(data.labels.category) if several else None,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        start_step=step,
+    )
+    with closing(load_batches(data, sampler, num_workers)) as loaded:
+        for number, batch in zip(itertools.count(step), loaded, strict=False):
+            members = (*batch, sampler.coins(number))
+            yield Batch(*(x.to(device, non_blocking=True) for x in members))
 
 
 def _labels(

@@ -16,9 +16,9 @@ from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
 from rendering.rasterizer import rasterize
 from rendering.texture import render_textured
-from utils import checkpoint, distributed, seeding
+from utils import checkpoint, seeding
 from utils.cli import UserError
-from utils.options import flatten
+from utils.run_directory import RunDirectory
 
 
 class Scene(NamedTuple):
@@ -116,7 +116,7 @@ def predict(
     selection = scene.selection[labels.category]
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16):
         maps = network(image, labels.category, selection)
-    texture, displacement_map, parts = (None if x is None else x.float() for x in maps)
+    texture, displacement_map, parts = (None if x is None else x.to(image.dtype) for x in maps)
     assert displacement_map is not None
     vertices = scene.sphere.deform(displacement_map)
     screen = project(vertices, labels.pose)
@@ -146,37 +146,6 @@ def render(
     rendering = render_textured(scene.sphere, prediction.screen, torch.cat(maps, 1), size)
     assert rendering.alpha is not None
     return rendering.colors, rendering.alpha
-
-
-def save_state(
-    path: Path,
-    network: ReconstructionNetwork,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    data: ReconstructionData,
-    config: ReconstructionConfig,
-) -> None:
-    """Writes a checkpoint in the first process."""
-    if distributed.is_main():
-        state = {
-            "generator": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "iteration": step,
-            "part_names": data.part_names,
-            "templates": data.templates.contiguous(),
-            "args": flatten(config),
-        }
-        checkpoint.save(path, state)
-    distributed.barrier()
-
-
-def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the checkpoint of a run with the most steps; None where there is none."""
-    paths = [path for _, path in checkpoint.numbered(folder)[-1:]]
-    paths += [path for path in [folder / "checkpoint_latest.pth"] if path.exists()]
-    states = [(path, checkpoint.load(path)) for path in paths]
-    # Published checkpoints may hold the weights alone
-    return max(states, key=lambda found: found[1].get("iteration", 0), default=None)
 
 
 def load_weights(
@@ -221,7 +190,7 @@ def load_trained(
     remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.data.dataset}"
     path = checkpoint.resolve(config.folder, config.which_epoch, remedy)
     if config.which_epoch == "latest":
-        newest = newest_state(config.folder)
+        newest = RunDirectory(config.folder).newest_checkpoint()
         assert newest is not None
         path, state = newest
     else:

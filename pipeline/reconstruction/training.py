@@ -6,19 +6,20 @@ and ends with the same weights.
 """
 
 import logging
-import time
-from dataclasses import fields
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.samplers import StepSampler, balanced_weights
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
-from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
+from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
     Prediction,
@@ -27,69 +28,33 @@ from pipeline.reconstruction.model import (
     make_data,
     make_network,
     make_scene,
-    newest_state,
     predict,
     render,
-    save_state,
 )
+from pipeline.reconstruction.pictures import Shown, draw
 from rendering import rasterizer
-from utils import checkpoint, distributed
+from utils import checkpoint, distributed, training
 from utils.cli import UserError
 from utils.options import flatten
-from utils.pictures import make_grid, part_palette, save_image, to_uint8
-from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
+from utils.training import Schedule, Term
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL = 10  # steps between records of the losses
 SEMI_DECAY = 0.99  # per step: all meshes are pinned to templates at first
 FLATNESS_START = 5e-4  # keeps the first meshes smooth
 FLATNESS_STEPS = 100  # until the warm-up would reach zero
-_PICTURE_COLUMNS = 8
+MAPS_WEIGHT = 10.0  # of colors and parts together, each by its share of the channels
+TEMPLATE_WEIGHT = 10.0
 DEFAULT_EPOCHS = 1000
 SAVES_WITH_ITERS = 30  # numbered checkpoints and pictures of a run whose length is given by --iters
 DECAYS_WITH_ITERS = 4
 
+Criterion = Callable[[Tensor, Tensor], Tensor]
+CRITERIA: dict[str, Criterion] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
-class Schedule(NamedTuple):
-    """Length of a run and its intervals, all in steps."""
-
-    epoch: int
-    total: int
-    save: int
-    checkpoint: int
-    picture: int
-    lr_decay: int
-
-
-def make_schedule(config: ReconstructionConfig, num_images: int) -> Schedule:
-    """Turns epochs into steps; with --iters, intervals that were not given share the run evenly."""
-    epoch = max(1, num_images // config.batch_size)
-    total = config.optimizer.iters or (config.optimizer.epochs or DEFAULT_EPOCHS) * epoch
-
-    def interval(epochs: int | None, default: int, shares: int) -> int:
-        if epochs is None and config.optimizer.iters:
-            return max(1, total // shares)
-        return (epochs or default) * epoch
-
-    return Schedule(
-        epoch=epoch,
-        total=total,
-        save=(config.output.save_freq or 10) * epoch,
-        checkpoint=interval(config.output.checkpoint_freq, 100, SAVES_WITH_ITERS),
-        picture=interval(config.output.image_freq, 50, SAVES_WITH_ITERS),
-        lr_decay=interval(config.optimizer.lr_decay_every, 250, DECAYS_WITH_ITERS),
-    )
-
-
-class Losses(NamedTuple):
-    """Losses of a step and the overlap of the silhouettes, scalars."""
-
-    total: Tensor
-    reconstruction: Tensor
-    flat: Tensor
-    iou: Tensor
+# Compares the rendered soft silhouettes (B, 1, h, w) of a prediction with masks of that shape
+SilhouetteTerm = Callable[[Prediction, Tensor, Tensor], Tensor]
 
 
 def train(device: torch.device, config: ReconstructionConfig) -> None:
@@ -97,159 +62,218 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
 
     Raises:
         UserError: if an artifact of an earlier stage is missing, the batch cannot be split or
-            normalized, or the run was begun with another architecture.
+            normalized, or the run cannot be continued.
     """
     rasterizer.set_backend(config.rasterizer)
-    _check_batch(config)
+    configure_logging()
+    run = RunDirectory(config.folder)
+    found = run.newest_checkpoint()
+    if found is not None:
+        config = with_architecture(config, *found)
+    _check_batch(config.batch_size, config.model.norm_g)
     # Before the run's folder exists, so that a mistake leaves nothing behind
     data = make_data(config)
-    schedule = make_schedule(config, len(data))
-    run = RunDirectory(config.folder)
-    fixed = [field.name for field in fields(ModelOptions)]
-    run.check_same(flatten(config), (*fixed, "dataset", "mode"))
-    configure_logging(config.folder / "log.txt")
-    network = make_network(config, data, device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
-    step = _restore(network, optimizer, data, config, run)
-    if step >= schedule.total:
-        logger.info("%s is already trained for %d steps", config.folder, step)
-        return
-    run.write_config(flatten(config))
-    folder = f"tensorboard_recon/{config.name}" if config.output.tensorboard else None
-    writer = run.tensorboard(folder, step)
-    scene, labels = make_scene(data, device), data.labels.to(device)
-    sampler = make_sampler(data, config, step)
-    workers = config.data.num_workers if config.data.no_prefetch else 0
-    batches = endless_batches(data, sampler, workers, device)
-
-    logger.info("training %s: %d images, %d steps", config.name, len(data), schedule.total)
-    start, first = time.monotonic(), step
-    with progress(total=schedule.total, initial=step, description="training") as bar:
-        while step < schedule.total:
-            batch = next(batches)
-            flips = sampler.coins(step).to(device)
-            losses, shown = train_step(
-                network, optimizer, scene, batch, labels, flips, config, schedule, step
-            )
-            step += 1
-            bar.update(1)
-            done = step == schedule.total
-            if done or step % LOG_INTERVAL == 0:
-                _log(run, writer, config, step, losses, (time.monotonic() - start) / (step - first))
-            if done or step % schedule.picture == 0:
-                _save_picture(shown, scene, batch, labels, config, writer, step)
-            if done or step % schedule.checkpoint == 0:
-                path = checkpoint.path_of(config.folder, step)
-                save_state(path, network, optimizer, step, data, config)
-            elif step % schedule.save == 0:
-                path = config.folder / "checkpoint_latest.pth"
-                save_state(path, network, optimizer, step, data, config)
-    batches.close()
-    writer.close()
-    logger.info("finished %s after %d steps", config.name, step)
-
-
-def make_sampler(data: ReconstructionData, config: ReconstructionConfig, step: int) -> StepSampler:
-    """Returns this process's stream of batches: balanced over categories if there are several."""
-    several = len(data.detections) > 1
-    return StepSampler(
+    length = training.make_length(
         len(data),
         config.batch_size,
-        config.seed,
-        weights=balanced_weights(data.labels.category) if several else None,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        start_step=step,
+        config.optimizer.iters,
+        config.optimizer.epochs or DEFAULT_EPOCHS,
+    )
+    network = make_network(config, data, device)
+    if found is not None:
+        path, state = found
+        load_weights(network, state, path, data)
+        found = path, {**state, "generator": network.state_dict()}  # under our names
+    configure_logging(config.folder / "log.txt")
+    logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
+    folder = Path("tensorboard_recon") / config.name
+    training.train(
+        make_task(network, data, config, length, device),
+        make_schedule(config.output, length),
+        run,
+        flatten(config),
+        found=found,
+        keep=config.output.keep_checkpoints,
+        tensorboard=folder if config.output.tensorboard else None,
     )
 
 
-def train_step(
+def with_architecture(
+    config: ReconstructionConfig, path: Path, state: Mapping[str, Any]
+) -> ReconstructionConfig:
+    """Returns the options with the architecture of a checkpoint, and says where that differs."""
+    model = checkpoint.stored_options(path, dict(state), asdict(config.model))
+    training.announce(path, flatten(config), model)
+    return replace(config, model=replace(config.model, **model))
+
+
+def make_schedule(output: OutputOptions, length: training.Length) -> Schedule:
+    """Returns the intervals; with --iters, checkpoints and pictures are spread evenly."""
+    return Schedule(
+        total=length.total,
+        picture=length.interval(output.image_freq, 50, SAVES_WITH_ITERS),
+        evaluate=length.total,
+        save=length.interval(output.save_freq, 10),
+        checkpoint=length.interval(output.checkpoint_freq, 100, SAVES_WITH_ITERS),
+    )
+
+
+def make_task(
     network: ReconstructionNetwork,
-    optimizer: torch.optim.Optimizer,
-    scene: Scene,
-    batch: Batch,
-    labels: Labels,
-    flips: Tensor,
+    data: ReconstructionData,
     config: ReconstructionConfig,
-    schedule: Schedule,
-    step: int,
-) -> tuple[Losses, Prediction]:
-    """Updates the network once.
-
-    Args:
-        network, optimizer: are changed.
-        scene: what the images share.
-        batch: B crops; `index` says which rows of the labels are theirs.
-        labels: of all images.
-        flips: (B,) bool, images that the network sees mirrored; the mesh of a symmetric object
-            stays the same.
-        config, schedule: options.
-        step: number of steps made before this one.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] = config.optimizer.lr * 0.5 ** (step // schedule.lr_decay)
-    network.train()
-    own = labels.select(batch.index)
-    seen = torch.where(flips[:, None, None, None], batch.image.flip(-1), batch.image)
-    prediction = predict(network, scene, seen, own, bfloat16=config.optimizer.bfloat16)
-    losses = compute_losses(prediction, scene, batch, own, config, step)
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()
-    distributed.average_gradients(network.parameters())
-    optimizer.step()
-    return losses, prediction
+    length: training.Length,
+    device: torch.device,
+) -> training.Task:
+    """Returns what the training loop calls."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
+    scene, labels = make_scene(data, device), data.labels.to(device)
+    update = Update(network, optimizer, scene, labels, config.optimizer, length)
+    workers = config.data.num_workers if config.data.no_prefetch else 0
+    return training.Task(
+        members={"generator": network, "optimizer": optimizer},
+        constants={
+            "part_names": data.part_names,
+            "templates": data.templates.contiguous(),
+            "args": flatten(config),
+        },
+        batches=partial(endless_batches, data, config.batch_size, config.seed, workers, device),
+        update=update,
+        rates=update.rates,
+        remedy="Use a smaller rate: --lr.",
+        picture=partial(draw, network, Shown(data, scene, device)),
+    )
 
 
-def compute_losses(
+class Update:
+    """A step of training."""
+
+    def __init__(
+        self,
+        network: ReconstructionNetwork,
+        optimizer: torch.optim.Optimizer,
+        scene: Scene,
+        labels: Labels,
+        options: OptimizerOptions,
+        length: training.Length,
+        silhouette: SilhouetteTerm | None = None,
+    ) -> None:
+        """Collects what all steps share.
+
+        Args:
+            network, optimizer: are changed by every step.
+            scene: what the images share.
+            labels: of all images.
+            options: losses and rates.
+            length: of the run.
+            silhouette: the term that compares silhouettes with masks; by default, their pixels.
+        """
+        self.network, self.optimizer = network, optimizer
+        self.scene, self.labels, self.options = scene, labels, options
+        criterion = CRITERIA[options.loss]
+        self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
+        self.decay_interval = decay_interval(options, length)
+
+    def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Updates the network once and returns its detached losses.
+
+        Args:
+            step: number of steps made before this one.
+            batch: B crops; `index` says which rows of the labels are theirs.
+
+        Raises:
+            FloatingPointError: if the predicted meshes are not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates(step)["lr"]
+        self.network.train()
+        own = self.labels.select(batch.index)
+        seen = torch.where(batch.flip[:, None, None, None], batch.image.flip(-1), batch.image)
+        prediction = predict(self.network, self.scene, seen, own, bfloat16=self.options.bfloat16)
+        terms, iou = compute_terms(
+            prediction, self.scene, batch, own, self.options, step, self.silhouette
+        )
+        total = training.weighted_sum(terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        distributed.average_gradients(self.network.parameters())
+        self.optimizer.step()
+        return {"total": total.detach(), **training.values(terms), "iou": iou}
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Returns the learning rate of a step."""
+        return {"lr": self.options.lr * 0.5 ** (step // self.decay_interval)}
+
+
+def decay_interval(options: OptimizerOptions, length: training.Length) -> int:
+    """Returns the steps between halvings of the rate; --lr_decay_every counts epochs."""
+    if options.lr_decay_every is None and length.in_steps:
+        return max(1, length.total // DECAYS_WITH_ITERS)
+    return (options.lr_decay_every or 250) * length.epoch
+
+
+def compute_terms(
     prediction: Prediction,
     scene: Scene,
     batch: Batch,
     labels: Labels,
-    config: ReconstructionConfig,
+    options: OptimizerOptions,
     step: int,
-) -> Losses:
-    """Compares what was predicted for a batch with its images and templates; labels are the batch's."""
-    criterion = F.mse_loss if config.optimizer.loss == "mse" else F.l1_loss
-    maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
+    silhouette: SilhouetteTerm,
+) -> tuple[dict[str, Term], Tensor]:
+    """Compares what was predicted for a batch with its images and templates; labels are the batch's.
+
+    Returns:
+        The terms of the loss, and the mean overlap of the silhouettes.
+    """
+    maps, alpha = render(scene, prediction, labels, batch.image.shape[-1])
     mask = batch.image[:, 3:]
-    reconstruction = criterion(alpha, mask)
+    terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:
-        targets = target_maps(batch, scene.selection[labels.category], config)
-        reconstruction = reconstruction + 10 * criterion(maps, targets)
+        terms |= _map_terms(prediction, maps, scene.selection[labels.category], batch, options.loss)
     templates = scene.templates[labels.template]
     distance = (prediction.vertices - templates).square().sum(-1).mean(1)
     weight = (labels.pinned + SEMI_DECAY**step).clamp(max=1)
-    reconstruction = reconstruction + 10 * (weight * distance).mean()
+    terms["template"] = Term((weight * distance).mean(), TEMPLATE_WEIGHT)
 
     sphere = scene.sphere
     flat = flatness(prediction.vertices, sphere.faces, sphere.neighbors).mean()
-    total = reconstruction + flatness_weight(config.optimizer.mesh_regularization, step) * flat
-    total = total + half_space_penalty(prediction.vertices, sphere.positive)
-    return Losses(total, reconstruction.detach(), flat.detach(), hard_iou(alpha, mask).mean())
+    terms["flat"] = Term(flat, flatness_weight(options.mesh_regularization, step))
+    terms["half_space"] = Term(half_space_penalty(prediction.vertices, sphere.positive))
+    return terms, hard_iou(alpha, mask).mean()
 
 
-def target_maps(batch: Batch, selection: Tensor, config: ReconstructionConfig) -> Tensor:
-    """Returns what renderings of the predicted maps are compared with.
+def _map_terms(
+    prediction: Prediction, maps: Tensor, selection: Tensor, batch: Batch, loss: str
+) -> dict[str, Term]:
+    """Compares rendered maps (B, C, h, w) with part maps and colors, so that each channel counts alike."""
+    criterion, share = CRITERIA[loss], MAPS_WEIGHT / maps.shape[1]
+    terms = {}
+    if prediction.parts is not None:
+        targets = part_targets(batch.parts, selection)
+        count = targets.shape[1]
+        terms["parts"] = Term(criterion(maps[:, :count], targets), share * count)
+    if prediction.texture is not None:
+        terms["texture"] = Term(criterion(maps[:, -3:], batch.image[:, :3]), share * 3)
+    return terms
 
-    Parts (if predicted): the channels of the image's category without the background, whose
-    probability is spread evenly over them; channels of other categories are zero. Then colors.
+
+def part_targets(parts: Tensor, selection: Tensor) -> Tensor:
+    """Returns what renderings of the predicted part maps are compared with.
+
+    These are the channels of an image's category without the background, whose probability is
+    spread evenly over them; channels of other categories are zero.
 
     Args:
-        batch: crops with part maps.
+        parts: (B, P + 1, h, w) with the background first.
         selection: (B, P, Cg).
-        config: options.
 
     Returns:
-        (B, C, h, w).
+        (B, P, h, w).
     """
-    targets = []
-    if config.model.predicts_parts:
-        valid = selection.sum(2)[:, :, None, None]
-        spread = batch.parts[:, :1] / valid.sum(1, keepdim=True)
-        targets.append((batch.parts[:, 1:] + spread) * valid)
-    if config.model.predicts_texture:
-        targets.append(batch.image[:, :3])
-    return torch.cat(targets, 1)
+    valid = selection.sum(2)[:, :, None, None]
+    spread = parts[:, :1] / valid.sum(1, keepdim=True)
+    return (parts[:, 1:] + spread) * valid
 
 
 def flatness_weight(final: float, step: int) -> float:
@@ -257,90 +281,11 @@ def flatness_weight(final: float, step: int) -> float:
     return max(FLATNESS_START * (1 - step / FLATNESS_STEPS), final)
 
 
-def _check_batch(config: ReconstructionConfig) -> None:
-    processes = distributed.world_size()
-    if config.batch_size % processes:
+def _check_batch(batch_size: int, norm: str) -> None:
+    training.require_even_split(batch_size)
+    counted = batch_size // (distributed.world_size() if norm == "batch" else 1)
+    if norm in ("batch", "syncbatch") and counted < 2:
         raise UserError(
-            f"--batch_size {config.batch_size}: cannot be split evenly over {processes} processes. "
-            f"Use a multiple of {processes}."
-        )
-    counted = config.batch_size // (processes if config.model.norm_g == "batch" else 1)
-    if config.model.norm_g in ("batch", "syncbatch") and counted < 2:
-        raise UserError(
-            f"--batch_size {config.batch_size}: --norm_g {config.model.norm_g} needs at least 2 images. "
+            f"--batch_size {batch_size}: --norm_g {norm} needs at least 2 images. "
             "Use a larger batch, or --norm_g none."
         )
-
-
-def _restore(
-    network: ReconstructionNetwork,
-    optimizer: torch.optim.Optimizer,
-    data: ReconstructionData,
-    config: ReconstructionConfig,
-    run: RunDirectory,
-) -> int:
-    """Loads the newest state and returns its step; 0 where the run is new."""
-    newest = newest_state(config.folder)
-    if newest is None:
-        return 0
-    path, state = newest
-    load_weights(network, state, path, data)
-    if "optimizer" not in state or "iteration" not in state:
-        raise UserError(
-            f"{path} holds weights only, so training cannot continue from it. Use another --name."
-        )
-    optimizer.load_state_dict(state["optimizer"])
-    run.rewind(state["iteration"])
-    logger.info("continuing %s after step %d", config.folder, state["iteration"])
-    return state["iteration"]
-
-
-def _log(
-    run: RunDirectory,
-    writer: Any,
-    config: ReconstructionConfig,
-    step: int,
-    losses: Losses,
-    seconds: float,
-) -> None:
-    values = {name: value.item() for name, value in losses._asdict().items()}
-    run.record(step=step, **values, seconds_per_step=round(seconds, 4))
-    writer.add_scalar(f"{config.optimizer.loss}/train", values["reconstruction"], step)
-    writer.add_scalar("flat/train", values["flat"], step)
-    writer.add_scalar("iou/train", values["iou"], step)
-    if step % (10 * LOG_INTERVAL) == 0:
-        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        logger.info("step %d  %s  %.2f s/step", step, text, seconds)
-
-
-@torch.no_grad()
-def _save_picture(
-    prediction: Prediction,
-    scene: Scene,
-    batch: Batch,
-    labels: Labels,
-    config: ReconstructionConfig,
-    writer: Any,
-    step: int,
-) -> None:
-    """Saves photographs and true parts above what is rendered in their place."""
-    if not distributed.is_main():
-        return
-    maps, alpha = render(
-        scene, prediction, labels.select(batch.index), config.model.image_resolution
-    )
-    rows = [batch.image[:, :3], 2 * alpha.expand(-1, 3, -1, -1) - 1]
-    if maps is not None and config.model.predicts_texture:
-        rows.append(maps[:, -3:])
-    if maps is not None and config.model.predicts_parts:
-        rows += [_paint(batch.parts[:, 1:]), _paint(maps[:, : scene.selection.shape[1]])]
-    columns = min(_PICTURE_COLUMNS, len(alpha))
-    grid = make_grid(torch.cat([row[:columns] for row in rows]), columns)
-    save_image(config.folder / "samples" / f"{step:07d}.png", to_uint8(grid))
-    writer.add_image("image_train/grid", (grid.clamp(-1, 1) + 1) / 2, step)
-
-
-def _paint(parts: Tensor) -> Tensor:
-    """Colors part probabilities (B, P, h, w) as (B, 3, h, w) in [-1, 1]."""
-    palette = torch.from_numpy(part_palette(parts.shape[1])).to(parts) / 127.5 - 1
-    return torch.einsum("bphw,pc->bchw", parts, palette)

@@ -6,11 +6,11 @@ from torch.nn import functional
 
 from geometry.camera import VECTOR_SIZE, to_vector
 from geometry.sphere_mesh import SphereMesh
+from models.optimizers import FullMatrixAdam
 from pipeline.poses.fitting import constrain, silhouette_gradient
 from pipeline.poses.shape_modes import deform, deformation_fields
 from pipeline.template_learning.alternation import Evidence, normalize
 from pipeline.template_learning.views import find_views
-from utils.optimizers import FullMatrixAdam
 
 SPREAD = 0.1  # usual size of the deformations
 STEPS, RATE = 40, 0.03

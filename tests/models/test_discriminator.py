@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.conditions import Conditions
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import gan_loss, scale_weights
 from tests.models.golden import fill, key_list, wave
@@ -31,7 +32,7 @@ def test_discriminator_and_hinge_loss_equal_the_published_ones(
     fill(discriminator, keys)
     class_id = torch.tensor([[3], [12]]) if num_classes else None
     with torch.no_grad():
-        outputs, masks = discriminator(*golden_input(), class_id)
+        outputs, masks = discriminator(*golden_input(), Conditions(class_id))
     golden = np.load(shared / "reference/golden/networks.npz")
     name = f"{int(num_classes > 0)}_{scales}"
     for i, (output, mask) in enumerate(zip(outputs, masks, strict=True)):
@@ -76,8 +77,8 @@ def test_the_part_map_is_judged_at_every_scale() -> None:
     discriminator = MultiScaleDiscriminator(**TINY, num_parts=3).eval()
     x, displacement_map = torch.rand(1, 4, 128, 128), torch.rand(1, 3, 32, 32)
     parts = torch.rand(2, 1, 3, 64, 64).softmax(2)
-    one, masks = discriminator(x, displacement_map, seg=parts[0])
-    other, _ = discriminator(x, displacement_map, seg=parts[1])
+    one, masks = discriminator(x, displacement_map, Conditions(seg=parts[0]))
+    other, _ = discriminator(x, displacement_map, Conditions(seg=parts[1]))
     assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
     torch.testing.assert_close(masks[1].mean(), x[:, 3].mean())
 

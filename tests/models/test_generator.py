@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.conditions import Conditions
 from models.generator import Generator
 from tests.models.golden import fill, key_list, wave
 
@@ -23,7 +24,7 @@ def test_generator_equals_the_published_one(shared: Path, suffix: str, num_class
     name = f"gen{int(num_classes > 0)}"
     class_id = torch.tensor([[3], [12]]) if num_classes else None
     with torch.no_grad():
-        texture, displacement_map = generator(wave(0.37, 2, 64), class_id)
+        texture, displacement_map = generator(wave(0.37, 2, 64), Conditions(class_id))
     expected = torch.from_numpy(golden[f"{name}_tex_sub"])
     torch.testing.assert_close(texture[:, :, ::37, ::41], expected, rtol=1e-4, atol=1e-5)
     mean = torch.from_numpy(golden[f"{name}_tex_mean"])
@@ -62,13 +63,17 @@ def test_the_part_map_decides_the_texture_where_it_differs() -> None:
     other = one.clone()
     other[:, :, 24:40] = 0
     other[:, 2, 24:40] = 1  # Another part in the middle rows
-    change = (generator(z, seg=one)[0] - generator(z, seg=other)[0]).abs().mean((0, 1, 3))
+    change = (
+        (generator(z, Conditions(seg=one))[0] - generator(z, Conditions(seg=other))[0])
+        .abs()
+        .mean((0, 1, 3))
+    )
     assert change[60:68].mean() > 2 * change[:4].mean()
 
 
 def test_wrong_conditions_are_refused() -> None:
     with pytest.raises(ValueError, match="exactly if"):
-        Generator(**TINY)(torch.randn(1, 4), class_id=torch.tensor([0]))
+        Generator(**TINY)(torch.randn(1, 4), Conditions(torch.tensor([0])))
     with pytest.raises(ValueError, match="exactly if"):
         Generator(**TINY, num_parts=2)(torch.randn(1, 4))
     with pytest.raises(ValueError, match="texture_resolution"):

@@ -15,13 +15,23 @@ def test_config_holds_the_options_and_the_environment(tmp_path):
     assert {"commit", "torch", "numpy", "python", "device"} <= set(config["environment"])
 
 
-def test_a_run_is_not_continued_with_another_architecture(tmp_path):
+def test_options_that_have_changed_are_named_or_refused(tmp_path):
     run = RunDirectory(tmp_path)
-    run.check_same({"width": 1.0}, ["width"])  # nothing was trained yet
-    run.write_config({"width": 1.0, "shape": (2, 3), "iters": 10})
-    run.check_same({"width": 1.0, "shape": (2, 3), "iters": 20}, ["width", "shape"])
-    with pytest.raises(UserError, match=r"trained with width=1\.0; this command asks for 0.5"):
-        run.check_same({"width": 0.5}, ["width"])
+    assert run.changes({"lr": 1.0}, ["dataset"]) == ""  # nothing was trained yet
+    run.write_config({"dataset": "cub", "shape": (2, 3), "iters": 10})
+    assert (
+        run.changes({"dataset": "cub", "shape": (2, 3), "iters": 10, "new": 1}, ["dataset"]) == ""
+    )
+    assert run.changes({"dataset": "cub", "iters": 20}, ["dataset"]) == "iters 20 (was 10)"
+    with pytest.raises(UserError, match=r"trained with dataset=cub; this command asks for car"):
+        run.changes({"dataset": "car"}, ["dataset"])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_a_damaged_config_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json is .*Delete it and run again\.$"):
+        RunDirectory(tmp_path).changes({}, [])
 
 
 def test_records_after_the_resumed_step_are_removed(tmp_path):

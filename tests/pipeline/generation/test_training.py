@@ -117,10 +117,22 @@ def test_a_finished_run_is_not_trained_again(toy: Path) -> None:
     assert_equal(before, weights())
 
 
-def test_another_width_is_refused_in_one_line(toy: Path) -> None:
+def test_a_resumed_run_keeps_its_architecture_and_names_what_else_has_changed(
+    toy: Path, capsys: pytest.CaptureFixture
+) -> None:
     run("--iters", "1")
-    with pytest.raises(UserError, match=r"width=0.05.*0.1"):
-        run("--iters", "1", "--width", "0.1")
+    shape = weights()["generator"]["fc.weight"].shape
+    run("--iters", "2", "--width", "0.1", "--norm_d", "instance", "--lr_g", "0.01")
+    assert weights()["generator"]["fc.weight"].shape == shape
+    printed = capsys.readouterr().out
+    assert (
+        "brings its own architecture: width 0.05 (not 0.1), norm_d none (not instance)" in printed
+    )
+    assert "options that have changed: iters 2 (was 1), lr_g 0.01 (was 0.0001)" in printed
+    for path in [*Path("cache/toy").glob("*singletpl*")]:
+        path.rename(path.with_name(path.name.replace("singletpl", "multitpl")))
+    with pytest.raises(UserError, match=r"trained with mode=singletpl; .* asks for multitpl"):
+        run("--iters", "3", "--mode", "multitpl")
 
 
 def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
@@ -166,7 +178,8 @@ def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
         last["discriminator"]["d1.conv1.weight_orig"],
     )
     start = make_config(vars(run_generation.build_parser().parse_args(OPTIONS)))
-    untrained = training.Gan(start, 0, 0, torch.device("cpu")).state_dict()
+    gan = training.Gan(start, 0, 0, torch.device("cpu"))
+    untrained = {name: member.state_dict() for name, member in gan.members().items()}
     name = "conv_final.weight"
     assert not torch.equal(untrained["generator"][name], first["generator"][name])
     expected = 0.1 * untrained["generator"][name] + 0.9 * first["generator"][name]

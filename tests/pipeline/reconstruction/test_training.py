@@ -27,11 +27,12 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.dataset import ReconstructionData, common_parts, pinned_images
 from pipeline.reconstruction.evaluation import evaluate, picture_measures
-from pipeline.reconstruction.training import make_schedule
+from pipeline.reconstruction.training import decay_interval, make_schedule
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import write_json
 from utils.run_directory import RunDirectory
+from utils.training import make_length
 
 COUNT = 5
 SIZE = 48
@@ -181,7 +182,7 @@ def test_training_lowers_the_loss() -> None:
         "1000",
     )
     records = RunDirectory(RUN).records()
-    losses = [record["reconstruction"] for record in records]  # steps 10, 20, 30, of all images
+    losses = [record["total"] for record in records]  # steps 10, 20, 30, of all images
     assert losses[2] < losses[1] < 0.9 * losses[0]
 
 
@@ -310,11 +311,23 @@ def test_part_maps_of_the_loader_are_padded_to_the_longest_list() -> None:
     assert data.labels.pinned.tolist() == [False, False, True, True]
 
 
-def test_schedule_is_valid_for_the_smallest_dataset() -> None:
-    schedule = make_schedule(config("--iters", "3"), num_images=1)
-    assert schedule == (1, 3, 10, 1, 1, 1)
-    schedule = make_schedule(config("--epochs", "5"), num_images=30)
-    assert (schedule.epoch, schedule.total, schedule.lr_decay) == (10, 50, 2500)
+def test_intervals_count_steps_or_epochs_as_the_length_does() -> None:
+    options = config("--iters", "3")
+    length = make_length(1, 3, options.optimizer.iters, epochs=1000)
+    assert make_schedule(options.output, length) == (3, 1, 3, 10, 1)
+    assert decay_interval(options.optimizer, length) == 1
+    given = ("--checkpoint_freq", "7", "--image_freq", "8", "--save_freq", "9")
+    for unit, flag in ((1, "--iters"), (10, "--epochs")):
+        options = config(flag, "50", *given)
+        length = make_length(30, 3, options.optimizer.iters, epochs=50)
+        schedule = make_schedule(options.output, length)
+        assert (schedule.checkpoint, schedule.picture, schedule.save) == (
+            7 * unit,
+            8 * unit,
+            9 * unit,
+        )
+        assert schedule.total == 50 * unit
+    assert decay_interval(options.optimizer, length) == 2500
 
 
 def test_measures_of_a_perfect_rendering() -> None:
@@ -368,8 +381,8 @@ def test_other_mistakes_are_told_in_one_line() -> None:
     run("--iters", "1", "--prediction_type", "texture")
     with pytest.raises(UserError, match="--prediction_type both"):
         run("--generate_pseudogt")
-    with pytest.raises(UserError, match="width"):
-        run("--iters", "2", "--prediction_type", "texture", "--width", "0.1")
+    with pytest.raises(UserError, match="--lr"):
+        run("--iters", "2", "--lr", "1e30")
     with pytest.raises(UserError, match="numbered ones: 1"):
         run("--evaluate", "--which_epoch", "9")
     make_dataset("toy", "bird", ("beak",))

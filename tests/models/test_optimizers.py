@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optimizers import FullMatrixAdam, update_ema
+from models.optimizers import FullMatrixAdam, update_ema
 
 
 def test_full_matrix_adam_follows_the_reference_trajectory(shared: Path) -> None:

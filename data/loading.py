@@ -1,0 +1,95 @@
+"""Batches for training, loaded while earlier ones are used: in a thread, or in worker processes."""
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.samplers import StepSampler
+from utils import distributed
+from utils.cli import UserError
+
+SHARED_MEMORY = "/dev/shm"  # where worker processes put their batches
+_PREFETCH = 2  # batches that a worker is ahead, the default of PyTorch
+_HELD = 2  # batches that the training process holds
+
+logger = logging.getLogger(__name__)
+
+
+def load_batches(
+    dataset: Dataset[Any], sampler: StepSampler, num_workers: int
+) -> Generator[tuple[Tensor, ...]]:
+    """Yields the collated batches of a sampler without end, in the same order however they are loaded.
+
+    Args:
+        dataset: its items are named tuples of tensors.
+        sampler: which items.
+        num_workers: processes that load, as far as there are cores and shared memory; 0 for a thread.
+
+    Raises:
+        UserError: if an item cannot be read, or a worker has been killed.
+    """
+    workers = min(num_workers, os.cpu_count() or 1)
+    if workers:
+        workers = _affordable(dataset, sampler, workers)
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=workers, worker_init_fn=_ignore_signals
+    )
+    if workers:
+        yield from _from_workers(iter(loader))
+    else:
+        yield from _from_thread(iter(loader))
+
+
+def _from_thread(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, loader)
+        while True:
+            batch, upcoming = upcoming.result(), pool.submit(next, loader)
+            yield batch
+
+
+def _from_workers(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
+    while True:
+        try:
+            batch = next(loader)
+        except UserError as error:  # PyTorch puts the worker's traceback around the message
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "A process that loads data was killed, probably because memory has run out. "
+                "Run the same command again with a smaller --num_workers to continue."
+            ) from None
+        yield batch
+
+
+def _affordable(dataset: Dataset[Any], sampler: StepSampler, workers: int) -> int:
+    """Returns how many workers the shared memory has room for, and says so if they are fewer."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return workers
+    indices = sampler.batch(sampler.start_step)
+    batch = len(indices) * sum(tensor.nbytes for tensor in dataset[indices[0]])
+    free = shutil.disk_usage(SHARED_MEMORY).free // distributed.world_size()
+    affordable = max(0, int((free / batch - _HELD) // _PREFETCH))
+    if affordable >= workers:
+        return workers
+    logger.warning(
+        "%s has %d MB left, enough for %d of %d processes that load data; more need a larger one "
+        "(docker run --shm-size 8g)",
+        *(SHARED_MEMORY, free // 2**20, affordable, workers),
+    )
+    return affordable
+
+
+def _ignore_signals(worker: int) -> None:
+    """The training process ends its workers, whoever else gets a signal that is meant for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
