@@ -135,6 +135,19 @@ class SphereMesh(nn.Module):
         along = grid[..., 1:, :, :] - grid[..., :-1, :, :]
         return around.abs().mean() + along.abs().mean()
 
+    def vertex_map(self, values: Tensor, size: int) -> Tensor:
+        """Spreads values at the vertices (B, V, C) over texture space: (B, C, size, size), row 0 at v = 1."""
+        shape = (len(values), 1, self.grid.shape[1], values.shape[-1])
+        north, south = (values[:, self.poles[i], None, None].expand(shape) for i in (0, 1))
+        rows = torch.cat([north, values[:, self.grid.flip(0)], south], dim=1)
+        # Rows and columns are even in v and u; the first column follows the last
+        closed = torch.cat([rows, rows[:, :, :1]], dim=2).permute(0, 3, 1, 2)
+        texels = (torch.arange(size, device=values.device, dtype=values.dtype) + 0.5) / size * 2 - 1
+        where = torch.stack(torch.meshgrid(texels, texels, indexing="xy"), dim=-1)
+        return nn.functional.grid_sample(
+            closed, where.expand(len(values), -1, -1, -1), align_corners=True
+        )
+
     def _sample(self, displacement_map: Tensor) -> Tensor:
         """Map values (B, N + Z, 3) at the nonnegative vertices, bilinear and wrapping around."""
         width = displacement_map.shape[-1]

@@ -67,6 +67,7 @@ from utils.run_directory import configure_logging
 from utils.threads import one_torch_thread
 
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
+UV_SIZE = 128  # texels of exported part maps
 
 logger = logging.getLogger(__name__)
 
@@ -265,12 +266,15 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
 def export_semantic_template(
     collection: CollectionOptions, template: SemanticTemplate, model: SemanticModel
 ) -> None:
-    """Writes templates and the parts of their vertices as plain arrays to output/."""
+    """Writes templates and the parts of their vertices and texels as plain arrays to output/."""
+    maps = SphereMesh().vertex_map(template.probabilities.cpu(), UV_SIZE)
     arrays = {
         "vertices": model.templates.cpu().numpy(),
         "faces": model.faces.cpu().numpy(),
         "probabilities": template.probabilities.cpu().numpy(),
         "labels": template.probabilities.argmax(dim=-1).cpu().numpy(),
+        "probabilities_uv": maps.numpy(),
+        "labels_uv": maps.argmax(dim=1).to(torch.uint8).numpy(),
         "part_names": np.array(["none", *template.part_names]),
     }
     name = f"{collection.dataset}_semantic_template_{collection.mode}.npz"

@@ -175,3 +175,18 @@ def test_maps_of_wrong_shape_are_refused(template):
 def test_open_meshes_have_no_neighbor_table():
     with pytest.raises(ValueError, match="closed mesh"):
         face_neighbors(np.array([[0, 1, 2], [2, 1, 3]]))
+
+
+def test_a_map_of_vertex_values_has_at_each_vertex_its_value(template: SphereMesh) -> None:
+    size = 310  # texels of 1/310, so that the rings lie midway between two rows
+    maps = template.vertex_map(template.vertices[None], size)
+    x, y = template.topology_map.unbind(-1)
+    where = torch.stack([x, y], dim=-1)[None, None]
+    sampled = torch.nn.functional.grid_sample(
+        maps, where, align_corners=False, padding_mode="border"
+    )[0, :, 0].T
+    inner = template.grid.flatten()
+    torch.testing.assert_close(sampled[inner], template.vertices[inner], atol=0.03, rtol=0)
+    # The poles are whole rows: v = 1 in the first one
+    assert (maps[0, 1, 0] > 0.99).all()
+    assert (maps[0, 1, -1] < -0.99).all()

@@ -107,6 +107,8 @@ def test_template_and_pictures_are_exported(truth: Pose) -> None:
         assert arrays["part_names"].tolist() == ["none", "head", "tail"]
         assert arrays["probabilities"].shape == (1, 962, 3)
         assert arrays["labels"].shape == (1, 962)
+        assert arrays["probabilities_uv"].shape == (1, 3, 128, 128)
+        assert arrays["labels_uv"].shape == (1, 128, 128)
         assert arrays["faces"].max() == 961
     assert Path("output/toy_poses_singletpl.png").stat().st_size > 1000
     assert Path("output/toy_poses_singletpl_views.png").exists()
