@@ -81,7 +81,9 @@ def read_photograph(path: str | Path) -> np.ndarray:
         raise UnreadablePicture(path, reason)
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")  # the same name, so that one of them is kept in memory
+    return np.array(picture)
 
 
 def photograph_size(path: str | Path) -> tuple[int, int]:
@@ -122,7 +124,7 @@ def read_mask(path: str | Path, rules: dict[Source, Rule] | None = None) -> np.n
     rule = (rules or {}).get(numbers.source)
     if rule is None:
         rule = mask_styles.decide(numbers.source, [mask_styles.observe(numbers.values)])
-    return np.where(mask_styles.apply(rule, numbers), 255, 0).astype(np.uint8)
+    return mask_styles.apply(rule, numbers).astype(np.uint8) * np.uint8(255)
 
 
 def read_mask_numbers(path: str | Path, choice: Choice = "auto") -> Numbers:

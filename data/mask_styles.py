@@ -5,6 +5,7 @@ label maps (with or without a palette or a void label), or as colors. The number
 from one of these sources; a rule says which numbers are the object.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -19,6 +20,7 @@ CHOICES: tuple[Choice, ...] = ("auto", "bright", "dark", "alpha", "labels")
 _SPREAD = 16  # of 255; colors whose channels differ by less are gray
 _REGION = 0.25  # share of a level's pixels inside of it; lower on edges, which are one pixel wide
 _BORDER = 0.75  # share of the border that is bright in an inverted mask
+_OBSERVED = 2_000_000  # pixels of a mask that are looked at before it is decided how to read it
 _VOC_VOID = (224 << 16) + (224 << 8) + 192  # color of undecided pixels in Pascal VOC's palette
 
 
@@ -118,10 +120,13 @@ def numbers_of(picture: Image.Image, choice: Choice = "auto") -> Numbers:
         return Numbers("gray", np.array(picture.convert("L")))
     # Colors, unless all of them are shades of gray
     colors = np.array(picture.convert("RGB"))
-    if _is_gray(colors):
-        return Numbers("gray", np.array(picture.convert("RGB").convert("L")))
-    red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
-    return Numbers("color", (red << 16) + (green << 8) + blue)
+    if _is_gray(thin_out(colors)) and _is_gray(colors):
+        return Numbers("gray", colors[..., 1])
+    packed = np.zeros(colors.shape[:2], np.int32)
+    for channel in range(3):
+        packed <<= 8
+        packed |= colors[..., channel]
+    return Numbers("color", packed)
 
 
 def alpha_of(picture: Image.Image) -> np.ndarray | None:
@@ -151,7 +156,9 @@ def _palette_numbers(picture: Image.Image) -> Numbers:
 
 def _is_gray(colors: np.ndarray) -> bool:
     """Returns whether red, green and blue (..., 3) uint8 hardly differ anywhere."""
-    spread = colors.max(-1) - colors.min(-1)
+    red, green, blue = np.moveaxis(colors, -1, 0)
+    largest = np.maximum(np.maximum(red, green), blue)
+    spread = largest - np.minimum(np.minimum(red, green), blue)
     return int(spread.max(initial=0)) <= _SPREAD
 
 
@@ -163,8 +170,17 @@ def _whole(values: np.ndarray) -> np.ndarray:
     return np.rint(values * 255 if fractions else values).astype(np.int64)
 
 
+def thin_out(values: np.ndarray) -> np.ndarray:
+    """Returns every n-th row and column of a large mask (h, w, ...), and the last ones."""
+    height, width = values.shape[:2]
+    step = math.isqrt(height * width // _OBSERVED) + 1
+    rows, columns = (np.unique(np.r_[0:length:step, length - 1]) for length in (height, width))
+    return values if step == 1 else values[np.ix_(rows, columns)]
+
+
 def observe(values: np.ndarray) -> Evidence:
     """Returns the levels of a mask (h, w)."""
+    values = thin_out(values)
     levels, index = np.unique(values, return_inverse=True)
     index = index.reshape(values.shape)
     inside = np.ones((max(values.shape[0] - 2, 0), max(values.shape[1] - 2, 0)), bool)
@@ -284,10 +300,14 @@ def _most_common_on_border(evidence: Sequence[Evidence]) -> int:
 
 def _distances(values: np.ndarray, background: int, void: int | None) -> np.ndarray:
     """Returns the greatest difference of a channel between colors and that of the background."""
-    shifts = np.array([16, 8, 0])
-    parts = [((values >> s) & 255) - ((background >> s) & 255) for s in shifts.tolist()]
-    largest = np.abs(np.stack(parts)).max(0)
-    return largest if void is None else np.where(values == void, 0, largest)
+    largest = np.zeros(values.shape, np.uint8)
+    for shift in (16, 8, 0):
+        channel, other = (values >> shift).astype(np.uint8), np.uint8((background >> shift) & 255)
+        difference = np.maximum(channel, other) - np.minimum(channel, other)
+        np.maximum(largest, difference, out=largest)
+    if void is not None:
+        largest[values == void] = 0
+    return largest
 
 
 def _as_distances(each: Evidence, background: int, void: int | None) -> Evidence:

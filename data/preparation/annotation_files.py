@@ -81,9 +81,15 @@ def read_annotations(source: Path) -> AnnotationSet:
         return found
     for path in sorted(source.rglob("*")):
         if path.suffix.lower() in (".json", ".txt") and path.name.lower() not in _NO_LABELS:
-            _read_file(path, path.relative_to(source).as_posix(), found)
-    if not found.kinds:
+            name = path.relative_to(source).as_posix()
+            try:
+                _read_file(path, name, found)
+            except UserError as error:  # the reason of one photograph
+                found.pictures[name].append(Annotation(path.name, None, problem=str(error)))
+    if not found.pictures:
         raise UserError(f"{source}/ has no .json or .txt files. Expected {_KINDS}.")
+    if not found.kinds:
+        raise UserError(next(iter(found.pictures.values()))[0].problem)
     return found
 
 
@@ -99,11 +105,11 @@ def _read_file(path: Path, name: str, found: AnnotationSet) -> None:
         return
     content = read_json(path, _REMEDY)
     kind, read = _recognize(path, content)
-    found.kinds[kind] += 1
     try:
         read(content, name, found)
     except MALFORMED as error:
         raise UserError(f"{path}: no file of {kind} ({error!r}). {_REMEDY}") from None
+    found.kinds[kind] += 1
 
 
 def _recognize(path: Path, content: Any) -> tuple[str, Callable[[Any, str, AnnotationSet], None]]:
@@ -261,7 +267,7 @@ def _labelme_outline(shape: dict) -> list[Any]:
 def _read_yolo(path: Path, name: str, found: AnnotationSet) -> None:
     """Reads lines of a class and the fractions x1 y1 x2 y2 ... of an outline."""
     names, annotations = _yolo_names(path), []
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
         words, record = line.split(), f"line {number}"
         if not words:
             continue

@@ -29,7 +29,7 @@ from utils.progress import progress
 logger = logging.getLogger(__name__)
 
 _P3D_CLASSES = {"p3d_car": "car", "p3d_airplane": "aeroplane"}
-_AGAIN = "Get the annotations of CMR again, all from the same source."
+_REMEDY = "Get the annotations of CMR again, all from the same source."
 _ROUNDING = 1e-3  # of the entries of rotation matrices
 _ONE_BASED = 0.5  # the center of MATLAB's first pixel is 1, of ours 0.5
 
@@ -193,13 +193,13 @@ def _annotated(images: Path, data: Path | None, cameras: Path | None) -> list[Ph
     """Returns the photographs that CMR's annotations list; none without annotations."""
     if data is None:
         return []
-    records = read_structures(data, "images", ("rel_path", "mask", "parts"), _AGAIN)
+    records = read_structures(data, "images", ("rel_path", "mask", "parts"), _REMEDY)
     poses: list[dict[str, np.ndarray]] = [{}] * len(records)
     if cameras is not None:
-        poses = read_structures(cameras, "sfm_anno", ("rot", "scale", "trans"), _AGAIN)
+        poses = read_structures(cameras, "sfm_anno", ("rot", "scale", "trans"), _REMEDY)
     if len(poses) != len(records):
         raise UserError(
-            f"{cameras} has {len(poses)} cameras, but {data} lists {len(records)} images. {_AGAIN}"
+            f"{cameras} has {len(poses)} cameras, but {data} lists {len(records)} images. {_REMEDY}"
         )
     return [_photo(images, r, p, data) for r, p in zip(records, poses, strict=True)]
 
@@ -209,15 +209,15 @@ def _photo(
 ) -> Photo:
     name = Path(*PureWindowsPath(str(record["rel_path"])).parts)  # Pascal3D+ writes backslashes
     if name.is_absolute() or ".." in name.parts:
-        raise UserError(f"{source}: {name} leads out of {images}/. {_AGAIN}")
+        raise UserError(f"{source}: {name} leads out of {images}/. {_REMEDY}")
     if not (images / name).is_file():
         raise UserError(
             f"{images / name} does not exist, but {source} lists it. Unpack all images."
         )
-    check_numbers(source, record, {"mask": ("h", "w")}, _AGAIN)
+    check_numbers(source, record, {"mask": ("h", "w")}, _REMEDY)
     if record["parts"].ndim != 2 or len(record["parts"]) != 3 or record["parts"].dtype.kind in "US":
         got = record["parts"].shape
-        raise UserError(f"{source}: the keypoints of {name} are {got}, expected (3, K). {_AGAIN}")
+        raise UserError(f"{source}: the keypoints of {name} are {got}, expected (3, K). {_REMEDY}")
     mask = np.where(record["mask"] > 0, 255, 0).astype(np.uint8)
     keypoints = record["parts"].astype(np.float32).T.copy()
     keypoints[:, :2] -= _ONE_BASED
@@ -236,11 +236,11 @@ def _photo(
 def _check_camera(pose: dict[str, np.ndarray], name: Path) -> None:
     """Raises a UserError for what is no camera: a rotation, a scale above 0, a translation."""
     shapes = {"rot": (3, 3), "scale": (), "trans": (2,)}
-    check_numbers(Path(f"camera of {name}"), pose, shapes, _AGAIN)
+    check_numbers(Path(f"camera of {name}"), pose, shapes, _REMEDY)
     rotation = pose["rot"].astype(np.float64)
     turned = np.abs(rotation @ rotation.T - np.eye(3)).max() < _ROUNDING
     if not turned or np.linalg.det(rotation) < 0 or pose["scale"] <= 0:
-        raise UserError(f"camera of {name}: no rotation, or a scale below 0. {_AGAIN}")
+        raise UserError(f"camera of {name}: no rotation, or a scale below 0. {_REMEDY}")
 
 
 def _save_truth(root: Path, photos: Sequence[Photo]) -> None:

@@ -72,6 +72,8 @@ def _candidates(
             f"shows no {category} in {found.source}, but {listed}: "
             f'--annotation_category "{names.most_common(1)[0][0]}" takes those'
         )
+
+    # Objects of other categories are decoded too, since the wanted one may touch them
     candidates, problems = [], []
     shape, orientation = photograph_size(image), read_orientation(image)
     for entry in annotations:
@@ -82,6 +84,8 @@ def _candidates(
         except MALFORMED as error:
             problems.append((entry, f"has an outline in {found.source} that cannot be used: "
                              f"{entry.record}: {error}"))  # fmt: skip
+
+    # What is wrong with the others matters only where nothing is left
     if not any(candidate.category in (None, category) for candidate in candidates):
         raise NoObjectError(next(t for e, t in problems if e.category in (None, category)))
     return candidates

@@ -40,10 +40,12 @@ def match_pictures(
     taken: dict[Path, Parts] = {}
     reasons: dict[Path, str] = {}
     for normalize in (_exact, _unescaped, _bare):
-        left = [parts for parts in spelled if parts not in set(taken.values())]
+        # The places that are left, by what their names mean
+        occupied = set(taken.values())
         table: dict[str, list[Parts]] = defaultdict(list)
-        for parts in left:
+        for parts in (parts for parts in spelled if parts not in occupied):
             table[normalize(parts[-1])].append(parts)
+        # Each photograph claims the nearest, which may be claimed by others as well
         claims: dict[Parts, list[Path]] = defaultdict(list)
         for photograph in (p for p in photographs if p not in taken and p not in reasons):
             nearest = _nearest(own[photograph], table.get(normalize(own[photograph][-1]), []))

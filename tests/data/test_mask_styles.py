@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import mask_styles
 from data.image_files import read_mask, read_mask_numbers
 from data.mask_styles import Rule, Source, apply, decide, numbers_of, observe
 
@@ -155,6 +156,16 @@ def test_what_was_assumed_is_said() -> None:
     assert words(with_palette(np.where(RING, 255, OBJECT * 3), VOC)) == (
         "every value but 0 means object, 255 is undecided and counts as background"
     )
+
+
+def test_large_masks_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_styles, "_OBSERVED", 500)
+    for style in ("8 bits", "inverted", "noise of JPEG", "labels with void", "red on white"):
+        numbers = numbers_of(STYLES[style]())
+        evidence = observe(numbers.values)
+        assert evidence.pixels.sum() < 1500
+        mask = apply(decide(numbers.source, [evidence]), numbers)
+        assert not ((mask != OBJECT) & (np.abs(RADIUS - 1) > 0.04)).any(), style
 
 
 def test_the_user_may_say_how_masks_are_read(tmp_path: Path) -> None:

@@ -351,6 +351,16 @@ def test_junk_anywhere_is_one_line_or_a_reason(junk: int) -> None:
                 assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
+def test_a_damaged_file_of_a_folder_is_the_reason_of_one_photograph() -> None:
+    write(labelme(), "i.json/a.json")
+    write("{", "i.json/b.json")
+    prepare.main([*ARGUMENTS, "--skip_invalid"])
+    assert "b.json: i.json/b.json is not valid JSON" in reason()
+    write({"shapes": [{"label": "bird"}], "imagePath": "b.jpg"}, "i.json/b.json")
+    prepare.main([*ARGUMENTS, "--skip_invalid"])
+    assert "no file of labelme (KeyError('points')). Export it again." in reason()
+
+
 def test_yolo_boxes_are_no_outlines() -> None:
     write("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9\nbird 1 2\n0 2 2 3 3 4 4\n", "l/a.txt")
     annotations = read_annotations(Path("l")).pictures["a"]

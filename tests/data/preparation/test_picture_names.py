@@ -1,5 +1,6 @@
 """Names of pictures in annotation files find their photographs, and only theirs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,11 @@ def test_a_name_without_folder_is_of_one_photograph_only() -> None:
     assert matched == {}
     assert reasons[photographs[0]] == f"may be 1, and so may {photographs[1]}: rename one"
     assert match_pictures(photographs, ["crow/1.jpg"])[0] == {photographs[0]: ["crow/1.jpg"]}
+
+
+def test_many_pictures_are_matched_in_little_time() -> None:
+    photographs = [ROOT / f"{number}.jpg" for number in range(20_000)]
+    start = time.perf_counter()
+    matched, _ = match_pictures(photographs, [f"{number:08}.png" for number in range(20_000)])
+    assert len(matched) == 20_000
+    assert time.perf_counter() - start < 10
