@@ -21,7 +21,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.definitions import CATEGORIES, MODELED_TEMPLATES, MODES, VIEWS
+from data.definitions import CATEGORIES, MODELED_TEMPLATES, MODES, VIEWS, is_word
 from utils import cli
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
@@ -29,12 +29,12 @@ NUM_TEMPLATES = 4  # that are learned in mode multitpl
 
 
 def categories(text: str) -> tuple[str, ...]:
-    """Option type: `all`, or names of categories separated by commas."""
+    """Option type: `all` for the 13 known categories, or any names separated by commas."""
     names = CATEGORIES if text == "all" else tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in CATEGORIES]
-    if unknown:
+    wrong = [name for name in names if not is_word(name)]
+    if wrong:
         raise argparse.ArgumentTypeError(
-            f"unknown category {unknown[0]!r}; expected all, or some of {', '.join(CATEGORIES)}"
+            f"{wrong[0]!r} is no name of a category; expected all, or words such as bird,polar_bear"
         )
     return names
 
@@ -54,7 +54,7 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("what")
     group.add_argument("--mode", choices=MODES, required=True, help="singletpl: the first template of a category; multitpl: all of them")
-    group.add_argument("--classes", type=categories, default="all", metavar="LIST", help="categories, separated by commas (default: %(default)s)")
+    group.add_argument("--classes", type=categories, default="all", metavar="LIST", help="categories, separated by commas; of any name with --templates or --from_photographs (default: %(default)s)")
     group.add_argument("--mesh_path", type=sphere, default="autodetect", metavar="SPHERE", help="sphere to deform, 31 rings (default: %(default)s)")
 
     group = parser.add_argument_group("templates")
@@ -65,7 +65,7 @@ def build_parser() -> cli.Parser:
     group = parser.add_argument_group("without templates")
     group.add_argument("--from_photographs", type=cli.run_name, metavar="DATASET", help="learn the templates from a prepared collection; --up and --front turn what was learned")
     group.add_argument("--num_templates", type=cli.positive_int, metavar="N", help=f"templates to learn in mode multitpl (default: {NUM_TEMPLATES})")
-    group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as usual for the category)")
+    group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as its preparation has recorded)")
     group.add_argument("--colors", action=argparse.BooleanOptionalAction, default=True, help="compare colors too, not only masks (default: yes)")
     group.add_argument("--mirror", action="store_true", help="swap front and back of what was learned")
 

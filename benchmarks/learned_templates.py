@@ -114,7 +114,7 @@ def poses(name: str) -> dict[str, float]:
     execute(HERE, Path(), str(HERE / "pose_optimization_step1.py"), *dataset)
     execute(HERE, Path(), str(HERE / "pose_optimization_step2.py"), *dataset, "--keep_share", "1")
     detections = load_detections(name)
-    templates = template_files.load_templates(detections.category, MODE)
+    templates = template_files.templates_of(detections, MODE)
     origin = pose_files.origin_of(detections, templates)
     chosen = pose_files.load_estimated_poses(name, MODE, origin)
     truth = load_ground_truth(detections)

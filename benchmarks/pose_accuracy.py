@@ -219,7 +219,7 @@ def measure(run: Run, name: str, ablation: bool, any_frame: bool) -> dict[str, d
     run.prepare(name)
     run.search(name)
     detections = load_detections(name)
-    templates = template_files.load_templates(detections.category, run.mode)
+    templates = template_files.templates_of(detections, run.mode)
     origin = pose_files.origin_of(detections, templates)
     hypotheses = pose_files.load_hypotheses(name, run.mode, origin)
     results = {}

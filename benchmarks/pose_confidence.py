@@ -56,7 +56,7 @@ def compare(dataset: str, mode: str, view: str | None) -> tuple[Tensor, Tensor, 
         and the largest error of a right one.
     """
     detections = load_detections(dataset)
-    templates = template_files.load_templates(detections.category, mode)
+    templates = template_files.templates_of(detections, mode)
     origin = pose_files.origin_of(detections, templates)
     poses = pose_files.load_estimated_poses(dataset, mode, origin)
     truth = load_truth(detections, view)

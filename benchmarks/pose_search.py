@@ -92,8 +92,9 @@ def open_search(name: str, dataset: str, mode: str) -> Callable[[Tensor], Hypoth
     command = ["--dataset", dataset, "--mode", mode, "--search", name]
     args = pose_optimization_step1.build_parser().parse_args(command)
     search = build(SearchOptions, vars(args))
-    category = folders.category_of(dataset)
-    return make_search(search, mode, category, template_files.load_templates(category, mode))
+    record = folders.record_of(dataset)
+    templates = template_files.load_templates(record.template_of, mode, dataset)
+    return make_search(search, mode, record.views, templates)
 
 
 def judge(found: Hypotheses, truth: Tensor) -> dict[str, float]:

@@ -6,8 +6,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from data.definitions import CATEGORIES, DATASETS, PART_NAMES
+from data.definitions import DATASETS, ViewPrior, check_views, check_word
 from data.image_files import HEIC_SUFFIXES, RAW_SUFFIXES, SUFFIXES
 from utils.cli import UserError
 from utils.files import read_json
@@ -30,6 +31,8 @@ class Collection:
         ignored: other files in images/.
         part_labels: part name of every label of the part maps (1-255); empty without part maps.
         category: category recorded in parts.json or collection.json, or known by the name.
+        views: from where photographs show it, if collection.json or parts.json say so.
+        template_of: category whose template is borrowed, likewise.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Collection:
     ignored: tuple[Path, ...]
     part_labels: dict[int, str]
     category: str | None
+    views: ViewPrior | None
+    template_of: str | None
 
     def mask_path(self, image: Path) -> Path:
         """Returns where the mask of an image belongs."""
@@ -110,7 +115,7 @@ def open_collection(name: str) -> Collection:
         images=tuple(sorted(images)),
         ignored=ignored,
         part_labels=_read_part_labels(root),
-        category=_read_category(root, name),
+        **_read_facts(root, name),
     )
 
 
@@ -189,24 +194,21 @@ def _read_part_labels(root: Path) -> dict[int, str]:
     for label, name in labels.items():
         if not (label.isascii() and label.isdigit() and 1 <= int(label) <= 255):
             raise UserError(f"{path}: label {label!r} is not a number from 1 to 255.")
-        if name not in PART_NAMES:
-            raise UserError(f"{path}: unknown part {name!r}. Choose from: {', '.join(PART_NAMES)}.")
+        check_word(name, str(path), "part")
     return {int(label): name for label, name in labels.items()}
 
 
-def _read_category(root: Path, name: str) -> str | None:
-    """Returns the category that the collection itself, or else its well-known name, tells."""
-    for path in (root / "collection.json", root / "parts.json"):
-        category = _read_object(path).get("category")
-        if category is not None:
-            return check_category(category, str(path))
-    return DATASETS.get(name)
-
-
-def check_category(category: str, where: str) -> str:
-    """Returns the category if it is known; `where` begins the message of the UserError otherwise."""
-    if category not in CATEGORIES:
-        raise UserError(
-            f"{where}: unknown category {category!r}. Choose from: {', '.join(CATEGORIES)}."
-        )
-    return category
+def _read_facts(root: Path, name: str) -> dict[str, Any]:
+    """Returns category, views and template_of as the collection itself tells, None where it does not."""
+    checks = {
+        "category": lambda value, where: check_word(value, where, "category"),
+        "views": check_views,
+        "template_of": lambda value, where: check_word(value, where, "category"),
+    }
+    facts: dict[str, Any] = dict.fromkeys(checks) | {"category": DATASETS.get(name)}
+    for path in (root / "parts.json", root / "collection.json"):
+        content = _read_object(path)
+        for key, check in checks.items():
+            if content.get(key) is not None:
+                facts[key] = check(content[key], f"{path}:" if key == "views" else str(path))
+    return facts

@@ -112,12 +112,15 @@ def part_scores(detection: Detection, part_names: Sequence[str], box: Box) -> np
 def part_labels(detection: Detection, part_names: Sequence[str], box: Box) -> np.ndarray:
     """Returns hard part maps (K + 2, side, side) of a crop, one-hot.
 
-    Inside the object, the part that comes last in `PART_NAMES` wins.
+    Inside the object, the part that comes last in `PART_NAMES` wins; in a collection with names of
+    its own, the one that comes last in its parts.json.
     """
     labels = _crop(decode_mask(detection.mask), box, fill=0).astype(np.int64)
     inside = labels > 0
     wanted = [part for part in detection.parts if part.name in part_names]
-    for part in sorted(wanted, key=lambda part: PART_NAMES.index(part.name)):
+    if set(part_names) <= set(PART_NAMES):
+        wanted.sort(key=lambda part: PART_NAMES.index(part.name))
+    for part in wanted:
         region = _crop(decode_mask(part.mask), box, fill=0) & inside
         labels[region] = 2 + part_names.index(part.name)
     return (labels == np.arange(len(part_names) + 2)[:, None, None]).astype(np.float32)

@@ -1,14 +1,17 @@
-"""Categories, part names and known datasets; a new dataset needs no entry here, only preparation."""
+"""Categories, part names, views and datasets that are known by name; others need only preparation."""
 
 import math
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.cli import MODES as MODES
+from utils.cli import UserError
 
 MODELED_TEMPLATES = Path("mesh_templates/classes")
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
-# The position is the class label of conditional models
+# Those of `all`, where the position is the class label of conditional models
 CATEGORIES = (
     "motorcycle",
     "bus",
@@ -25,7 +28,7 @@ CATEGORIES = (
     "giraffe",
 )
 
-# The order is the paint priority: where two parts overlap, the later name wins
+# Those of the 13 categories; the order is the paint priority: where two parts overlap, the later wins
 PART_NAMES = (
     "wing",
     "engine",
@@ -142,6 +145,66 @@ VIEWS = {
     "flying": VIEW_PRIORS["bird"],
     "any": ViewPrior(0.0, 60.0, 60.0, 0.0, 0.0),
 }
+
+
+def describe_views(prior: ViewPrior) -> str:
+    """Returns the name of a prior, where it has one, and its numbers."""
+    name = next((f"{name}: " for name, other in VIEWS.items() if other == prior), "")
+    elevation, elevation_spread, roll_spread, pitch, pitch_spread = prior
+    return (
+        f"{name}elevation {elevation:g} +- {elevation_spread:g}, roll +- {roll_spread:g}, "
+        f"pitch {pitch:g} +- {pitch_spread:g} degrees"
+    )
+
+
+def is_word(name: object) -> bool:
+    """Whether a name can be a category or a part: a lower-case word, which is safe in file names too."""
+    return isinstance(name, str) and name != "all" and _WORD.fullmatch(name) is not None
+
+
+def check_word(name: object, where: str, what: str) -> str:
+    """Returns the name of a category or part; UserError if it is none."""
+    if not is_word(name):
+        raise UserError(
+            f"{where}: {name!r} is no name of a {what}, expected lower-case letters, digits and "
+            "underscores that begin with a letter, such as polar_bear."
+        )
+    return str(name)
+
+
+def usual_views(category: str) -> ViewPrior:
+    """Returns the prior of a category where nothing else is said: `standing` for those unknown here."""
+    return VIEW_PRIORS.get(category, VIEWS["standing"])
+
+
+def check_views(value: Any, where: str) -> ViewPrior:
+    """Returns the prior that a name of `VIEWS`, or five numbers in the order of `ViewPrior`, means.
+
+    Args:
+        value: "flying", ["flying"], or five numbers or their spellings, in degrees.
+        where: beginning of the error.
+
+    Raises:
+        UserError: if it is neither, or a number is out of range: means in -90..90, spreads of
+            elevation and roll in 1..90, that of pitch in 0..90.
+    """
+    words = list(value) if isinstance(value, list | tuple) else [value]
+    if len(words) == 1 and str(words[0]) in VIEWS:
+        return VIEWS[str(words[0])]
+    given = " ".join(map(str, words))
+    try:
+        prior = ViewPrior(*map(float, words))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{where} {given}: expected {', '.join(VIEWS)}, or five numbers in degrees: "
+            "elevation, its spread, spread of roll, pitch, its spread."
+        ) from None
+    for (name, number), low in zip(prior._asdict().items(), (-90, 1, 1, -90, 0), strict=True):
+        if not low <= number <= 90:
+            raise UserError(
+                f"{where} {given}: {name.replace('_', ' ')} {number:g}, expected {low} to 90 degrees."
+            )
+    return prior
 
 
 def default_dataset(category: str) -> str:

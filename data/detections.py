@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from data.cache.folders import cache_folder, category_of, prepare_command
 from data.cache.storage import PUBLISHED
-from data.definitions import CATEGORIES, PART_NAMES
+from data.definitions import CATEGORIES, PART_NAMES, is_word
 from data.image_files import MAX_PIXELS
 from data.published.unpickling import load_pickled
 from utils.cli import UserError
@@ -40,7 +40,7 @@ class Part:
     """One detected part of an object.
 
     Attributes:
-        name: one of `PART_NAMES`.
+        name: one of `PART_NAMES`, or a word of the collection's own.
         score: confidence in [0, 1].
         bbox: x1, y1, x2, y2 in pixels of the image, both ends included.
         mask: run lengths, size of the whole image.
@@ -153,22 +153,26 @@ def save_detections(detections: Detections) -> Path:
 def write_detections(path: Path, detections: Detections) -> Path:
     """Writes detections to a file; returns the path."""
     images, annotations = [], []
+    objects, part_ids = _ids(detections)
     for item in detections.items:
         size = {"height": item.height, "width": item.width}
         images.append({"id": item.id, "file_name": item.image_path, **size})
-        category_id = CATEGORIES.index(detections.category) + 1
+        category_id = objects[detections.category]
         annotations.append(_annotation(item, category_id, image_id=item.id, id=item.id))
     next_id = len(detections)
     for item in detections.items:
         for part in item.parts:
-            extra = {"part_of": item.id, "frequency": part.frequency}
-            part_id = _part_ids()[part.name]
-            annotations.append(_annotation(part, part_id, image_id=item.id, id=next_id, **extra))
+            extra = {"image_id": item.id, "id": next_id}
+            extra |= {"part_of": item.id, "frequency": part.frequency}
+            annotations.append(_annotation(part, part_ids[part.name], **extra))
             next_id += 1
     content = {
         "info": {"dataset": detections.dataset, "category": detections.category},
         "images": images,
-        "categories": _categories(),
+        "categories": [
+            *({"id": i, "name": name, "supercategory": "object"} for name, i in objects.items()),
+            *({"id": i, "name": name, "supercategory": "part"} for name, i in part_ids.items()),
+        ],
         "annotations": annotations,
     }
     write_bytes(path, json_with_digest(content))
@@ -228,7 +232,8 @@ def _published_object(row: dict[str, Any], number: int) -> Detection:
 
 
 def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
-    name = _part_name(row["class"])
+    if (name := row["class"]) not in PART_NAMES:
+        raise ValueError(f"unknown part {name}")
     mask = checked_mask(row["mask"], height, width)
     box = _published_box(row["bbox"], height, width)
     return Part(name, _checked_share(row["score"]), box, mask, _checked_share(row["frequency"]))
@@ -237,12 +242,6 @@ def _published_part(row: dict[str, Any], height: int, width: int) -> Part:
 def _published_box(bbox: np.ndarray, height: int, width: int) -> Box4:
     x1, y1, x2, y2 = (float(x) for x in np.asarray(bbox, np.float64).reshape(4))
     return _checked_box((x1, y1, x2, y2), height, width)
-
-
-def _part_name(name: str) -> str:
-    if name not in PART_NAMES:
-        raise ValueError(f"unknown part {name}")
-    return name
 
 
 def check_size(height: int, width: int) -> None:
@@ -315,14 +314,22 @@ def _safe_path(text: str) -> str:
     return str(path)
 
 
-def _part_ids() -> dict[str, int]:
-    return {name: _FIRST_PART_ID + i for i, name in enumerate(sorted(PART_NAMES))}
+def _ids(detections: Detections) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns the numbers of objects and of parts; names of the collection's own follow the known ones."""
+    objects = dict.fromkeys([*CATEGORIES, detections.category])
+    used = (part.name for item in detections.items for part in item.parts)
+    parts = dict.fromkeys([*sorted(PART_NAMES), *used])
+    return (
+        {name: i for i, name in enumerate(objects, 1)},
+        {name: i for i, name in enumerate(parts, _FIRST_PART_ID)},
+    )
 
 
-def _categories() -> list[dict[str, Any]]:
-    objects = [{"id": i, "name": c, "supercategory": "object"} for i, c in enumerate(CATEGORIES, 1)]
-    parts = [{"id": i, "name": n, "supercategory": "part"} for n, i in _part_ids().items()]
-    return objects + parts
+def _word(name: Any) -> str:
+    """Returns the name of a category or part; ValueError if it is none."""
+    if not is_word(name):
+        raise ValueError(f"{name!r} is no name of a category or part")
+    return name
 
 
 def _annotation(thing: Detection | Part, category_id: int, **extra: Any) -> dict[str, Any]:
@@ -340,9 +347,7 @@ def _annotation(thing: Detection | Part, category_id: int, **extra: Any) -> dict
 
 def _parse(content: Any, dataset: str) -> Detections:
     """Builds the detections from COCO JSON; KeyError, TypeError or ValueError if it is malformed."""
-    category = content["info"]["category"]
-    if category not in CATEGORIES:
-        raise ValueError(f"unknown category {category}")
+    category = _word(content["info"]["category"])
     names = {entry["id"]: entry["name"] for entry in content["categories"]}
     images = {entry["id"]: entry for entry in content["images"]}
     objects = [entry for entry in content["annotations"] if "part_of" not in entry]
@@ -371,7 +376,7 @@ def _parse_object(
 
 
 def _parse_part(entry: dict[str, Any], names: dict[int, str], image: dict[str, Any]) -> Part:
-    name = _part_name(names[entry["category_id"]])
+    name = _word(names[entry["category_id"]])
     height, width = int(image["height"]), int(image["width"])
     mask = checked_mask(entry["segmentation"], height, width)
     box, score = _corners(entry["bbox"], height, width), _checked_share(entry["score"])

@@ -8,6 +8,9 @@ Examples:
   # Photographs of birds in datasets/photobirds/images/, masks in datasets/photobirds/masks/
   python -m data.prepare --dataset photobirds --category bird
 
+  # Of any category: from where photographs show it, and which template is near enough to begin with
+  python -m data.prepare --dataset dogs --category dog --views standing --template_of horse
+
   # What is wrong with them: a list, and cache/photobirds/check.png
   python -m data.prepare --dataset photobirds --category bird --check
 
@@ -24,7 +27,7 @@ Examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.definitions import CATEGORIES
+from data.definitions import CATEGORIES, VIEWS
 from data.mask_styles import CHOICES
 from data.preparation import masking
 from data.preparation.preparation import MIN_AREA, PrepareConfig, prepare_each
@@ -39,7 +42,9 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
     parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
-    parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it: {', '.join(CATEGORIES)}")
+    parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it; any word, known: {', '.join(CATEGORIES)}")
+    parser.add_argument("--views", nargs="+", metavar="X", help=f"from where they show it: {', '.join(VIEWS)}, or five numbers in degrees: elevation, its spread, spread of roll, pitch, its spread (default: as usual for the category, standing for those unknown)")
+    parser.add_argument("--template_of", metavar="CATEGORY", help="borrow the templates of another category")
     parser.add_argument("--check", action="store_true", help="only report what is wrong with each photograph, and draw a contact sheet")
     parser.add_argument("--skip_invalid", action="store_true", help="leave unusable images out and list them, instead of stopping")
     parser.add_argument("--min_area", type=cli.positive_int, default=None, metavar="N", help=f"smallest usable mask in pixels (default: {MIN_AREA}; {masking.MIN_AREA} for masks that the options below make)")

@@ -1,12 +1,27 @@
-"""Where the artifacts of a dataset lie below cache/, and which category it is of."""
+"""Where the artifacts of a dataset lie below cache/, and what its preparation has recorded of it."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from data.definitions import CATEGORIES, DATASETS
+from data.definitions import DATASETS, ViewPrior, check_views, check_word, usual_views
 from utils.cli import UserError
 from utils.files import read_json
 
 CACHE_FOLDER = Path("cache")
+
+
+class Record(NamedTuple):
+    """What all stages have to know of a dataset.
+
+    Attributes:
+        category: what its photographs show.
+        views: prior of the views in which they show it.
+        template_of: the category whose templates are used, its own unless borrowed.
+    """
+
+    category: str
+    views: ViewPrior
+    template_of: str
 
 
 def cache_folder(dataset: str) -> Path:
@@ -14,10 +29,10 @@ def cache_folder(dataset: str) -> Path:
     return CACHE_FOLDER / dataset
 
 
-def prepare_command(dataset: str) -> str:
+def prepare_command(dataset: str, category: str = "<category>") -> str:
     """Returns the command that makes the detections of a dataset."""
-    category = "" if dataset in DATASETS else " --category <category>"
-    return f"python -m data.prepare --dataset {dataset}{category}"
+    option = "" if dataset in DATASETS else f" --category {category}"
+    return f"python -m data.prepare --dataset {dataset}{option}"
 
 
 def collection_path(dataset: str) -> Path:
@@ -27,17 +42,36 @@ def collection_path(dataset: str) -> Path:
 
 def category_of(dataset: str) -> str:
     """Returns the category of a dataset, known by name or recorded by its preparation."""
+    return record_of(dataset).category
+
+
+def record_of(dataset: str, category: str | None = None) -> Record:
+    """Returns the record of a dataset; what it does not say is as usual for the category.
+
+    Args:
+        dataset: its name.
+        category: what its detections say; for a dataset that was never recorded.
+
+    Raises:
+        UserError: if the dataset is unknown, or its record damaged.
+    """
     if dataset == "all":
         raise UserError("--dataset all stands for 13 datasets, but this needs a single one.")
     path = collection_path(dataset)
-    if not path.exists() and dataset in DATASETS:
-        return DATASETS[dataset]
+    category = category or DATASETS.get(dataset)
+    if not path.exists() and category is not None:
+        return Record(category, usual_views(category), category)
     remedy = (
         f"Put photographs into datasets/{dataset}/images/ and masks into datasets/{dataset}/masks/, "
         f"then prepare them with: {prepare_command(dataset)}"
     )
-    record = read_json(path, remedy)
-    category = record.get("category") if isinstance(record, dict) else None
-    if category not in CATEGORIES:
-        raise UserError(f"{path}: unknown category {category!r}. {remedy}")
-    return category
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object. {remedy}")
+    category = check_word(content.get("category"), str(path), "category")
+    views = content.get("views")
+    return Record(
+        category,
+        usual_views(category) if views is None else check_views(views, f"{path}: views"),
+        check_word(content.get("template_of", category), str(path), "category"),
+    )

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.cache.folders import CACHE_FOLDER, category_of, collection_path
+from data.cache.folders import CACHE_FOLDER, collection_path, prepare_command, record_of
 from data.cache.storage import check_numbers
-from data.definitions import DATASETS, expand_dataset
+from data.definitions import CATEGORIES, DATASETS, MODES, check_word, expand_dataset
+from data.detections import Detections
 from utils import checkpoint
 from utils.cli import UserError
 
@@ -39,8 +40,53 @@ def save_templates(category: str, mode: str, vertices: Tensor, *, own: bool = Fa
     return path
 
 
-def load_templates(category: str, mode: str) -> Tensor:
+def has_templates(category: str) -> bool:
+    """Whether there are remeshed templates of a category, in whichever mode."""
+    return any(templates_path(category, mode).exists() for mode in MODES)
+
+
+def check_lender(category: str, where: str) -> str:
+    """Returns a category from which templates can be borrowed; UserError for any other."""
+    check_word(category, where, "category")
+    if not has_templates(category):
+        paths = CACHE_FOLDER.glob("*_templates/*/*_templates.pth")
+        present = sorted({path.name.removesuffix("_templates.pth") for path in paths})
+        raise UserError(
+            f"{where} {category}: there are no templates of it; there are some of: "
+            f"{', '.join(present) or 'nothing'}."
+        )
+    return category
+
+
+def ways_to_templates(category: str, dataset: str | None = None, mode: str = "singletpl") -> str:
+    """Returns, in one line, the three ways to templates of a category that was never modeled here."""
+    name = dataset or "<dataset>"
+    remesh = f"python remesh.py --mode {mode} --classes {category}"
+    return (
+        f"{category} has no template ({mode}). Remesh a mesh of your own, <folder>/{category}1.obj: "
+        f"{remesh} --templates <folder>; or borrow one when preparing: "
+        f"{prepare_command(name, category)} --template_of horse; or learn one from the "
+        f"prepared photographs: {remesh} --from_photographs {name}"
+    )
+
+
+def templates_of(detections: Detections, mode: str) -> Tensor:
+    """Reads the templates of a dataset: of its category, or of the one that it borrows from.
+
+    Returns:
+        As `load_templates`.
+    """
+    record = record_of(detections.dataset, detections.category)
+    return load_templates(record.template_of, mode, detections.dataset)
+
+
+def load_templates(category: str, mode: str, dataset: str | None = None) -> Tensor:
     """Reads the remeshed templates of a category.
+
+    Args:
+        category: whose templates.
+        mode: singletpl or multitpl.
+        dataset: for which they are wanted; for the error.
 
     Returns:
         (T, 962, 3) float32; T = 1 in mode singletpl.
@@ -49,6 +95,8 @@ def load_templates(category: str, mode: str) -> Tensor:
         UserError: if the file is missing, damaged, or has another shape.
     """
     path = templates_path(category, mode)
+    if category not in CATEGORIES and not path.exists():
+        raise UserError(ways_to_templates(category, dataset, mode))
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
     own = path == written_path(category, mode, own=True)
     if own:
@@ -77,7 +125,7 @@ def present_fingerprint(dataset: str, mode: str) -> str | None:
     names = expand_dataset(dataset)
     if not all(name in DATASETS or collection_path(name).exists() for name in names):
         return None
-    categories = [category_of(name) for name in names]
+    categories = [record_of(name).template_of for name in names]
     if not all(templates_path(category, mode).exists() for category in categories):
         return None
     return templates_fingerprint(torch.cat([load_templates(x, mode) for x in categories]))

@@ -87,7 +87,7 @@ def _inspect_parts(collection: Collection, image: Path, mask: np.ndarray) -> tup
         reason = f"has labels in {path} that parts.json does not name: {listed}"
         raise UnreadablePicture(image, reason)
     parts = []
-    for label, name in sorted(collection.part_labels.items()):
+    for label, name in collection.part_labels.items():
         region = (labels == label) & mask
         if region.any():
             parts.append(Part(name, 1.0, mask_box(region), encode_mask(region), frequency=0.0))

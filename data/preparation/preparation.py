@@ -1,5 +1,6 @@
 """Prepares a collection: photographs and masks become cache/<name>/detections.json and collection.json."""
 
+import difflib
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -7,10 +8,19 @@ from pathlib import Path
 
 import torch
 
-from data.cache.folders import collection_path
+from data.cache import template_files
+from data.cache.folders import Record, collection_path
 from data.cache.pose_files import hypotheses_path, poses_path
-from data.collection import Collection, check_category, open_collection, word_about
-from data.definitions import CATEGORIES, MODES, expand_dataset
+from data.collection import Collection, open_collection, word_about
+from data.definitions import (
+    CATEGORIES,
+    MODES,
+    check_views,
+    check_word,
+    describe_views,
+    expand_dataset,
+    usual_views,
+)
 from data.detections import Detections, detections_path, load_detections, save_detections
 from data.mask_styles import Choice
 from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
@@ -46,6 +56,8 @@ class PrepareConfig:
     mask_size: int | None = None
     mask_mean: tuple[float, ...] | None = None
     mask_std: tuple[float, ...] | None = None
+    views: tuple[str, ...] | None = None
+    template_of: str | None = None
 
 
 def prepare_each(config: PrepareConfig) -> None:
@@ -79,13 +91,14 @@ def prepare(config: PrepareConfig) -> Detections | None:
         The detections; None if the images were only to be checked.
 
     Raises:
-        UserError: if the collection is missing, the category unknown, or an image unusable; nothing
-            is written then.
+        UserError: if the collection is missing, category, views or template are none, or an image
+            is unusable; nothing is written then.
     """
     if benchmark_datasets.is_official(config.dataset):
         benchmark_datasets.arrange(config.dataset, config.source)
     collection = open_collection(config.dataset)
-    category = _choose_category(collection, config.category)
+    facts = choose_facts(collection, config)
+    category = facts.category
     objectless = _detect_masks(collection, category, config)
 
     # Read everything, so that all that is wrong is known at once
@@ -100,10 +113,11 @@ def prepare(config: PrepareConfig) -> Detections | None:
 
     detections = Detections(config.dataset, category, with_frequencies(result.items))
     _warn_about_stale_poses(detections)
-    record = _record(collection, config, detections, result)
+    record = _record(facts, config, detections, result)
     write_json(collection_path(config.dataset), record)
     save_detections(detections)
     _report(collection, detections, result)
+    _report_facts(config.dataset, facts)
     return detections
 
 
@@ -141,15 +155,32 @@ def _choose_detector(
     return None
 
 
+def choose_facts(collection: Collection, config: PrepareConfig) -> Record:
+    """Returns category, views and template that the options say, or else the collection, or its category.
+
+    Raises:
+        UserError: if one of them is none.
+    """
+    category = _choose_category(collection, config.category)
+    views = collection.views or usual_views(category)
+    if config.views is not None:
+        views = check_views(config.views, "--views")
+    borrowed = config.template_of or collection.template_of
+    if borrowed is not None:
+        where = "--template_of" if config.template_of else f"{collection.root}/collection.json"
+        template_files.check_lender(borrowed, where)
+    return Record(category, views, borrowed or category)
+
+
 def _choose_category(collection: Collection, option: str | None) -> str:
     """Returns the category of the option or of the collection; UserError if they differ."""
     category = option or collection.category
     if category is None:
         raise UserError(
-            f"{collection.root}/ does not say what it shows. Add --category with one of: "
-            f"{', '.join(CATEGORIES)}."
+            f"{collection.root}/ does not say what it shows. Add --category with a word, if possible "
+            f"one that is known: {', '.join(CATEGORIES)}."
         )
-    check_category(category, "--category")
+    check_word(category, "--category", "category")
     if collection.category not in (None, category):
         raise UserError(
             f"--category {category}: {collection.root}/ is a collection of category "
@@ -169,13 +200,13 @@ def _describe(collection: Collection, left_out: dict[Path, str]) -> str:
 
 
 def _record(
-    collection: Collection, config: PrepareConfig, detections: Detections, result: Inspection
+    facts: Record, config: PrepareConfig, detections: Detections, result: Inspection
 ) -> dict:
     """Returns the content of collection.json."""
     left_out = [{"image": path.as_posix(), "reason": why} for path, why in result.left_out.items()]
     return {
         "dataset": detections.dataset,
-        "category": detections.category,
+        **facts._asdict(),
         "num_images": len(detections),
         "min_area": config.min_area or MIN_AREA,
         "part_frequencies": _part_frequencies(detections),
@@ -229,6 +260,22 @@ def _report(collection: Collection, detections: Detections, result: Inspection) 
         len(result.left_out),
         parts,
     )
+
+
+def _report_facts(dataset: str, facts: Record) -> None:
+    """Says what later stages will assume of a category that is not known here, and what it lacks."""
+    if facts.category not in CATEGORIES:
+        near = difflib.get_close_matches(facts.category, CATEGORIES, n=1)
+        logger.info(
+            "%s is none of the known categories%s, so its views are taken as %s (see --views)",
+            facts.category,
+            f" (did you mean {near[0]}?)" if near else "",
+            describe_views(facts.views),
+        )
+    if facts.template_of != facts.category:
+        logger.info("templates are borrowed from %s", facts.template_of)
+    elif not template_files.has_templates(facts.category) and facts.category not in CATEGORIES:
+        logger.warning("%s", template_files.ways_to_templates(facts.category, dataset))
 
 
 def _report_findings(result: Inspection) -> None:

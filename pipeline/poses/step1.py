@@ -15,7 +15,7 @@ from torch import Tensor
 from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import Hypotheses
 from data.crops import ObjectImages
-from data.definitions import VIEW_PRIORS
+from data.definitions import ViewPrior
 from data.detections import Detections, load_detections
 from geometry.camera import VECTOR_SIZE, from_vector, to_vector
 from geometry.sphere_mesh import SphereMesh
@@ -48,13 +48,14 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     rasterizer.set_backend(options.compute.rasterizer)
     collection, kind = options.collection, options.search.search
     detections = load_detections(collection.dataset)
-    templates = template_files.load_templates(detections.category, collection.mode)
-    table = open_table(options, detections, templates)
+    templates = template_files.templates_of(detections, collection.mode)
+    views = folders.record_of(collection.dataset, detections.category).views
+    table = open_table(options, detections, templates, views)
     # Search what an interrupted run has not finished
     shard = distributed.shard(len(detections))
     rows = table.unfinished(shard)
     dataset = ObjectImages(detections, collection.image_resolution, rows=rows, cache=False)
-    search = make_search(options.search, collection.mode, detections.category, templates.to(device))
+    search = make_search(options.search, collection.mode, views, templates.to(device))
     start = len(shard) - len(rows)
     with progress(total=len(shard), description="images", initial=start) as bar:
         size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind])
@@ -74,14 +75,14 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
 
 
 def make_search(
-    options: SearchOptions, mode: str, category: str, templates: Tensor
+    options: SearchOptions, mode: str, views: ViewPrior, templates: Tensor
 ) -> Callable[[Tensor], Hypotheses]:
     """Returns the search that the options ask for: from masks (N, h, w) to their hypotheses."""
     faces = SphereMesh().faces.to(templates.device)
     if options.search == "reference":
         schedule = make_schedule(options, mode)
         return lambda masks: fit_poses(masks, templates, faces, schedule)
-    search = ContourSearch(templates, faces, VIEW_PRIORS[category])
+    search = ContourSearch(templates, faces, views)
     steps, spread = options.refine_steps, options.adapt_shape
     return lambda masks: search_poses(masks, search, templates, faces, steps, spread)
 
@@ -110,12 +111,14 @@ def step1_folder(collection: CollectionOptions) -> Path:
     return folders.cache_folder(collection.dataset) / f".step1_{collection.mode}"
 
 
-def open_table(options: Step1Options, detections: Detections, templates: Tensor) -> Table:
+def open_table(
+    options: Step1Options, detections: Detections, templates: Tensor, views: ViewPrior
+) -> Table:
     """Opens the hypotheses that an interrupted run of the same command has finished, or none."""
     search, mode = options.search, options.collection.mode
     schedule = make_schedule(search, mode)
     contour = search.search == "contour"
-    steps = [search.refine_steps, search.adapt_shape] if contour else asdict(schedule)
+    steps = [search.refine_steps, search.adapt_shape, *views] if contour else asdict(schedule)
     settings = {
         "detections": detections.fingerprint,
         "templates": template_files.templates_fingerprint(templates),

@@ -26,7 +26,6 @@ from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import EstimatedPoses, SemanticTemplate
 from data.cache.storage import save_arrays
 from data.crops import part_vocabulary
-from data.definitions import VIEW_PRIORS
 from data.detections import Detections, detections_path, load_detections, published_path
 from geometry.sphere_mesh import SphereMesh
 from models.backbones import load_backbone
@@ -124,10 +123,10 @@ class Stage:
         collection, choice = options.collection, options.choice
         key = (collection.dataset, collection.mode)
         self.detections = detections = load_detections(collection.dataset)
-        templates = template_files.load_templates(detections.category, collection.mode)
+        templates = template_files.templates_of(detections, collection.mode)
         hypotheses = pose_files.load_hypotheses(*key, pose_files.origin_of(detections, templates))
         self._candidates, self._iou = with_complements(hypotheses, len(templates))
-        self._prior = VIEW_PRIORS[detections.category]
+        self._prior = folders.record_of(collection.dataset, detections.category).views
         features = choice.parts_features
         self._backbone = load_backbone(features) if features else None
         # Photographs, with part maps where those are asked for
@@ -144,7 +143,7 @@ class Stage:
         paths = (detections_path(collection.dataset), published_path(collection.dataset))
         settings = {
             "detections": [file_digest(path) for path in paths if path.exists()],
-            "options": [asdict(collection), asdict(choice), asdict(options.parts)],
+            "options": [asdict(collection), asdict(choice), asdict(options.parts), self._prior],
             "inputs": digest(templates, *hypotheses.pose, *hypotheses[1:]),
         }
         folder = folders.cache_folder(collection.dataset) / f".step2_{collection.mode}"

@@ -96,7 +96,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         """
         self.dataset = dataset
         self.detections = [load_detections(name) for name in expand_dataset(dataset)]
-        templates = [template_files.load_templates(d.category, mode) for d in self.detections]
+        templates = [template_files.templates_of(d, mode) for d in self.detections]
         self.origins = [
             pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
         ]

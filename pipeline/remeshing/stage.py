@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.cache import template_files
-from data.definitions import ALIGNED_CATEGORIES, MODELED_TEMPLATES, MODES
+from data.definitions import ALIGNED_CATEGORIES, CATEGORIES, MODELED_TEMPLATES, MODES
 from geometry import quaternion
 from geometry.mesh_files import MESH_SUFFIXES, Mesh, format_axes, load_mesh, save_meshes
 from geometry.sphere_mesh import SphereMesh
@@ -171,6 +171,8 @@ def find_templates(folder: Path, category: str, mode: str) -> list[Path]:
         if (name := f"{category}{len(found) + 1}{suffix}") in present
     ]:
         found.append(matches[0])
+    if not found and category not in CATEGORIES and folder == MODELED_TEMPLATES:
+        raise UserError(template_files.ways_to_templates(category, mode=mode))
     if not found:
         raise UserError(
             f"{folder}/{category}1.obj does not exist, so {category} has no template to remesh. "

@@ -16,10 +16,10 @@ import torch
 from scipy.ndimage import label
 from torch import Tensor
 
-from data.cache.folders import cache_folder
+from data.cache.folders import cache_folder, record_of
 from data.cache.template_files import save_templates
 from data.crops import ObjectImages
-from data.definitions import VIEW_PRIORS, VIEWS, ViewPrior
+from data.definitions import VIEWS, ViewPrior
 from data.detections import Detections, load_detections
 from geometry.mesh_files import object_axes, save_meshes
 from geometry.sphere_mesh import SphereMesh
@@ -64,7 +64,8 @@ def run(device: torch.device, config: Config) -> None:
     detections = load_detections(config.from_photographs)
     category = check_category(config, detections)
     turn = frame(config)
-    prior = VIEWS[config.views] if config.views else VIEW_PRIORS[category]
+    record = record_of(detections.dataset, category)
+    prior = VIEWS[config.views] if config.views else record.views
     evidence = check(load_evidence(detections, prior, config.colors), detections.dataset)
     learned = learn(evidence, config.num_templates, _folder(config, detections, prior), config.seed)
     templates = SphereMesh().symmetrize(normalize(learned.templates @ turn.T))
@@ -74,6 +75,12 @@ def run(device: torch.device, config: Config) -> None:
     titles = [f"{category}{i + 1}" for i in range(len(templates))]
     save_image(picture, template_picture(templates, titles))
     report(category, learned, path, picture)
+    if record.template_of != category:
+        logger.warning(
+            "%s still borrows the templates of %s: prepare it again without --template_of",
+            detections.dataset,
+            record.template_of,
+        )
 
 
 def check_category(config: Config, detections: Detections) -> str:

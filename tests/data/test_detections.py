@@ -76,7 +76,7 @@ def test_unknown_and_unprepared_datasets_name_the_command(tmp_path: Path, monkey
     "spoil",
     [
         lambda content: content.pop("images"),
-        lambda content: content["info"].update(category="dragon"),
+        lambda content: content["info"].update(category="../dragon"),
         lambda content: content["images"][0].update(file_name="../../etc/passwd"),
         lambda content: content["images"][0].update(file_name="/etc/passwd"),
         lambda content: content["annotations"][0].update(bbox=[1, 2]),

@@ -177,12 +177,17 @@ def test_templates_are_numbered_without_gaps(tmp_path):
     assert [path.name for path in find_templates(tmp_path, "bear", "multitpl")] == ["Bear1.OBJ"]
     with pytest.raises(UserError, match=r"car1.obj does not exist"):
         find_templates(tmp_path, "car", "singletpl")
+    (tmp_path / "dragon1.stl").touch()
+    assert [path.name for path in find_templates(tmp_path, "dragon", "multitpl")] == ["dragon1.stl"]
+    three_ways = "--templates <folder>.*--template_of horse.*--from_photographs <dataset>$"
+    with pytest.raises(UserError, match=three_ways):
+        find_templates(remesh.MODELED_TEMPLATES, "dragon", "singletpl")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--classes", "bird,dragon"], "unknown category 'dragon'"),
+        (["--classes", "bird,Dragon"], "'Dragon' is no name of a category"),
         (["--mesh_path", "uvsphere_16rings.obj"], "31rings"),
         (["--up", "z", "--front", "z"], "two different axes"),
         (["--no-symmetric"], "always symmetric"),
