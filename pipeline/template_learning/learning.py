@@ -19,7 +19,7 @@ from utils.seeding import torch_generator
 
 CONTEST_ROUNDS, MAIN_ROUNDS = 6, 6
 STRETCHED_ROUNDS = (2, 4, 6)  # after which other proportions are tried
-CONTEST_IMAGES, MAIN_IMAGES = 64, 240  # most that are learned from
+CONTEST_IMAGES, MAIN_IMAGES = 64, 120  # most that are learned from
 LEFT_OUT_SHARE, LEFT_OUT_IMAGES = 0.2, 60  # that judge
 
 logger = logging.getLogger(__name__)
