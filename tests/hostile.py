@@ -69,6 +69,12 @@ def _laughs(depth: int) -> bytes:
     return b"\x80\x02]q\x00" + steps + b"."
 
 
+def _tuples(depth: int) -> bytes:
+    """A tuple of twice the tuple before, and so on: 2^depth elements to hash."""
+    steps = b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(depth))
+    return b"K\x01q\x00" + steps
+
+
 _STORAGE = next(
     argument
     for _, argument, _ in pickletools.genops(pickle.dumps(torch.ones(4), 3))
@@ -133,6 +139,24 @@ PICKLES: dict[str, bytes] = {
     "text of 2^40 bytes": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b".",
     "nested 100000 deep": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
     "doubled 60 times": _laughs(60),
+    "doubled 60 times in an array": b"\x80\x02}U\x05scale".replace(b"U\x05", b"X\x05\x00\x00\x00")
+    + _laughs(60)[2:-1]
+    + b"s.",
+    "list of itself": b"\x80\x02]q\x00h\x00a.",
+    "key doubled 60 times": b"\x80\x02}" + _tuples(60) + b"K\x01s.",
+    "keys doubled 60 times": b"\x80\x02}(" + _tuples(60) + b"K\x01u.",
+    "key doubled 60 times, in order": b"\x80\x02ccollections\nOrderedDict\n(](("
+    + _tuples(60)
+    + b"K\x01teetR.",
+    "keys that collide": b"\x80\x02}("
+    + b"".join(
+        b"\x8a\x10" + (i * (2**61 - 1)).to_bytes(16, "little") + b"K\x01" for i in range(1, 9)
+    )
+    + b"u.",
+    "type of a megabyte": b"\x80\x03cnumpy\ndtype\n(X"
+    + struct.pack("<I", 2**20)
+    + b"f4" * 2**19
+    + b"\x89\x88tR.",
     "cut": call("collections.OrderedDict")[:-5],
     "empty": b"",
 }

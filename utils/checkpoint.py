@@ -6,11 +6,12 @@ digest of their bytes, so that damage is noticed.
 
 import io
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,27 @@ _READ_ERRORS = (  # what reading a damaged or hostile file ends with
     *(AssertionError, MemoryError, OverflowError, ImportError, zipfile.BadZipFile),
     *(struct.error, NotImplementedError),
 )
+
+
+_OF_MARKS = (pickletools.markobject, pickletools.stackslice)
+_KEYS = set(  # instructions whose values hash at once, and that cannot be made to collide
+    re.findall(
+        r"\w+",
+        """
+        NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE
+        SHORT_BINUNICODE BINUNICODE8
+        """,
+    )
+)
+# Of each instruction: whether it takes all down to a mark, how many values below, how many it leaves
+_EFFECTS = {
+    opcode.name: (
+        pickletools.markobject in opcode.stack_before,
+        len([kind for kind in opcode.stack_before if kind not in _OF_MARKS]),
+        len(opcode.stack_after),
+    )
+    for opcode in pickletools.opcodes
+}
 
 
 def path_of(folder: str | Path, step: int) -> Path:
@@ -92,12 +114,65 @@ def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
     if file.read(4) == b"PK\x03\x04":  # files of PyTorch before 1.6 are no archives
         _refuse_bomb(file)
         check_archive(file)
+    _refuse_costly_keys(file)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is read or refused
         content = torch.load(file, map_location=device, weights_only=True)
     _refuse_inflated(content, file.seek(0, io.SEEK_END))
     return content
+
+
+def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
+    """Yields name, argument and position of every instruction up to the end of a pickle.
+
+    The stack of the unpickler is followed with what matters only: whether a value can be the key of a
+    dictionary. To hash a tuple of shared tuples takes time without bound.
+
+    Raises:
+        pickle.UnpicklingError: at an instruction that uses anything but text, bytes or a number of 32
+            bits as a key; IndexError, KeyError or ValueError if the pickle is damaged.
+    """
+    stack: list[bool | None] = []  # None is a mark
+    variables: dict[int, bool | None] = {}
+    for opcode, argument, position in pickletools.genops(content):
+        name = opcode.name
+        yield name, argument, position or 0
+        # What the instruction takes off the stack
+        taken, below, pushed = _EFFECTS[name]
+        start = len(stack) - below
+        items = stack[start:]
+        if taken:
+            mark = len(stack) - 1
+            while stack[mark] is not None:
+                mark -= 1
+            items, start = stack[mark + 1 :], mark - below
+        if name in ("SETITEM", "SETITEMS") and not all(items[0 if taken else 1 :: 2]):
+            raise pickle.UnpicklingError("the pickle has a key that is neither text nor a number")
+        # What it leaves there
+        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            variables[int(argument)] = stack[-1]
+        elif name == "MEMOIZE":
+            variables[len(variables)] = stack[-1]
+        else:
+            del stack[start:]
+            value = variables[int(argument)] if name.endswith("GET") else name in _KEYS
+            stack += [None if name == "MARK" else value] * pushed
+
+
+def _refuse_costly_keys(file: IO[bytes]) -> None:
+    """Goes through the instructions of all pickles in a file before PyTorch runs them."""
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            pickles = [io.BytesIO(archive.read(name)) for name in names]
+    else:
+        file.seek(0)
+        pickles = [file] * 5  # one after another: number, version, system, content, storages
+    for stream in pickles:
+        for _ in instructions(stream):
+            pass
 
 
 def _refuse_bomb(file: IO[bytes]) -> None:

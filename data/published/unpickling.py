@@ -8,7 +8,6 @@ input.
 
 import io
 import pickle
-import pickletools
 import re
 import tokenize
 import warnings
@@ -115,23 +114,23 @@ def loads(content: bytes) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged text; the errors tell enough
         _inspect(content)
-        return _plain(_Unpickler(io.BytesIO(content)).load(), {})
+        built = _Unpickler(io.BytesIO(content)).load()
+        return _Plain().convert(built)
 
 
 def _inspect(content: bytes) -> None:
     """Refuses a pickle by its instructions, none of which has run yet."""
-    instructions = pickletools.genops(content)
-    for number, (opcode, argument, position) in enumerate(instructions):
+    for number, (name, argument, position) in enumerate(checkpoint.instructions(content)):
         if number >= MAX_INSTRUCTIONS:  # a megabyte that unpacks to a gigabyte of empty lists
             raise pickle.UnpicklingError(
                 f"the pickle has more than {MAX_INSTRUCTIONS} instructions"
             )
-        if opcode.name not in _OPCODES:
-            raise pickle.UnpicklingError(f"the pickle has the instruction {opcode.name}")
-        if opcode.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
+        if name not in _OPCODES:
+            raise pickle.UnpicklingError(f"the pickle has the instruction {name}")
+        if name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
             raise pickle.UnpicklingError(f"the pickle names {str(argument).replace(' ', '.')!r}")
         # A number of a variable far above the count of instructions would reserve gigabytes
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > int(position or 0):
+        if name == "LONG_BINPUT" and int(argument or 0) > position:
             raise pickle.UnpicklingError("the pickle has a variable out of order")
 
 
@@ -179,6 +178,19 @@ class _Type:
         if dtype.kind not in "biufSUO" or dtype.names or dtype.subdtype:
             raise pickle.UnpicklingError(f"the pickle has an array of type {dtype}")
         return dtype
+
+
+def _type(code: str, *_: Any) -> _Type:
+    if len(code) > 8:
+        raise pickle.UnpicklingError(f"the pickle has an array of type {code[:20]}...")
+    return _Type(code)
+
+
+def _ordered(items: Any = ()) -> dict:
+    """An ordered dictionary, in Python 2 of pairs."""
+    if any(not isinstance(key, str | bytes) for key, _ in items):
+        raise pickle.UnpicklingError("the pickle has a key that is no text")
+    return dict(items)
 
 
 class _Array:
@@ -234,36 +246,50 @@ _NAMES: dict[tuple[str, str], Callable] = {
     ("numpy.core.multiarray", "scalar"): _Function(_scalar),
     ("numpy._core.multiarray", "scalar"): _Function(_scalar),
     ("numpy", "ndarray"): _Function(_empty_array),
-    ("numpy", "dtype"): _Function(lambda code, *_: _Type(code)),
+    ("numpy", "dtype"): _Function(_type),
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
     ("torch.storage", "_load_from_bytes"): _Function(_storage),
-    ("collections", "OrderedDict"): _Function(dict),
+    ("collections", "OrderedDict"): _Function(_ordered),
     ("_codecs", "encode"): _Function(_encode),
 }
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
+class _Plain:
     """Replaces what stands for arrays by arrays; shared containers stay shared.
 
-    Args:
-        value: what the unpickler has built, and keeps alive.
-        done: results by the identity of their values.
+    A list of twice the list before, and so on, is small until something goes through all of its
+    elements, so that these are counted.
     """
-    if id(value) in done:
-        return done[id(value)]
-    if isinstance(value, _Value | _Array):
-        result = value.value
-        return _plain(result, done) if isinstance(result, list) else result
-    if isinstance(value, dict):
-        done[id(value)] = result = {}
-        result.update((_plain(k, done), _plain(v, done)) for k, v in value.items())
-    elif isinstance(value, list):
-        done[id(value)] = result = []
-        result += [_plain(x, done) for x in value]
-    elif isinstance(value, tuple):
-        done[id(value)] = result = tuple([_plain(x, done) for x in value])
-    elif value is None or isinstance(value, bool | int | float | str | bytes):
-        result = value
-    else:
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[Any, int] | None] = {}  # by identity; None while it is made
+
+    def convert(self, value: Any) -> Any:
+        """Returns the plain form of what the unpickler has built, and keeps alive."""
+        return self._convert(value)[0]
+
+    def _convert(self, value: Any) -> tuple[Any, int]:
+        """Returns the plain form, and how many elements it has when shared ones count every time."""
+        if value is None or isinstance(value, bool | int | float | str | bytes):
+            return value, 1
+        if id(value) not in self._done:
+            self._done[id(value)] = None
+            self._done[id(value)] = found = self._container(value)
+            if found[1] > MAX_INSTRUCTIONS:
+                raise pickle.UnpicklingError(f"more than {MAX_INSTRUCTIONS} elements")
+        found = self._done[id(value)]
+        if found is None:
+            raise pickle.UnpicklingError("the pickle has a list that is an element of itself")
+        return found
+
+    def _container(self, value: Any) -> tuple[Any, int]:
+        if isinstance(value, _Value | _Array):
+            inner = value.value
+            return self._convert(inner) if isinstance(inner, list) else (inner, 1)
+        if isinstance(value, dict):
+            entries = [(key, self._convert(entry)) for key, entry in value.items()]
+            return {key: x for key, (x, _) in entries}, 1 + sum(n for _, (_, n) in entries)
+        if isinstance(value, list | tuple):
+            parts = [self._convert(x) for x in value]
+            return type(value)([x for x, _ in parts]), 1 + sum(n for _, n in parts)
         raise pickle.UnpicklingError(f"the pickle leaves a {type(value).__name__}")
-    return result
