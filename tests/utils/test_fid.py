@@ -216,6 +216,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_network")
 def test_weights_are_read_from_a_path_or_the_cache(tmp_path: Path) -> None:
     from torchvision.models import inception_v3

@@ -168,6 +168,7 @@ def test_warmup_draws_the_generator_to_the_mean_shape(toy: Path) -> None:
     assert distances[1] < distances[0]
 
 
+@pytest.mark.slow
 def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
     run("--iters", "1")
     first = weights()
@@ -186,6 +187,7 @@ def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
     torch.testing.assert_close(first["generator_running_avg"][name], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flag", ["--conditional_class", "--conditional_semantics", "--texture_only"]
 )
@@ -225,6 +227,7 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
             np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_an_export_says_what_it_was_made_from_and_is_not_mixed_with_another(toy: Path) -> None:
     run("--iters", "1")
     run("--export_sample", "--how_many", "3")

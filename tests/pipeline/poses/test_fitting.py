@@ -70,6 +70,7 @@ def test_outlines_find_the_pose_of_a_rendered_body(faces: Tensor) -> None:
     assert apart.amin(dim=1).max() < 5
 
 
+@pytest.mark.slow
 def test_an_adapted_shape_fits_a_longer_object(faces: Tensor) -> None:
     truth = pose_world.poses([30.0, 110.0], [15.0, 0.0])
     template = pose_world.body()[None]

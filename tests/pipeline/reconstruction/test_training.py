@@ -270,6 +270,7 @@ def test_evaluation_measures_shapes_where_the_truth_is_known() -> None:
     assert RunDirectory(RUN).records()[-1]["iou"] == pytest.approx(other["iou"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_several_datasets_are_trained_together(monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset("herd", "horse", ("mane", "tail", "hoof"))
