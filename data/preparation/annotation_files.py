@@ -115,6 +115,7 @@ def _read_file(path: Path, name: str, found: AnnotationSet) -> None:
 def _recognize(path: Path, content: Any) -> tuple[str, Callable[[Any, str, AnnotationSet], None]]:
     """Returns the kind of a JSON document and the function that reads it."""
     first = content[0] if isinstance(content, list) and content else None
+    # Objects, by the keys that only their tools write
     if isinstance(content, dict):
         if "shapes" in content:
             return "labelme", _read_labelme
@@ -130,6 +131,7 @@ def _recognize(path: Path, content: Any) -> tuple[str, Callable[[Any, str, Annot
             return "lists by picture", _read_lists
         if "_via_img_metadata" in content or "_via_settings" in content:
             raise UserError(f"{path} is a project of VGG's annotator. Export it as COCO.")
+    # Lists, by their first entry
     elif isinstance(first, dict):
         if isinstance(first.get("annotations", first.get("completions")), list) and "data" in first:
             raise UserError(f"{path} is a list of tasks of Label Studio. Export it as COCO.")
@@ -156,6 +158,7 @@ def _read_coco(content: dict, name: str, found: AnnotationSet) -> None:
     if "images" not in content:
         _add_results(content["annotations"], name, names, found)
         return
+    # What refers to no image is counted, and else ignored
     for number, entry in enumerate(content["annotations"]):
         image = images.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
         if image is None:
@@ -231,6 +234,7 @@ def _read_lists(content: dict, name: str, found: AnnotationSet) -> None:
 def _read_labelme(content: dict, name: str, found: AnnotationSet) -> None:
     """Reads labelme's shapes; those of one group are one object."""
     size = _size_in({"height": content.get("imageHeight"), "width": content.get("imageWidth")})
+    # Outlines by object, in the order of the file
     groups: dict[Any, list[Any]] = defaultdict(list)
     for number, shape in enumerate(content["shapes"]):
         label, group = _word(shape["label"]), shape.get("group_id")

@@ -83,7 +83,7 @@ def _candidates(
             problems.append((entry, f"has {error} in {found.source} ({entry.record})"))
         except MALFORMED as error:
             problems.append((entry, f"has an outline in {found.source} that cannot be used: "
-                             f"{entry.record}: {error}"))  # fmt: skip
+                             f"{entry.record}: {error}. Export it again"))  # fmt: skip
 
     # What is wrong with the others matters only where nothing is left
     if not any(candidate.category in (None, category) for candidate in candidates):
@@ -126,6 +126,7 @@ def mask_rcnn_detector(weights: Path, device: torch.device, category: str) -> De
         network.load_state_dict(state)
     except RuntimeError:
         raise UserError(f"{weights} does not hold the weights of Mask R-CNN. {remedy}") from None
+    # Only to be looked through, so without gradients
     network.eval().requires_grad_(False).to(device)
 
     def detect(path: Path) -> list[Candidate]:

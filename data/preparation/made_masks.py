@@ -51,6 +51,7 @@ def read_made_mask(path: Path) -> MadeMask | None:
             texts = {key: str(value) for key, value in picture.info.items()}
     except UnreadablePicture:
         return MadeMask(_OWN, "", empty=False) if path.exists() else None
+    # The texts survive a change of the pixels in some programs, their digest does not
     empty = not values.any()
     made = values.dtype == np.uint8 and texts.get("Pixels") == _digest(values)
     if not made or "Origin" not in texts:

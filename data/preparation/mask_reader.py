@@ -17,6 +17,7 @@ from data.image_files import (
     turn_as_photograph,
 )
 from data.mask_styles import Choice, Evidence, Rule, Source
+from data.preparation.made_masks import read_made_mask
 from data.preparation.quality import Finding
 from utils.cli import UserError
 
@@ -59,6 +60,7 @@ class MaskReader:
             numbers = read_mask_numbers(path, self.choice)
         except UnreadablePicture as error:
             raise UnreadablePicture(image, self._missing(image, path, error.reason)) from None
+        # A source that the sample did not have decides for itself
         rule = self.rules.get(numbers.source)
         if rule is None:
             evidence = mask_styles.observe(numbers.values)
@@ -66,6 +68,9 @@ class MaskReader:
         mask = mask_styles.apply(rule, numbers)
         mask, findings = _turned(image, path, mask, shape) if path != image else (mask, [])
         if not mask.any():
+            made = read_made_mask(path)
+            if made is not None and made.reason:
+                raise UnreadablePicture(image, made.reason)
             means, largest = rule.describe(numbers.source), int(numbers.values.max())
             reason = f"has an empty mask ({path}: {means}, the maximum is {largest})"
             raise UnreadablePicture(image, reason)
@@ -81,6 +86,7 @@ class MaskReader:
 
     def learn(self) -> None:
         """Looks at some masks, decides how to read all, and says so in one line."""
+        # Masks from the whole collection, not only its beginning
         images = self.collection.images
         step = -(-len(images) // _SAMPLE)
         observed: dict[Source, list[Evidence]] = defaultdict(list)
@@ -90,6 +96,7 @@ class MaskReader:
             except UnreadablePicture:
                 continue  # told when its turn comes
             observed[numbers.source].append(mask_styles.observe(numbers.values))
+        # One rule for each source, and one line for all
         for source, evidence in observed.items():
             self.rules[source] = mask_styles.decide(source, evidence, self.choice)
         place = f"transparency of {self.collection.root}/images/"
@@ -130,6 +137,7 @@ def _turned(
     image: Path, path: Path, mask: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, list[Finding]]:
     """Returns a mask that lies as its photograph does, if the EXIF data of that turns it."""
+    # A mask with EXIF data of its own has been turned already
     orientation = read_orientation(image)
     if orientation == 1 or read_orientation(path) != 1:
         _check_size(image, path, mask, shape)
@@ -157,6 +165,7 @@ def _many_values(values: np.ndarray, rule: Rule) -> list[Finding]:
         count = len(np.unique(values))
         text = f"has a mask of {count} values, expected a few labels"
         return [Finding("values", text)] if count > _MANY_VALUES else []
+    # Soft edges take little of a mask, photographs are half-tones throughout
     low, high = float(values.min()), float(values.max())
     between = np.abs(values - (low + high) / 2) < (high - low) / 4
     text = f"has a mask whose pixels are to {between.mean():.0%} neither bright nor dark"

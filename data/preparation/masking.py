@@ -96,6 +96,7 @@ def write_masks(
     counts: Counter[str] = Counter()
     for image in progress(collection.images, description="masks"):
         path = collection.mask_path(image)
+        # What this source has made before, or what is not to be touched
         made = read_made_mask(path)
         if made is not None and made.origin == origin:
             counts["finished before"] += not made.reason
@@ -105,6 +106,7 @@ def write_masks(
         if not _is_open(made, detector, replace):
             counts["kept"] += 1
             continue
+        # The best object there is, or the reason why there is none
         try:
             mask, reason = _best_mask(image, detector, limits)
         except UnreadablePicture:
@@ -122,6 +124,7 @@ def write_masks(
 
 
 def _report(collection: Collection, counts: Counter[str], replace: bool) -> None:
+    # New ones always, the other counts where there are any
     listed = [f"{counts['new']} new masks with an object"]
     listed += [f"{counts[key]} {key}" for key in ("replaced", "finished before", "kept")]
     hint = " (--replace_masks makes them again)" if counts["kept"] and not replace else ""
@@ -154,6 +157,7 @@ def choose(candidates: list[Candidate], category: str, limits: Limits = Limits()
 
     Regions that may be crowds are taken only where there is nothing else.
     """
+    # Every usable one, then the largest of the certain ones
     usable = [
         number
         for number, candidate in enumerate(candidates)
@@ -198,6 +202,7 @@ def _why_none(candidates: list[Candidate], category: str, limits: Limits) -> str
 
 def _collides(candidates: list[Candidate], number: int) -> bool:
     """Returns whether a small object touches another; outlines without category may overlap."""
+    # Regions of no category may lie in each other, as SAM's do
     mask, category = candidates[number].mask, candidates[number].category
     if mask.mean() >= _LARGE or category is None:
         return False

@@ -48,6 +48,7 @@ def decode_outline(
     """
     if outline is None or (isinstance(outline, list | dict | str) and not outline):
         raise NoOutlineError("no outline")
+    # Polygons are scaled, pixels resized, both turned at the end
     if isinstance(outline, list) and not _is_bitmap(outline):
         rings = _rings(outline)
         size = size or _assumed_size(rings, photograph, orientation)
@@ -95,6 +96,7 @@ def _rings(outline: list, depth: int = 0) -> list[np.ndarray]:
     """Returns the polygons (N, 2) of a list of them, however deeply they are nested."""
     if depth > _DEEPEST:
         raise ValueError(f"polygons nested more than {_DEEPEST} times")
+    # A list of numbers is a polygon, x and y in turn
     numbers = [isinstance(x, int | float) for x in outline]
     if numbers and all(numbers):
         points = np.array(outline, np.float64)
@@ -105,6 +107,7 @@ def _rings(outline: list, depth: int = 0) -> list[np.ndarray]:
         return [_finite(points.reshape(-1, 2))]
     if any(numbers) or not all(isinstance(x, list | dict) for x in outline):
         raise ValueError("a polygon of something else than numbers")
+    # So is a list of points; anything else holds polygons
     points = [_point(x) for x in outline]
     if points and all(point is not None for point in points) and len(points) > 2:
         return [_finite(np.array(points, np.float64))]
@@ -151,6 +154,7 @@ def _decode_pixels(outline: Any, size: Size) -> np.ndarray:
         return _paste(outline["png"], outline["corner"], size)
     height, width = map(int, outline.get("size") or size)
     check_size(height, width)
+    # Run lengths as numbers, in columns as COCO counts
     if isinstance(outline["counts"], list):
         counts = np.array(outline["counts"])
         if counts.dtype.kind == "f" and (counts % 1 == 0).all():

@@ -40,6 +40,7 @@ def inspect_all(masks: MaskReader, min_area: int) -> Inspection:
     collection, result = masks.collection, Inspection()
     targets = Counter(collection.mask_path(image) for image in collection.images)
     for image in progress(collection.images, description="checking images"):
+        # Whatever is wrong with one photograph is the reason against it, and no other
         try:
             if targets[collection.mask_path(image)] > 1:
                 raise UnreadablePicture(image, "shares its name with another photograph")
@@ -81,6 +82,7 @@ def _inspect_parts(collection: Collection, image: Path, mask: np.ndarray) -> tup
     if not path.exists():
         return ()
     labels = _read_part_map(image, path, mask.shape)
+    # Labels without a name would be lost in silence
     unknown = set(np.unique(labels).tolist()) - {0, *collection.part_labels}
     if unknown:
         listed = ", ".join(map(str, sorted(unknown)))

@@ -111,6 +111,7 @@ def prepare(config: PrepareConfig) -> Detections | None:
     if result.left_out and not (config.skip_invalid and result.items):
         raise UserError(_describe(collection, result.left_out))
 
+    # Write, the detections last, since they are what the stages look for
     detections = Detections(config.dataset, category, with_frequencies(result.items))
     _warn_about_stale_poses(detections)
     record = _record(facts, config, detections, result)
@@ -134,6 +135,7 @@ def _choose_detector(
     collection: Collection, category: str, config: PrepareConfig
 ) -> masking.Detector | None:
     """Returns the source of masks that the options name; UserError for more than one."""
+    # Several at once would hide which of them made a mask
     sources = {
         "--annotations": config.annotations,
         "--mask_rcnn": config.mask_rcnn,

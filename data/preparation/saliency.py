@@ -85,6 +85,7 @@ def saliency_detector(
         height, width = photograph.shape[:2]
         return _pieces(_map_of(output, path, (height, width)))
 
+    # Masks of other settings are not those of this run
     settled = json.dumps([settings, file_digest(path)])
     return Detector(detect, "object", f"saliency {settled}")
 
@@ -124,6 +125,7 @@ def _normalization(
     std: Sequence[float] | None,
 ) -> Normalization:
     """Returns what the options, else the file, else the usual networks of its kind say."""
+    # One picture in, with three channels before height and width
     inputs = session.get_inputs()
     shape = inputs[0].shape
     if (
@@ -134,6 +136,7 @@ def _normalization(
         raise UserError(
             f"{path}: expected one input (1, 3, h, w), got {[i.shape for i in inputs]}."
         )
+    # The size: fixed by the file, noted in it, or given
     fixed = [x if isinstance(x, int) and x > 0 else None for x in shape[2:]]
     if size is not None and set(fixed) - {size, None}:
         got = " x ".join(map(str, fixed[::-1]))
@@ -144,6 +147,7 @@ def _normalization(
     height, width = (x or side for x in fixed)
     if height is None or width is None:
         raise UserError(f"{path} does not fix the size of its input. Add --mask_size, often 1024.")
+    # Mean and deviation, likewise
     isnet = height == _ISNET_SIDE and len(session.get_outputs()) > 1
     usual_mean, usual_std = _ISNET if isnet else _IMAGENET
     mean = mean or _numbers(noted, ("mean", "image_mean"), 3, path) or usual_mean
@@ -179,6 +183,7 @@ def _input_of(photograph: np.ndarray, settings: Normalization) -> np.ndarray:
 
 def _map_of(output: Any, path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Returns the map of a network in the size (h, w) of the photograph, in [0, 1]."""
+    # The map alone, without the axes of batch and channel
     values = np.asarray(output, np.float32)
     values = values.reshape(values.shape[-2:]) if values.ndim >= 2 and values.size else values
     if values.ndim != 2 or not np.isfinite(values).all():
@@ -194,6 +199,7 @@ def _pieces(saliency: np.ndarray) -> list[Candidate]:
     labels, count = ndimage.label(saliency > 0.5, _NEIGHBORS)  # type: ignore[misc]
     if not count:
         raise NoObjectError(f"shows nothing that stands out: at most {saliency.max():.2f} of 1")
+    # Specks are left out, as of no object
     numbers = np.arange(1, count + 1)
     sizes = np.bincount(labels.ravel())[1:]
     scores = ndimage.mean(saliency, labels, numbers)

@@ -351,6 +351,14 @@ def test_junk_anywhere_is_one_line_or_a_reason(junk: int) -> None:
                 assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
+def test_the_reason_is_still_known_without_the_annotations(capsys) -> None:
+    write(coco(category_id=2))
+    prepare.main([*ARGUMENTS, "--skip_invalid"])
+    first = reason()
+    prepare.main([*ARGUMENTS[:4], "--skip_invalid"])
+    assert reason() == first
+
+
 def test_a_damaged_file_of_a_folder_is_the_reason_of_one_photograph() -> None:
     write(labelme(), "i.json/a.json")
     write("{", "i.json/b.json")
