@@ -356,6 +356,8 @@ def _parse(content: Any, dataset: str) -> Detections:
         if "part_of" in entry:
             parts[entry["part_of"]].append(_parse_part(entry, names, images[entry["image_id"]]))
     items = [_parse_object(e, images[e["image_id"]], tuple(parts[e["id"]])) for e in objects]
+    if [item.id for item in items] != list(range(len(images))):
+        raise ValueError("its objects are not numbered as its images, from 0 on")
     return Detections(dataset, category, tuple(items))
 
 

@@ -122,6 +122,9 @@ def load_true_shapes(dataset: str) -> TrueShapes | None:
     arrays = load_arrays(path, ("shape_id", "vertices", "faces"), _REMEDY)
     shapes = {"shape_id": ("S",), "vertices": ("S", "V", 3), "faces": ("F", 3)}
     check_numbers(path, arrays, shapes, _REMEDY)
+    faces, count = arrays["faces"], arrays["vertices"].shape[1]
+    if faces.dtype.kind not in "iu" or not np.isin(faces, range(count)).all():
+        raise UserError(f"{path}: faces has other numbers than 0-{count - 1}. {_REMEDY}")
     return TrueShapes(
         torch.from_numpy(arrays["shape_id"]).long(),
         torch.from_numpy(arrays["vertices"]).float(),

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.cache.folders import cache_folder
-from data.cache.storage import load_arrays, save_arrays
+from data.cache.storage import check_numbers, load_arrays, save_arrays
+from utils.cli import UserError
 
 
 class LearnedParts(NamedTuple):
@@ -61,7 +62,11 @@ def load_learned_parts(path: Path, fingerprint: str, settings: str) -> LearnedPa
     if not path.exists():
         return None
     names = ("maps", "boxes", "fingerprint", "settings")
-    arrays = load_arrays(path, names, "Delete it and run the command again.")
+    remedy = "Delete it and run the command again."
+    arrays = load_arrays(path, names, remedy)
     if (str(arrays["fingerprint"]), str(arrays["settings"])) != (fingerprint, settings):
         return None
+    check_numbers(path, arrays, {"maps": ("N", "K", "s", "s"), "boxes": ("N", 3)}, remedy)
+    if arrays["maps"].dtype != np.uint8 or arrays["boxes"].dtype != np.int64:
+        raise UserError(f"{path}: maps and boxes are not whole numbers of 8 and 64 bits. {remedy}")
     return LearnedParts(torch.from_numpy(arrays["maps"]), torch.from_numpy(arrays["boxes"]))

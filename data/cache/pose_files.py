@@ -159,7 +159,14 @@ def load_semantic_template(dataset: str, mode: str, origin: Origin) -> SemanticT
     path = semantic_template_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
     content = load_tensors(path, ("probabilities", "part_names"), origin, command)
-    return SemanticTemplate(content["probabilities"], content["part_names"])
+    names, shape = content["part_names"], ("T", "V", "K")
+    check_numbers(path, content, {"probabilities": shape}, f"Make it again with: {command}")
+    width = content["probabilities"].shape[2]
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(names) + 1 != width:  # fmt: skip
+        raise UserError(
+            f"{path}: part_names are not {width - 1} texts. Make it again with: {command}"
+        )
+    return SemanticTemplate(content["probabilities"], names)
 
 
 def _pose_entries(pose: Pose) -> dict[str, Any]:

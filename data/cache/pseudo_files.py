@@ -118,6 +118,8 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     names = ("scale", "translation", "rotation", "path")
     arrays = load_arrays(path, names, remedy, optional=("z0", "category", "templates"))
     count = arrays["path"].size
+    if arrays["path"].shape != (count,) or arrays["path"].dtype.kind != "U":
+        raise UserError(f"{path}: path is no list of texts. {remedy}")
     arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
     arrays.setdefault("category", np.zeros(count, np.int64))
     widths = {"scale": 1, "translation": 3, "rotation": 4, "z0": 1}
@@ -187,6 +189,7 @@ def check_item(
 def load_pseudo_item(dataset: str, resolution: int, mode: str, index: int) -> PseudoItem:
     """Reads one item of the pseudo-ground-truth."""
     arrays = load_pseudo_arrays(dataset, resolution, mode, index, PseudoItem._fields)
+    check_item(dataset, resolution, mode, index, arrays)
     category = int(arrays.pop("category"))
     return PseudoItem(**arrays, category=category)
 

@@ -4,6 +4,7 @@ Published files, which are pickled and do not tell their origin, are read as wel
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +147,7 @@ def load_arrays(
         return {name: found[name] for name in wanted}
     except (
         *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError),
-        *(zipfile.BadZipFile, NotImplementedError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError),
     ) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read ({reason}). {remedy}") from error

@@ -12,6 +12,7 @@ import re
 import tokenize
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,7 @@ _MISTAKES = (  # what unpickling of a damaged or hostile file ends with
     *(pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(EOFError, RuntimeError, RecursionError, MemoryError, OverflowError, ImportError),
     AssertionError,
-    *(zipfile.BadZipFile, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
 )
 
 
