@@ -65,7 +65,7 @@ def load(dataset: str, count: int) -> tuple[Tensor, Tensor]:
     if truth is None:
         raise UserError(f"--dataset {dataset}: has no ground_truth.npz to compare with.")
     rows = torch.linspace(0, len(detections) - 1, min(count, len(detections))).round().long()
-    images = ObjectImages(detections, 256, rows=rows, cache=False)
+    images = ObjectImages(detections, 256, rows=rows)
     return torch.stack([images[i].image[3] for i in range(len(rows))]), truth.rotation[rows]
 
 

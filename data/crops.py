@@ -130,8 +130,11 @@ class ObjectImages(Dataset[ObjectImage]):
     """The crops of a dataset's objects, in the order of the rows.
 
     Colors, masks and part maps are rounded to 8 bits, kept in memory or not, so that the cache
-    changes nothing but the time. A cache of N images takes N * 4 * size^2 bytes and a little for
-    the part maps; it fills up in the process that reads (use no worker processes with it).
+    changes nothing but the time. A crop in it takes 4 size^2 bytes and a little for its part maps;
+    it fills up in the process that reads (use no worker processes with it).
+
+    Attributes:
+        capacity: number of crops that the cache has room for.
     """
 
     def __init__(
@@ -142,7 +145,7 @@ class ObjectImages(Dataset[ObjectImage]):
         rows: Sequence[int] | Tensor | None = None,
         parts: PartMaps = "none",
         part_names: Sequence[str] | None = None,
-        cache: bool = True,
+        cache_bytes: int = 0,
         antialias: bool = False,
     ) -> None:
         """Chooses rows and resolution; reads nothing yet.
@@ -153,7 +156,7 @@ class ObjectImages(Dataset[ObjectImage]):
             rows: rows to use, such as the indices of the estimated poses; default all.
             parts: "scores" for soft part maps, "argmax" for one-hot ones (both softened by resizing).
             part_names: channels of the part maps; default the frequent parts of the rows.
-            cache: keeps what has been read in memory.
+            cache_bytes: memory for crops that have been read; those beyond it are read again.
             antialias: filters before shrinking; off as in the published system.
 
         Raises:
@@ -170,7 +173,11 @@ class ObjectImages(Dataset[ObjectImage]):
         self.parts: PartMaps = parts
         self.part_names = list(part_names or part_vocabulary(detections, self.rows))
         self.antialias = antialias
-        self._cache: dict[int, tuple[Tensor, bytes]] | None = {} if cache else None
+        self.capacity = min(len(self.rows), cache_bytes // (4 * size**2))
+        # One block, whose pages are taken as they are filled: many small ones would fragment
+        self._colors = torch.from_numpy(np.zeros((self.capacity, 4, size, size), np.uint8))
+        self._slots: dict[int, int] = {}
+        self._maps: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -190,14 +197,17 @@ class ObjectImages(Dataset[ObjectImage]):
 
     def _entry(self, index: int) -> tuple[Tensor, bytes]:
         """Returns 8-bit colors and mask (4, h, w), and compressed 8-bit part maps."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+        if index in self._slots:
+            slot = self._slots[index]
+            return self._colors[slot], self._maps[slot]
         detection = self.detections[self.rows[index]]
         colors = _to_bytes(_crop_colors(detection, self.size, self.antialias))
-        entry = colors, self._compressed_parts(detection)
-        if self._cache is not None:
-            self._cache[index] = entry
-        return entry
+        maps = self._compressed_parts(detection)
+        if len(self._slots) < self.capacity:
+            slot = self._slots[index] = len(self._slots)
+            self._colors[slot] = colors
+            self._maps.append(maps)
+        return colors, maps
 
     def _compressed_parts(self, detection: Detection) -> bytes:
         if self.parts == "none":

@@ -52,7 +52,7 @@ def _compute_all(
     path: Path, detections: Detections, compute: Callable[[Tensor], Tensor], size: int
 ) -> None:
     """Fills an array beside `path` and gives it its name when all processes are done."""
-    dataset = ObjectImages(detections, size, cache=False, antialias=True)
+    dataset = ObjectImages(detections, size, antialias=True)
     partial, flags = (
         path.with_name(f".{path.stem}.partial.npy"),
         path.with_name(f".{path.stem}.done"),

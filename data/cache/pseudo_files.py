@@ -16,6 +16,7 @@ from geometry.camera import Pose
 from utils.cli import UserError
 from utils.files import read_json
 
+COMPRESSED = ("seg", "texture_alpha", "image")  # flat, or not read by training
 IMAGE_RESOLUTION = 299  # of the Inception network
 ORTHOGRAPHIC_Z0 = 20.0  # a camera distance of 5e8: no perspective in single precision
 
@@ -143,14 +144,27 @@ def save_pseudo_item(
 ) -> Path:
     """Writes one item of the pseudo-ground-truth; returns the path.
 
-    The arrays stay uncompressed: training reads them again and again.
+    What training reads again and again, meshes and textures, stays uncompressed.
     """
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
     half = {name: getattr(item, name) for name in ("texture", "texture_alpha", "image")}
     single = {"mesh": item.mesh, "seg": item.seg}
     arrays = {name: np.asarray(value, np.float16) for name, value in half.items()}
     arrays |= {name: np.asarray(value, np.float32) for name, value in single.items()}
-    return save_arrays(path, arrays | {"category": np.asarray(item.category, np.int64)})
+    arrays |= {"category": np.asarray(item.category, np.int64)}
+    return save_arrays(path, arrays, COMPRESSED)
+
+
+def item_bytes(resolution: int, num_parts: int, maps: int) -> int:
+    """Returns how much one item takes at most, in bytes.
+
+    Args:
+        resolution: of the texture, texels.
+        num_parts: channels of its part maps.
+        maps: resolution of the part maps.
+    """
+    half = 4 * resolution**2 + 4 * IMAGE_RESOLUTION**2
+    return 2 * half + 4 * (3 * 32**2 + num_parts * maps**2)
 
 
 def load_pseudo_arrays(

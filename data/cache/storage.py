@@ -105,10 +105,22 @@ def check_numbers(
             )
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Writes an uncompressed .npz file that carries a digest of its bytes."""
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], compressed: Sequence[str] = ()) -> Path:
+    """Writes an .npz file that carries a digest of its bytes.
+
+    Args:
+        path: of the file.
+        arrays: members by name.
+        compressed: names of the members that are deflated; the others are stored as they are.
+    """
     with atomic_path(path) as temporary, open(temporary, "w+b") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type] - names are given at run time
+        with zipfile.ZipFile(file, "w", compresslevel=1) as archive:
+            for name, array in arrays.items():
+                method = zipfile.ZIP_DEFLATED if name in compressed else zipfile.ZIP_STORED
+                info = zipfile.ZipInfo(f"{name}.npy")  # without a date: same arrays, same bytes
+                info.compress_type = method
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         append_digest(file)
     return path
 

@@ -276,7 +276,7 @@ def predict(network: PartNetwork, images: Tensor, device: torch.device) -> Tenso
 
 def _crops(detections: Detections, size: int) -> Iterator[Tensor]:
     """Yields all crops (n, 4, size, size), a few at a time."""
-    dataset = ObjectImages(detections, size, cache=False, antialias=True)
+    dataset = ObjectImages(detections, size, antialias=True)
     with progress(total=len(dataset), description="reading images") as bar:
         for rows in torch.arange(len(dataset)).split(_CHUNK):
             yield torch.stack([dataset[int(row)].image for row in rows])

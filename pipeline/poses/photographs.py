@@ -69,7 +69,6 @@ class Reader:
             rows=rows,
             parts="scores" if self.part_names else "none",
             part_names=self.part_names,
-            cache=False,
         )
         size = images_per_batch(self._compute.batch_size, IMAGES_PER_BATCH)
         for item in load_batches(dataset, size, self._compute.num_workers):

@@ -54,7 +54,7 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     # Search what an interrupted run has not finished
     shard = distributed.shard(len(detections))
     rows = table.unfinished(shard)
-    dataset = ObjectImages(detections, collection.image_resolution, rows=rows, cache=False)
+    dataset = ObjectImages(detections, collection.image_resolution, rows=rows)
     search = make_search(options.search, collection.mode, views, templates.to(device))
     start = len(shard) - len(rows)
     with progress(total=len(shard), description="images", initial=start) as bar:

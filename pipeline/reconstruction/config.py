@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import cli, options
+from data.memory import free_memory
+from utils import cli, distributed, options
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class DataOptions:
         semi_fraction: share of the images, by overlap, whose meshes are pinned to the template.
         no_prefetch: whether images are read again and again instead of being kept in memory.
         num_workers: processes that read images with `no_prefetch`.
+        cache_gb: memory for crops over all processes, GB; None for a third of what is free.
     """
 
     dataset: str
@@ -25,6 +27,15 @@ class DataOptions:
     semi_fraction: float
     no_prefetch: bool
     num_workers: int
+    cache_gb: float | None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory in which this process may keep crops."""
+        if self.no_prefetch:
+            return 0
+        whole = free_memory() / 3 if self.cache_gb is None else self.cache_gb * 1e9
+        return int(whole / distributed.world_size())
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,14 @@ class ReconstructionData(Dataset[ObjectImage]):
     """
 
     def __init__(
-        self, dataset: str, mode: str, size: int, *, semi_fraction: float, parts: bool, cache: bool
+        self,
+        dataset: str,
+        mode: str,
+        size: int,
+        *,
+        semi_fraction: float,
+        parts: bool,
+        cache_bytes: int = 0,
     ) -> None:
         """Reads detections, poses and templates; the images are read on demand.
 
@@ -89,7 +96,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             size: resolution of the crops.
             semi_fraction: share of the images of each template that is pinned to it.
             parts: whether part maps are wanted.
-            cache: keeps crops in memory.
+            cache_bytes: memory for crops that have been read, over all datasets.
 
         Raises:
             UserError: if an artifact of an earlier stage is missing.
@@ -104,8 +111,15 @@ class ReconstructionData(Dataset[ObjectImage]):
             pose_files.load_estimated_poses(d.dataset, mode, origin)
             for d, origin in zip(self.detections, self.origins, strict=True)
         ]
+        total = sum(len(p.indices) for p in poses)
         self._images = [
-            ObjectImages(d, size, rows=p.indices, parts="argmax" if parts else "none", cache=cache)
+            ObjectImages(
+                d,
+                size,
+                rows=p.indices,
+                parts="argmax" if parts else "none",
+                cache_bytes=cache_bytes * len(p.indices) // total,
+            )
             for d, p in zip(self.detections, poses, strict=True)
         ]
         self._rows = [(k, i) for k, images in enumerate(self._images) for i in range(len(images))]
@@ -115,6 +129,11 @@ class ReconstructionData(Dataset[ObjectImage]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """Number of crops that can be kept in memory."""
+        return sum(images.capacity for images in self._images)
 
     def __getitem__(self, index: int) -> ObjectImage:
         k, row = self._rows[index]

@@ -61,7 +61,7 @@ def make_data(config: ReconstructionConfig) -> ReconstructionData:
         config.model.image_resolution,
         semi_fraction=config.data.semi_fraction,
         parts=config.model.predicts_parts,
-        cache=not config.data.no_prefetch,
+        cache_bytes=config.data.cache_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from data.cache import feature_statistics, pose_files, pseudo_files
 from data.cache.template_files import templates_fingerprint
 from data.crops import object_image
+from data.memory import free_space
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
@@ -57,6 +58,7 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
     logger.info("exporting %s for %d images", path, len(data))
     _begin(config, path, data)
     missing = [i for i in distributed.shard(len(data)) if not _item_path(config, i).exists()]
+    _check_disk(config, data, len(missing) * distributed.world_size())
     scene = make_scene(data, device)
     batches = [
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
@@ -76,6 +78,22 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
         pseudo_files.save_metadata(config.data.dataset, config.data.mode, _metadata(data))
     _write_statistics(data, config, device)
     logger.info("wrote %s", _folder(config))
+
+
+def _check_disk(config: ReconstructionConfig, data: ReconstructionData, count: int) -> None:
+    """Tells how much disk the missing items take, and refuses to begin without that much."""
+    resolution = config.export.pseudogt_resolution
+    parts, maps = 1 + len(data.part_names), config.model.texture_resolution
+    wanted, free = (
+        count * pseudo_files.item_bytes(resolution, parts, maps),
+        free_space(_folder(config)),
+    )
+    logger.info("%d items take up to %.2f GB", count, wanted / 1e9)
+    if wanted > free:
+        raise UserError(
+            f"{_folder(config)}: {count} items take up to {wanted / 1e9:.1f} GB, but the disk has "
+            f"{free / 1e9:.1f} GB left. Free some, or use a lower --pseudogt_resolution than {resolution}."
+        )
 
 
 @torch.no_grad()

@@ -86,6 +86,11 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
         found = path, {**state, "generator": network.state_dict()}  # under our names
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
+    if data.capacity < len(data) and not config.data.no_prefetch:
+        text = (
+            "crops of %d images fit into the memory for them, the others are read again and again"
+        )
+        logger.info(f"{text} (--cache_gb)", data.capacity)
     folder = Path("tensorboard_recon") / config.name
     training.train(
         make_task(network, data, config, length, device),

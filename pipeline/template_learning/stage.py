@@ -107,7 +107,7 @@ def frame(config: Config) -> Tensor:
 
 def load_evidence(detections: Detections, prior: ViewPrior, colors: bool) -> Evidence:
     """Reads masks (N, MASK_SIZE, MASK_SIZE) and, if wanted, small images of all photographs."""
-    crops = ObjectImages(detections, MASK_SIZE, cache=False, antialias=True)
+    crops = ObjectImages(detections, MASK_SIZE, antialias=True)
     images = torch.stack([crops[i].image for i in range(len(crops))])
     small = torch.nn.functional.avg_pool2d(images, MASK_SIZE // IMAGE_SIZE)
     return Evidence(images[:, 3], small if colors else None, prior)

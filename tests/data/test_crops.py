@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data import prepare
+from data import crops, prepare
 from data.crops import (
     Box,
     ObjectImages,
@@ -98,11 +98,28 @@ def test_pixels_and_screen_are_inverse_and_the_top_left_corner_is_minus_one_one(
     assert corner.tolist() == [[-1, 1], [1, -1]]
 
 
+def test_a_full_cache_reads_the_other_crops_again(collection: Path, monkeypatch):
+    prepare.main(["--dataset", "toy", "--category", "bird"])
+    detections = load_detections("toy")
+    cached = ObjectImages(detections, 16, parts="argmax", cache_bytes=2 * 4 * 16**2 + 5)
+    plain = ObjectImages(detections, 16, parts="argmax")
+    assert (cached.capacity, plain.capacity) == (2, 0)
+    read, counts = crops.read_photograph, []
+    monkeypatch.setattr(crops, "read_photograph", lambda path: counts.append(path) or read(path))
+    first = [cached[i] for i in (2, 0, 1)]
+    again = [cached[i] for i in (2, 0, 1)]
+    assert len(counts) == 3 + 1
+    for one, two, i in zip(first, again, (2, 0, 1), strict=True):
+        assert torch.equal(one.image, two.image)
+        assert torch.equal(one.image, plain[i].image)
+        assert torch.equal(one.parts, plain[i].parts)
+
+
 def test_cache_changes_nothing_and_batches_collate(collection: Path):
     prepare.main(["--dataset", "toy", "--category", "bird"])
     detections = load_detections("toy")
-    cached = ObjectImages(detections, 16, rows=[2, 0], parts="argmax")
-    plain = ObjectImages(detections, 16, rows=[2, 0], parts="argmax", cache=False)
+    cached = ObjectImages(detections, 16, rows=[2, 0], parts="argmax", cache_bytes=2**20)
+    plain = ObjectImages(detections, 16, rows=[2, 0], parts="argmax")
     batches = [next(iter(DataLoader(data, batch_size=2))) for data in (cached, plain, cached)]
     for batch in batches[1:]:
         assert torch.equal(batch.image, batches[0].image)

@@ -304,7 +304,7 @@ def test_the_best_images_of_every_template_are_pinned() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_part_maps_of_the_loader_are_padded_to_the_longest_list() -> None:
-    data = ReconstructionData("toy", "singletpl", 32, semi_fraction=0.5, parts=True, cache=True)
+    data = ReconstructionData("toy", "singletpl", 32, semi_fraction=0.5, parts=True)
     item = data[0]
     assert item.parts.shape == (4, 32, 32)
     torch.testing.assert_close(item.parts.sum(0), torch.ones(32, 32), rtol=0, atol=0.02)
