@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser; its defaults are the only ones."""
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
-    group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="prepared dataset, a folder under cache/")
+    group.add_argument("--dataset", type=cli.dataset_name, required=True, metavar="DATASET", help="prepared dataset, a folder under cache/")
     group.add_argument("--mode", choices=MODES, required=True, help="one template or all templates of the category")
 
     group = parser.add_argument_group("choice of poses")

@@ -63,7 +63,7 @@ def build_parser() -> cli.Parser:
     group.add_argument("--front", choices=AXES, help="axis of the files towards which objects look; write --front=-x (default: z for .glb and .gltf, else -y)")
 
     group = parser.add_argument_group("without templates")
-    group.add_argument("--from_photographs", type=cli.run_name, metavar="DATASET", help="learn the templates from a prepared collection; --up and --front turn what was learned")
+    group.add_argument("--from_photographs", type=cli.dataset_name, metavar="DATASET", help="learn the templates from a prepared collection; --up and --front turn what was learned")
     group.add_argument("--num_templates", type=cli.positive_int, metavar="N", help=f"templates to learn in mode multitpl (default: {NUM_TEMPLATES})")
     group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as its preparation has recorded)")
     group.add_argument("--colors", action=argparse.BooleanOptionalAction, default=True, help="compare colors too, not only masks (default: yes)")

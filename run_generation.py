@@ -17,7 +17,6 @@ Examples:
 import argparse
 from collections.abc import Sequence
 
-from data.definitions import CATEGORIES
 from utils import cli
 
 
@@ -27,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
     group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_gan/")
-    group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, or `all`")
+    group.add_argument("--dataset", type=cli.dataset_names, required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, several as in dogs,cats, or `all`")
 
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")
@@ -35,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
     group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another seed or model")
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
-    group.add_argument("--filter_class", choices=CATEGORIES, metavar="CATEGORY", help="evaluate or sample one category of a class-conditional model")
+    group.add_argument("--filter_class", metavar="CATEGORY", help="evaluate or sample one category, or one of several datasets, of a class-conditional model")
     group.add_argument("--truncation_sigma", type=cli.positive_float, default=1.0, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
     group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: measure FID as other publications do")

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
     group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_recon/")
-    group.add_argument("--dataset", type=cli.run_name, required=True, metavar="DATASET", help="prepared dataset with estimated poses, or `all` for the 13 default ones")
+    group.add_argument("--dataset", type=cli.dataset_names, required=True, metavar="DATASET", help="prepared dataset with estimated poses, several as in dogs,cats, or `all` for the 13 default ones")
 
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="measure a checkpoint on all images with a pose")

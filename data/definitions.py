@@ -225,5 +225,13 @@ DATASETS = dict(zip(DEFAULT_DATASETS, CATEGORIES, strict=True)) | {
 
 
 def expand_dataset(dataset: str) -> tuple[str, ...]:
-    """Returns the datasets that a name stands for: all 13 default ones for `all`, else itself."""
-    return DEFAULT_DATASETS if dataset == "all" else (dataset,)
+    """Returns the datasets that --dataset stands for: the 13 default ones for `all`, or those of a list."""
+    return DEFAULT_DATASETS if dataset == "all" else tuple(dataset.split(","))
+
+
+def folder_names(dataset: str) -> tuple[str, ...]:
+    """Returns the folders below cache/ with the pseudo-ground-truth of --dataset.
+
+    `all` has one of its own, as published; in a list, each dataset has its own.
+    """
+    return (dataset,) if dataset == "all" else expand_dataset(dataset)

@@ -40,7 +40,7 @@ from utils.run_directory import configure_logging
 def build_parser() -> cli.Parser:
     """Returns the parser of the options."""
     parser = cli.Parser(prog="python -m data.prepare", description=__doc__)
-    parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
+    parser.add_argument("--dataset", type=cli.dataset_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
     parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
     parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it; any word, known: {', '.join(CATEGORIES)}")
     parser.add_argument("--views", nargs="+", metavar="X", help=f"from where they show it: {', '.join(VIEWS)}, or five numbers in degrees: elevation, its spread, spread of roll, pitch, its spread (default: as usual for the category, standing for those unknown)")

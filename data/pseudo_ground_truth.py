@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import pseudo_files
+from data.definitions import folder_names
 from geometry.uv_maps import mirror_map
 
 _SEG_SHARPNESS = 100.0  # makes the stored probabilities nearly one-hot
@@ -34,7 +35,9 @@ class UVSample(NamedTuple):
 
 
 class PseudoGroundTruth(Dataset[UVSample]):
-    """The exported pseudo-ground-truth of a dataset; item i belongs to row i of the metadata.
+    """The exported pseudo-ground-truth of a dataset, or of several one after another.
+
+    Item i belongs to row i of the metadata.
 
     Attributes:
         metadata: poses and categories of the items.
@@ -46,12 +49,19 @@ class PseudoGroundTruth(Dataset[UVSample]):
         """Checks that the export is complete; items are read on access.
 
         Raises:
-            UserError: if metadata or items are missing.
+            UserError: if metadata or items are missing, or the part maps of several datasets have
+                different channels.
         """
         self.metadata = pseudo_files.load_metadata(dataset, mode)
-        pseudo_files.check_pseudo_ground_truth(dataset, resolution, mode, len(self))
         self.segmentation = segmentation
-        self._where = (dataset, resolution, mode)
+        self._places: list[tuple[str, int, str, int]] = []
+        names = folder_names(dataset)
+        per_name = self.metadata.category.bincount(minlength=len(names)).tolist()
+        for name, count in zip(names, per_name if len(names) > 1 else [len(self)], strict=True):
+            pseudo_files.check_pseudo_ground_truth(name, resolution, mode, count)
+            self._places += [(name, resolution, mode, index) for index in range(count)]
+        if segmentation and len(names) > 1:
+            pseudo_files.check_common_parts(dataset, resolution, mode)
 
     def __len__(self) -> int:
         return len(self.metadata.category)
@@ -59,11 +69,11 @@ class PseudoGroundTruth(Dataset[UVSample]):
     def __getitem__(self, index: int) -> UVSample:
         # Part maps are large and read only for models that need them
         names = ["texture", "texture_alpha", "mesh", "category"] + ["seg"] * self.segmentation
-        arrays = pseudo_files.load_pseudo_arrays(*self._where, index, names)
+        arrays = pseudo_files.load_pseudo_arrays(*self._places[index], names)
         category = arrays.pop("category")
         # First to single precision, in which numbers are checked three times as fast
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-        pseudo_files.check_item(*self._where, index, arrays | {"category": category})
+        pseudo_files.check_item(*self._places[index], arrays | {"category": category})
         maps = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.segmentation:
             seg = torch.softmax(_SEG_SHARPNESS * maps["seg"], dim=0)
@@ -74,7 +84,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
             maps["texture_alpha"],
             maps["mesh"],
             seg,
-            torch.tensor(int(category)),
+            self.metadata.category[index].clone(),
             torch.tensor(index),
         )
 

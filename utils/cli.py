@@ -193,6 +193,23 @@ def run_name(text: str) -> str:
     return text
 
 
+def dataset_name(text: str) -> str:
+    """Option type: the name of a single dataset; a comma would make it a list."""
+    if "," in run_name(text):
+        raise argparse.ArgumentTypeError(f"expected the name of one dataset, got {text!r}")
+    return text
+
+
+def dataset_names(text: str) -> str:
+    """Option type: the names of one dataset or several different ones, as in dogs,cats; or all."""
+    names = [run_name(name) for name in text.split(",")]
+    if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
+        raise argparse.ArgumentTypeError(
+            f"expected all, or different datasets as in dogs,cats; got {text!r}"
+        )
+    return text
+
+
 def gpu_ids(text: str) -> tuple[int | str, ...]:
     """Option type: "0,1" -> (0, 1); "cpu" -> ("cpu",); "cpu,cpu" means two processes."""
     # Equal numbers would share a GPU, "cpu" may repeat

@@ -90,6 +90,31 @@ def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
     return FeatureStatistics(mean, covariance, count, sample, **origin)
 
 
+def pool(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
+    """Returns the statistics of the images of several datasets together; of a single one its own.
+
+    With n, m and S the number, mean and unbiased covariance of each part, N and M of all,
+    (N - 1) S_all = sum (n - 1) S + n (m - M)(m - M)^T.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    count = sum(part.num_images for part in parts)
+    mean = np.sum([part.num_images * part.mean for part in parts], axis=0) / count
+    scatters = [
+        (part.num_images - 1) * part.covariance
+        + part.num_images * np.outer(part.mean - mean, part.mean - mean)
+        for part in parts
+    ]
+    # Of each part the same share of its images
+    steps = [part.num_images / max(len(part.sample), 1) for part in parts]
+    thinned = [
+        part.sample[:: round(max(steps) / step)] for part, step in zip(parts, steps, strict=True)
+    ]
+    whole = all(len(part.sample) for part in parts)
+    sample = np.concatenate(thinned) if whole else thinned[0][:0]
+    return FeatureStatistics(mean, np.sum(scatters, axis=0) / (count - 1), count, sample)
+
+
 def images_fingerprint(dataset: str) -> str | None:
     """Returns the fingerprint of the detections that a dataset has now; None where it has none."""
     paths = [collection_path(name) for name in expand_dataset(dataset)]

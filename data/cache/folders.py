@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from data.definitions import DATASETS, ViewPrior, check_views, check_word, usual_views
+from data.definitions import (
+    DATASETS,
+    ViewPrior,
+    check_views,
+    check_word,
+    expand_dataset,
+    usual_views,
+)
 from utils.cli import UserError
 from utils.files import read_json
 
@@ -55,8 +62,11 @@ def record_of(dataset: str, category: str | None = None) -> Record:
     Raises:
         UserError: if the dataset is unknown, or its record damaged.
     """
-    if dataset == "all":
-        raise UserError("--dataset all stands for 13 datasets, but this needs a single one.")
+    if len(expand_dataset(dataset)) > 1:
+        count = len(expand_dataset(dataset))
+        raise UserError(
+            f"--dataset {dataset} stands for {count} datasets, but this needs a single one."
+        )
     path = collection_path(dataset)
     category = category or DATASETS.get(dataset)
     if not path.exists() and category is not None:
@@ -75,3 +85,19 @@ def record_of(dataset: str, category: str | None = None) -> Record:
         usual_views(category) if views is None else check_views(views, f"{path}: views"),
         check_word(content.get("template_of", category), str(path), "category"),
     )
+
+
+def class_label(dataset: str, name: str) -> int:
+    """Returns the position, among those that --dataset stands for, of a dataset or of its category.
+
+    Raises:
+        UserError: if none has that name, or several are of that category.
+    """
+    datasets = expand_dataset(dataset)
+    if name in datasets:
+        return datasets.index(name)
+    categories = [category_of(each) for each in datasets]
+    if categories.count(name) != 1:
+        choices = dict.fromkeys([*categories, *datasets])
+        raise UserError(f"--filter_class {name}: expected one of {', '.join(choices)}.")
+    return categories.index(name)

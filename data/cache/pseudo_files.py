@@ -11,7 +11,7 @@ from torch import Tensor
 from data.cache.folders import cache_folder
 from data.cache.storage import PUBLISHED, check_numbers, load_arrays, save_arrays
 from data.cache.template_files import present_fingerprint
-from data.definitions import CATEGORIES
+from data.definitions import CATEGORIES, folder_names
 from geometry.camera import Pose
 from utils.cli import UserError
 from utils.files import read_json
@@ -31,7 +31,8 @@ class PoseMetadata(NamedTuple):
         z0: (K, 1).
         category: (K,) int64, position in the category list of the run (0 for a single dataset).
         paths: K image paths.
-        templates: fingerprint of the templates of the run; "" in published files.
+        templates: fingerprint of the templates of the run, of several datasets with commas between; ""
+            in published files.
     """
 
     scale: Tensor
@@ -100,14 +101,26 @@ def write_metadata(path: Path, metadata: PoseMetadata) -> Path:
 def load_metadata(dataset: str, mode: str) -> PoseMetadata:
     """Reads the poses that belong to the pseudo-ground-truth.
 
+    Those of several datasets come one after another, each a category of its own.
+
     Raises:
         UserError: if the file is missing, damaged, or was made with other templates than those that
             the dataset has now.
     """
-    path, command = metadata_path(dataset, mode), _export_command(dataset, mode)
-    metadata = read_metadata(path, f"Create it with: {command}")
-    _check_templates(path, metadata.templates, dataset, mode, command)
-    return metadata
+    found = []
+    for name in folder_names(dataset):
+        path, command = metadata_path(name, mode), _export_command(name, mode)
+        found.append(read_metadata(path, f"Create it with: {command}"))
+        _check_templates(path, found[-1].templates, name, mode, command)
+    if len(found) == 1:
+        return found[0]
+    labels = [torch.full_like(m.category, i) for i, m in enumerate(found)]
+    return PoseMetadata(
+        *(torch.cat(members) for members in zip(*(m[:4] for m in found), strict=True)),
+        category=torch.cat(labels),
+        paths=[path for m in found for path in m.paths],
+        templates=",".join(m.templates for m in found),
+    )
 
 
 def read_metadata(path: Path, remedy: str) -> PoseMetadata:
@@ -227,6 +240,17 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
         raise UserError(
             f"{folder}/ has {len(paths)} items, but {metadata_path(dataset, mode)} lists {expected}. "
             f"Export them (again) with: {command}"
+        )
+
+
+def check_common_parts(dataset: str, resolution: int, mode: str) -> None:
+    """Raises a UserError unless the part maps of several datasets have the same channels."""
+    paths = [source_path(pseudo_folder(n, resolution, mode)) for n in folder_names(dataset)]
+    parts = [read_json(path).get("parts") if path.exists() else None for path in paths]
+    if None in parts or parts.count(parts[0]) < len(parts):
+        raise UserError(
+            f"--conditional_semantics: the part maps of {dataset} have different channels. Export "
+            f"them with one model of all: {_export_command(dataset, mode, resolution)}"
         )
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from data.cache import feature_statistics, pseudo_files
-from data.definitions import default_dataset
+from data.cache.folders import class_label
+from data.definitions import expand_dataset, folder_names
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.sphere_mesh import SphereMesh
 from models.generator import Generator
@@ -67,14 +68,16 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
         UserError: if the weights or the statistics of the photographs are missing, or the statistics
             were made with another network or from other images.
     """
-    dataset = config.data.dataset
+    names = folder_names(config.data.dataset)
     if config.sampling.filter_class is not None:
-        dataset = default_dataset(config.sampling.filter_class)
+        label = class_label(config.data.dataset, config.sampling.filter_class)
+        names = expand_dataset(config.data.dataset)[label : label + 1]
     title, key, make_features = _choose_measure(config)
-    real = feature_statistics.load_statistics(dataset, key)
+    parts = [feature_statistics.load_statistics(name, key) for name in names]
     features = make_features()
-    _check_origin(dataset, key, real, fingerprint(features))
-    return Measure(title, key, features.to(device), real)
+    for name, part in zip(names, parts, strict=True):
+        _check_origin(name, key, part, fingerprint(features))
+    return Measure(title, key, features.to(device), feature_statistics.pool(parts))
 
 
 def _choose_measure(

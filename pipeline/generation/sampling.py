@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from data.cache import pseudo_files
-from data.definitions import CATEGORIES
+from data.cache.folders import class_label
+from data.definitions import expand_dataset, folder_names
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from geometry import camera
 from geometry.camera import Pose
@@ -177,7 +178,7 @@ def eligible_rows(config: GenerationConfig, metadata: pseudo_files.PoseMetadata)
     """Returns the rows of the metadata, those of --filter_class only if it is given."""
     if config.sampling.filter_class is None:
         return list(range(len(metadata.category)))
-    category = CATEGORIES.index(config.sampling.filter_class)
+    category = class_label(config.data.dataset, config.sampling.filter_class)
     rows = (metadata.category == category).nonzero().flatten().tolist()
     if not rows:
         raise cli.UserError(
@@ -197,12 +198,9 @@ def sample_rows(eligible: Sequence[int], how_many: int, seed: int) -> list[int]:
 
 def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
     """Returns the pseudo-ground-truth where it is there; evaluation can do without."""
-    paths = pseudo_files.pseudo_item_paths(
-        config.data.dataset, config.model.texture_resolution, config.data.mode
-    )
-    if not paths:
-        return None
-    return open_dataset(config)
+    where = (config.model.texture_resolution, config.data.mode)
+    found = [pseudo_files.pseudo_item_paths(n, *where) for n in folder_names(config.data.dataset)]
+    return open_dataset(config) if all(found) else None
 
 
 def open_dataset(config: GenerationConfig) -> PseudoGroundTruth:
@@ -219,7 +217,7 @@ def num_classes(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -
     """Returns the classes of the model; 0 for an unconditional one."""
     if not config.model.conditional_class:
         return 0
-    return len(CATEGORIES) if config.data.dataset == "all" else int(metadata.category.max()) + 1
+    return max(len(expand_dataset(config.data.dataset)), int(metadata.category.max()) + 1)
 
 
 def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth | None) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.definitions import expand_dataset
 from data.loading import load_batches
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample, mirror_samples
 from data.samplers import StepSampler, balanced_weights
@@ -310,11 +311,12 @@ def _batches(
 ) -> Generator[UVSample]:
     """Yields this process's batches from `step` on, without end."""
     categories = dataset.metadata.category
+    several = len(expand_dataset(config.data.dataset)) > 1
     sampler = StepSampler(
         len(dataset),
         config.batch_size,
         config.seed,
-        weights=balanced_weights(categories) if config.data.dataset == "all" else None,
+        weights=balanced_weights(categories) if several else None,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         start_step=step,

@@ -2,11 +2,14 @@
 
 Reads a checkpoint of checkpoints_recon/<run>/ and what it was trained on. Writes, under
 cache/<dataset>/, pseudogt_<R>x<R>_<mode>/<i>.npz, poses_metadata_<mode>.npz and the statistics of
-the photographs. An interrupted export continues where it stopped.
+the photographs; of several datasets, each under its own. An interrupted export continues where it stopped.
 """
 
+import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,10 @@ from torch import Tensor
 from data.cache import feature_statistics, pose_files, pseudo_files
 from data.cache.template_files import templates_fingerprint
 from data.crops import object_image
+from data.definitions import folder_names
+from data.detections import Detections
 from data.memory import free_space
+from geometry import camera
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
@@ -56,42 +62,96 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
             "pseudo-ground-truth needs --prediction_type both."
         )
     logger.info("exporting %s for %d images", path, len(data))
-    _begin(config, path, data)
-    missing = [i for i in distributed.shard(len(data)) if not _item_path(config, i).exists()]
-    _check_disk(config, data, len(missing) * distributed.world_size())
+    for share in shares(data):
+        _export(network, share, path, config, device)
+
+
+class Share(NamedTuple):
+    """The images whose pseudo-ground-truth lies in one folder: of a dataset of a list, or all.
+
+    Attributes:
+        name: of the folder below cache/.
+        data: everything that the run learns from.
+        rows: of the images with a pose.
+        category: (K,) class labels of these rows in this folder: 0 unless it is that of `all`.
+        detections: sets of detections, with and without poses.
+        templates: fingerprint of their templates.
+    """
+
+    name: str
+    data: ReconstructionData
+    rows: range
+    category: Tensor
+    detections: list[Detections]
+    templates: str
+
+
+def shares(data: ReconstructionData) -> list[Share]:
+    """Divides a run's images among the folders of their pseudo-ground-truth."""
+    names, labels = folder_names(data.dataset), data.labels.category
+    if len(names) == 1:
+        templates = templates_fingerprint(data.templates)
+        return [Share(names[0], data, range(len(data)), labels, data.detections, templates)]
+    counts = labels.bincount(minlength=len(names)).tolist()
+    ends = list(itertools.accumulate(counts))
+    return [
+        Share(
+            name,
+            data,
+            range(end - count, end),
+            labels.new_zeros(count),
+            [detections],
+            origin.templates,
+        )
+        for name, count, end, detections, origin in zip(
+            names, counts, ends, data.detections, data.origins, strict=True
+        )
+    ]
+
+
+def _export(
+    network: ReconstructionNetwork,
+    share: Share,
+    path: Path,
+    config: ReconstructionConfig,
+    device: torch.device,
+) -> None:
+    """Writes the items of a folder that are missing, their poses and the statistics of its photographs."""
+    resolution, data = config.export.pseudogt_resolution, share.data
+    folder = pseudo_files.pseudo_folder(share.name, resolution, config.data.mode)
+    _begin(config, path, share, folder)
+    mine = distributed.shard(len(share.rows))
+    missing = [i for i in mine if not (folder / f"{i}.npz").exists()]
+    _check_disk(config, share, folder, len(missing) * distributed.world_size())
     scene = make_scene(data, device)
     batches = [
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
     ]
     for batch in progress(batches, description="pseudo-ground-truth"):
-        items = make_items(network, scene, data, batch, config.export.pseudogt_resolution, device)
+        rows = [share.rows[i] for i in batch]
+        items = make_items(network, scene, data, rows, resolution, device)
         for index, item in zip(batch, items, strict=True):
-            pseudo_files.save_pseudo_item(
-                config.data.dataset,
-                config.export.pseudogt_resolution,
-                config.data.mode,
-                index,
-                item,
-            )
+            item = item._replace(category=int(share.category[index]))
+            pseudo_files.save_pseudo_item(share.name, resolution, config.data.mode, index, item)
     distributed.barrier()
     if distributed.is_main():
-        pseudo_files.save_metadata(config.data.dataset, config.data.mode, _metadata(data))
-    _write_statistics(data, config, device)
-    logger.info("wrote %s", _folder(config))
+        pseudo_files.save_metadata(share.name, config.data.mode, _metadata(share))
+    _write_statistics(share, config, device)
+    logger.info("wrote %s", folder)
 
 
-def _check_disk(config: ReconstructionConfig, data: ReconstructionData, count: int) -> None:
+def _check_disk(config: ReconstructionConfig, share: Share, folder: Path, count: int) -> None:
     """Tells how much disk the missing items take, and refuses to begin without that much."""
     resolution = config.export.pseudogt_resolution
-    parts, maps = 1 + len(data.part_names), config.model.texture_resolution
+    parts, maps = 1 + len(share.data.part_names), config.model.texture_resolution
     wanted, free = (
         count * pseudo_files.item_bytes(resolution, parts, maps),
-        free_space(_folder(config)),
+        free_space(folder),
     )
     logger.info("%d items take up to %.2f GB", count, wanted / 1e9)
     if wanted > free:
         raise UserError(
-            f"{_folder(config)}: {count} items take up to {wanted / 1e9:.1f} GB, but the disk has "
+            f"{folder}: {count} items take up to {wanted / 1e9:.1f} GB, but the disk has "
             f"{free / 1e9:.1f} GB left. Free some, or use a lower --pseudogt_resolution than {resolution}."
         )
 
@@ -158,52 +218,41 @@ def visible_texture(
     return pixels[:, :3] * seen, covered * seen * pixels[:, 3:]
 
 
-def _metadata(data: ReconstructionData) -> pseudo_files.PoseMetadata:
-    pose = data.labels.pose
+def _metadata(share: Share) -> pseudo_files.PoseMetadata:
+    rows, data = share.rows, share.data
+    pose = camera.select(data.labels.pose, torch.arange(rows.start, rows.stop))
     return pseudo_files.PoseMetadata(
         scale=pose.scale,
         translation=F.pad(pose.translation, (0, 1)),
         rotation=pose.rotation,
         z0=pose.z0,
-        category=data.labels.category,
-        paths=[data.detection(i).image_path for i in range(len(data))],
-        templates=templates_fingerprint(data.templates),
+        category=share.category,
+        paths=[data.detection(row).image_path for row in rows],
+        templates=share.templates,
     )
 
 
-def _folder(config: ReconstructionConfig) -> Path:
-    return pseudo_files.pseudo_folder(
-        config.data.dataset, config.export.pseudogt_resolution, config.data.mode
-    )
-
-
-def _item_path(config: ReconstructionConfig, index: int) -> Path:
-    return _folder(config) / f"{index}.npz"
-
-
-def _begin(config: ReconstructionConfig, path: Path, data: ReconstructionData) -> None:
+def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path) -> None:
     """Removes the items of another export: of another checkpoint, other poses or templates."""
     if distributed.is_main():
-        poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in data.detections]
+        poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in share.detections]
         source = {str(p): file_digest(p) for p in [path, *poses]}
-        source["templates"] = templates_fingerprint(data.templates)
-        record = pseudo_files.source_path(_folder(config))
+        source |= {"templates": share.templates, "parts": share.data.part_names}
+        record = pseudo_files.source_path(folder)
         if not record.exists() or files.read_json(record) != source:
             record.unlink(missing_ok=True)
             for item in pseudo_files.pseudo_item_paths(
-                config.data.dataset, config.export.pseudogt_resolution, config.data.mode
+                share.name, config.export.pseudogt_resolution, config.data.mode
             ):
                 item.unlink()
             files.write_json(record, source)
     distributed.barrier()
 
 
-def _write_statistics(
-    data: ReconstructionData, config: ReconstructionConfig, device: torch.device
-) -> None:
+def _write_statistics(share: Share, config: ReconstructionConfig, device: torch.device) -> None:
     """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
-    if sum(map(len, data.detections)) < 2:
-        logger.warning("no statistics of the photographs: %s has only one", config.data.dataset)
+    if sum(map(len, share.detections)) < 2:
+        logger.warning("no statistics of the photographs: %s has only one", share.name)
         return
     networks: dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures] = {
         "proxy": ProxyFeatures()
@@ -217,20 +266,20 @@ def _write_statistics(
             raise
         logger.warning("no statistics for FID, only for the proxy distance: %s", error)
     for key, network in networks.items():
-        statistics = _statistics(data, config, network, device)
+        statistics = _statistics(share.detections, config, network, device)
         if distributed.is_main():
-            feature_statistics.save_statistics(config.data.dataset, statistics, key)
+            feature_statistics.save_statistics(share.name, statistics, key)
     distributed.barrier()
 
 
 @torch.no_grad()
 def _statistics(
-    data: ReconstructionData,
+    collections: Sequence[Detections],
     config: ReconstructionConfig,
     network: ProxyFeatures | InceptionFeatures,
     device: torch.device,
 ) -> feature_statistics.FeatureStatistics:
-    items = [item for detections in data.detections for item in detections.items]
+    items = [item for detections in collections for item in detections.items]
     moments, sample = Moments(network.dimension, device), FeatureSample(len(items))
     network = network.to(device)
     mine = distributed.shard(len(items))
@@ -249,5 +298,5 @@ def _statistics(
         moments.count,
         sample.result().numpy(),
         network=fingerprint(network),
-        images=feature_statistics.common_fingerprint([d.fingerprint for d in data.detections]),
+        images=feature_statistics.common_fingerprint([d.fingerprint for d in collections]),
     )

@@ -1,5 +1,6 @@
 """Pseudo-ground-truth as a data set, and its mirror augmentation."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from data.pseudo_ground_truth import PseudoGroundTruth, mirror_samples
 from data.samplers import StepSampler
 from tests.data.cache.test_artifacts import MODE, metadata, pseudo_item
 from utils.cli import UserError
+from utils.files import write_json
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PseudoGroundTruth:
     monkeypatch.chdir(tmp_path)
-    pseudo_files.save_metadata("toy", MODE, metadata(3))
+    pseudo_files.save_metadata("toy", MODE, metadata(3)._replace(category=torch.arange(3)))
     for i in range(3):
         pseudo_files.save_pseudo_item("toy", 8, MODE, i, pseudo_item()._replace(category=i))
     return PseudoGroundTruth("toy", 8, MODE, segmentation=True)
@@ -52,6 +54,32 @@ def test_items_that_would_spoil_the_training_are_refused(dataset, changes, messa
     with pytest.raises(UserError, match=message):
         dataset[1]
     dataset[0]
+
+
+def test_several_datasets_come_one_after_another_each_a_class_of_its_own(dataset):
+    pseudo_files.save_metadata("more", MODE, more := metadata(2))
+    for i in range(2):
+        item = pseudo_item()
+        pseudo_files.save_pseudo_item("more", 8, MODE, i, item._replace(mesh=item.mesh + 1 + i))
+    both = PseudoGroundTruth("more,toy", 8, MODE)
+    assert both.metadata.category.tolist() == [0, 0, 1, 1, 1]
+    assert both.metadata.paths == more.paths + dataset.metadata.paths
+    for joint, alone in zip(both.metadata.pose, more.pose, strict=True):
+        assert torch.equal(joint[:2], alone)
+    for i in range(5):
+        assert (both[i].row, both[i].category) == (i, int(i > 1))
+    assert torch.equal(both[1].mesh, PseudoGroundTruth("more", 8, MODE)[1].mesh)
+    assert torch.equal(both[4].mesh, dataset[2].mesh)
+    # Part maps belong together only if one model has made them
+    sources = [pseudo_files.source_path(pseudo_files.pseudo_folder(n, 8, MODE)) for n in ("more", "toy")]  # fmt: skip
+    for parts in ([["ear"], ["ear"]], [["ear"], ["fin"]], [["ear"]]):
+        for path, names in zip_longest(sources, parts):
+            write_json(path, {"parts": names})
+        if parts == [["ear"], ["ear"]]:
+            PseudoGroundTruth("more,toy", 8, MODE, segmentation=True)
+        else:
+            with pytest.raises(UserError, match=r"different channels.*--dataset more,toy --mode"):
+                PseudoGroundTruth("more,toy", 8, MODE, segmentation=True)
 
 
 def test_mirroring_flips_width_and_rolls_by_half(dataset):

@@ -210,6 +210,24 @@ def test_statistics_store_the_lower_triangle(features):
     assert not np.triu(np.load(path)["stats_s"], 1).any()
 
 
+def test_pooled_statistics_are_those_of_all_images():
+    features = np.random.default_rng(0).normal(size=(30, 3)) * [1, 5, 2] + np.arange(30)[:, None]
+    groups = features[:7], features[7:30]
+    parts = [
+        FeatureStatistics(g.mean(0), np.cov(g.T), len(g), g.astype(np.float32)) for g in groups
+    ]
+    pooled = feature_statistics.pool(parts)
+    np.testing.assert_allclose(pooled.mean, features.mean(0))
+    np.testing.assert_allclose(pooled.covariance, np.cov(features.T))
+    assert pooled.num_images == 30
+    np.testing.assert_array_equal(pooled.sample, features.astype(np.float32))
+    # A sample of a third of one part: a third of the other, too
+    thinned = feature_statistics.pool([parts[0], parts[1]._replace(sample=parts[1].sample[::3])])
+    np.testing.assert_array_equal(thinned.sample[:3], parts[0].sample[::3])
+    np.testing.assert_array_equal(thinned.sample[3:], parts[1].sample[::3])
+    assert feature_statistics.pool(parts[:1]) is parts[0]
+
+
 LOADERS = {
     "remesh.py --mode singletpl --classes bird": lambda: template_files.load_templates(
         "bird", MODE
@@ -322,5 +340,16 @@ def test_full_disk_leaves_nothing_half_written(function: str, monkeypatch: pytes
 def test_known_datasets_need_no_record():
     assert folders.category_of("cub") == "bird"
     assert folders.category_of("p3d_airplane") == "airplane"
-    with pytest.raises(UserError, match="needs a single one"):
-        folders.category_of("all")
+    for several in ("all", "cub,p3d_car"):
+        with pytest.raises(UserError, match="needs a single one"):
+            folders.category_of(several)
+
+
+def test_class_labels_are_positions():
+    assert folders.class_label("all", "bird") == folders.class_label("all", "cub") == 5
+    assert folders.class_label("cub", "bird") == 0
+    assert folders.class_label("cub,p3d_car", "car") == 1
+    assert folders.class_label("cub,p3d_car,imagenet_car", "imagenet_car") == 2
+    for dataset, name in [("cub,p3d_car,imagenet_car", "car"), ("all", "dog")]:
+        with pytest.raises(UserError, match=rf"^--filter_class {name}: expected one of .*bird"):
+            folders.class_label(dataset, name)

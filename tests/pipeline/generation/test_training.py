@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -330,9 +331,45 @@ def test_learning_rate_falls_linearly_to_zero(epoch: float, factor: float) -> No
     assert training.learning_rate_factor(epoch, 10, 20) == pytest.approx(factor)
 
 
+def test_a_model_of_several_collections_knows_their_classes(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    save_statistics()
+    for place in ("cache/{}", "datasets/{}"):
+        source, target = (toy / place.format(name) for name in ("toy", "pets"))
+        if source.exists():
+            shutil.copytree(source, target)
+    for name, category in ("toy", "dog"), ("pets", "cat"):
+        (toy / "cache" / name / "collection.json").write_text(json.dumps({"category": category}))
+    monkeypatch.setattr(feature_statistics, "images_fingerprint", lambda dataset: "those")
+    options = ("--dataset", "toy,pets", "--conditional_class")
+    run(*options, "--iters", "1")
+    classes = []
+    generate = sampling.generate
+
+    def spy(generator, config, metadata, dataset, rows, samples):
+        classes.extend(metadata.category[list(rows)].tolist())
+        return generate(generator, config, metadata, dataset, rows, samples)
+
+    monkeypatch.setattr(sampling, "generate", spy)
+    for name, label in ("dog", 0), ("cat", 1), ("pets", 1):
+        classes.clear()
+        run(*options, "--evaluate", "--proxy_distance", "--filter_class", name)
+        assert set(classes) == {label}
+    classes.clear()
+    run(*options, "--evaluate", "--proxy_distance")
+    assert set(classes) == {0, 1}
+    assert weights()["generator_running_avg"]["emb_class.weight"].shape[0] == 2
+    with pytest.raises(UserError, match="--filter_class cow: expected one of dog, cat, toy, pets"):
+        run(*options, "--evaluate", "--proxy_distance", "--filter_class", "cow")
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        ["--dataset", "toy,toy"],
+        ["--dataset", "toy,"],
+        ["--dataset", "toy,all"],
         ["--epochs", "3", "--iters", "3"],
         ["--filter_class", "car"],
         ["--num_discriminators", "3"],

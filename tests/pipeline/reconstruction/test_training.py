@@ -21,6 +21,7 @@ from data.detections import (
     mask_box,
     save_detections,
 )
+from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.camera import Pose
 from geometry.distances import chamfer_distance
 from geometry.sphere_mesh import SphereMesh
@@ -285,6 +286,37 @@ def test_several_datasets_are_trained_together(monkeypatch: pytest.MonkeyPatch) 
     seg = pseudo_files.load_pseudo_item("all", 64, "singletpl", 0).seg
     assert seg.shape[0] == 5
     assert not seg[3:].any()  # A bird has no hooves
+
+
+@pytest.mark.usefixtures("toy")
+def test_several_collections_are_exported_each_into_its_own_folder() -> None:
+    make_dataset("herd", "llama", ("mane", "tail", "snout"))
+    run("--dataset", "herd,toy", "--iters", "1", "--batch_size", "4")
+    assert state()["part_names"] == ["mane", "snout", "tail", "beak"]
+    export = ("--dataset", "herd,toy", "--generate_pseudogt", "--pseudogt_resolution", "64")
+    run(*export)
+    assert sorted(p.name for p in Path("cache").glob("*") if p.suffix == "") == [
+        "herd", "remeshed_templates", "toy",
+    ]  # fmt: skip
+    for name in ("herd", "toy"):
+        metadata = pseudo_files.load_metadata(name, "singletpl")
+        assert metadata.category.tolist() == [0] * 4
+        assert metadata.paths == [f"datasets/{name}/images/{i}.png" for i in range(1, COUNT)]
+        statistics = feature_statistics.load_statistics(name, "proxy")
+        assert statistics.num_images == COUNT
+        assert statistics.images == load_detections(name).fingerprint
+    # What the second shows is the second's
+    dataset = PseudoGroundTruth("herd,toy", 64, "singletpl", segmentation=True)
+    assert dataset.metadata.category.tolist() == [0] * 4 + [1] * 4
+    sample = dataset[6]
+    color = np.asarray(Image.open("datasets/toy/images/3.png"))[0, 0] / 127.5 - 1
+    seen = sample.alpha[0] > 0.99
+    np.testing.assert_allclose(sample.texture[:, seen].mean(1), color, atol=0.02)
+    # Done again, nothing is to do
+    items = pseudo_files.pseudo_item_paths("toy", 64, "singletpl")
+    before = [path.stat().st_mtime_ns for path in items]
+    run(*export)
+    assert [path.stat().st_mtime_ns for path in items] == before
 
 
 def test_common_parts_select_the_channels_of_each_category() -> None:
