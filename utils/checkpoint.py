@@ -152,7 +152,7 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
             bits as a key; IndexError, KeyError or ValueError if the pickle is damaged.
     """
     stack: list[bool | None] = []  # None is a mark
-    variables: dict[int, bool | None] = {}
+    variables: dict[Any, bool | None] = {}
     for opcode, argument, position in pickletools.genops(content):
         name = opcode.name
         yield name, argument, position or 0
@@ -169,12 +169,12 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
             raise pickle.UnpicklingError("the pickle has a key that is neither text nor a number")
         # What it leaves there
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            variables[int(argument)] = stack[-1]
+            variables[argument] = stack[-1]
         elif name == "MEMOIZE":
             variables[len(variables)] = stack[-1]
         else:
             del stack[start:]
-            value = variables[int(argument)] if name.endswith("GET") else name in _KEYS
+            value = variables[argument] if name.endswith("GET") else name in _KEYS
             stack += [None if name == "MARK" else value] * pushed
 
 
