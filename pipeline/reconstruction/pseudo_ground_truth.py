@@ -46,6 +46,7 @@ from utils.run_directory import configure_logging
 logger = logging.getLogger(__name__)
 
 MIN_RENDER_SIZE = 1024
+Networks = dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures]
 
 
 def generate(device: torch.device, config: ReconstructionConfig) -> None:
@@ -62,9 +63,10 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
             f"{model.path} was trained with --prediction_type {config.model.prediction_type}; "
             "pseudo-ground-truth needs --prediction_type both."
         )
+    networks = _feature_networks(config)  # a wrong file is told before the work begins
     logger.info("exporting %s for %d images", model.path, len(data))
     for share in shares(data):
-        _export(model, share, config, device)
+        _export(model, share, config, networks, device)
 
 
 class Share(NamedTuple):
@@ -110,7 +112,13 @@ def shares(data: ReconstructionData) -> list[Share]:
     ]
 
 
-def _export(model: Model, share: Share, config: ReconstructionConfig, device: torch.device) -> None:
+def _export(
+    model: Model,
+    share: Share,
+    config: ReconstructionConfig,
+    networks: Networks,
+    device: torch.device,
+) -> None:
     """Writes the items of a folder that are missing, their poses and the statistics of its photographs."""
     resolution, data = config.export.pseudogt_resolution, share.data
     folder = pseudo_files.pseudo_folder(share.name, resolution, config.data.mode)
@@ -131,7 +139,7 @@ def _export(model: Model, share: Share, config: ReconstructionConfig, device: to
     distributed.barrier()
     if distributed.is_main():
         pseudo_files.save_metadata(share.name, config.data.mode, _metadata(share))
-    _write_statistics(share, config, device)
+    _write_statistics(share, config, networks, device)
     logger.info("wrote %s", folder)
 
 
@@ -244,14 +252,9 @@ def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path)
     distributed.barrier()
 
 
-def _write_statistics(share: Share, config: ReconstructionConfig, device: torch.device) -> None:
-    """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
-    if sum(map(len, share.detections)) < 2:
-        logger.warning("no statistics of the photographs: %s has only one", share.name)
-        return
-    networks: dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures] = {
-        "proxy": ProxyFeatures()
-    }
+def _feature_networks(config: ReconstructionConfig) -> Networks:
+    """Returns the networks whose features are wanted; without those of FID where they are not at hand."""
+    networks: Networks = {"proxy": ProxyFeatures()}
     if config.export.standard_fid is not None:
         networks["standard_fid"] = StandardFeatures(config.export.standard_fid)
     try:
@@ -260,6 +263,16 @@ def _write_statistics(share: Share, config: ReconstructionConfig, device: torch.
         if config.export.inception_weights is not None:
             raise
         logger.warning("no statistics for FID, only for the proxy distance: %s", error)
+    return networks
+
+
+def _write_statistics(
+    share: Share, config: ReconstructionConfig, networks: Networks, device: torch.device
+) -> None:
+    """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
+    if sum(map(len, share.detections)) < 2:
+        logger.warning("no statistics of the photographs: %s has only one", share.name)
+        return
     for key, network in networks.items():
         statistics = _statistics(share.detections, config, network, device)
         if distributed.is_main():
