@@ -74,7 +74,7 @@ class Scored(NamedTuple):
     Attributes:
         candidates: (N, H); of the best ones (N,).
         score: (N, H) logarithm of the probability up to a constant of the image; -inf for
-            near duplicates of a better candidate, which count once.
+            near duplicates of a better candidate, which are left out.
         iou: (N, H) overlap of the masks.
         overlap: (N, H) mean overlap of the parts; that of the masks where no parts are known.
     """
@@ -102,11 +102,15 @@ class Scored(NamedTuple):
         """Returns the agreement score (N,) of the candidates; see `report.agreement`."""
         return report.agreement(self.score * report.TEMPERATURE, self.candidates.pose.rotation)
 
+    def doubt(self) -> Tensor:
+        """Returns the probability (N,) that the best candidate is wrong by 30 degrees or more."""
+        best = self.best().candidates.pose.rotation
+        apart = quaternion.angle_between(self.candidates.pose.rotation, best[:, None])
+        return (torch.softmax(self.score, dim=1) * (apart >= SAME_POSE)).sum(dim=1)
+
     def confidence(self) -> Tensor:
         """Returns the probability (N,) that the best candidate is right within 30 degrees."""
-        best = self.best().candidates.pose.rotation
-        near = quaternion.angle_between(self.candidates.pose.rotation, best[:, None]) < SAME_POSE
-        return (torch.softmax(self.score, dim=1) * near).sum(dim=1)
+        return 1 - self.doubt()
 
 
 def rank(candidates: Candidates, score: Tensor, iou: Tensor, overlap: Tensor) -> Scored:
@@ -217,7 +221,8 @@ def accept(scored: Scored, keep_share: float, threshold: float | None) -> Tensor
             than this, and whose parts fit better than the worst tenth's.
     """
     if threshold is None:
-        order = scored.confidence().argsort(descending=True, stable=True)
+        # By doubts, which do not all round to the same number as confidences near 1 do
+        order = scored.doubt().argsort(stable=True)
         return order[: max(1, round(keep_share * len(order)))].sort().values
     overlap = scored.best().overlap
     discarded = int(DISCARDED_SHARE * len(overlap))

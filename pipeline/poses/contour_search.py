@@ -50,11 +50,11 @@ class ContourSearch:
         templates: Tensor,
         faces: Tensor,
         prior: ViewPrior,
-        num_starts: int = NUM_STARTS,
-        num_modes: int = NUM_MODES,
+        num_starts: int | None = None,
+        num_modes: int | None = None,
     ) -> None:
         """Draws the templates (T, V, 3) with faces (F, 3) in every view of the grid."""
-        self._num_starts, self._num_modes = num_starts, num_modes
+        self._num_starts, self._num_modes = num_starts or NUM_STARTS, num_modes or NUM_MODES
         shared = faces.cpu().numpy()
         self._meshes = Meshes(templates.cpu().double().numpy(), shared, edge_table(shared))
         self.prior = prior

@@ -42,7 +42,6 @@ from utils.run_directory import RunDirectory
 from utils.seeding import seed_everything, torch_generator
 from utils.training import Schedule, Task, Term, values, weighted_sum
 
-TEACHING_SHARE = 0.5  # of the images, the most confident ones
 SIZE = 64  # pixels of the crops and of the maps
 BATCH = 8
 LEARNING_RATE, BASIS_RATE = 3e-3, 3e-2

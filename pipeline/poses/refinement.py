@@ -17,7 +17,8 @@ from pipeline.poses.view_prior import with_prior
 from rendering.rasterizer import rasterize
 
 LEARNING_RATE = 0.05
-GRADIENT_SCALE = 40  # as in stage 1: the optimizer's epsilon is relative to it
+# The epsilon of the optimizer is relative to it: smaller scales amplify rounding errors to degrees
+GRADIENT_SCALE = 1000
 SHRINKAGE = 4  # of the photographs
 
 

@@ -26,6 +26,7 @@ from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import EstimatedPoses, SemanticTemplate
 from data.cache.storage import save_arrays
 from data.crops import part_vocabulary
+from data.definitions import ViewPrior
 from data.detections import Detections, detections_path, load_detections, published_path
 from geometry.sphere_mesh import SphereMesh
 from models.backbones import load_backbone
@@ -65,6 +66,7 @@ from utils.row_files import digest, open_folder
 from utils.run_directory import configure_logging
 from utils.threads import one_torch_thread
 
+TEACHING_SHARE = 0.5  # of the images, the most confident ones, teach parts
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
 UV_SIZE = 128  # texels of exported part maps
 
@@ -167,7 +169,7 @@ class Stage:
                 shown = PartEvidence(parts, model)
                 table = self._survey.measure(f"parts_{number}", [shown], candidates)
                 measured = measured.add(table)
-                scored = self._judge(candidates, measured, parts)
+                scored = self._judge(candidates, measured, scored, parts)
                 kinds = [self._outlines, self._colors, shown]
                 guides = [(shown, parts.speaks)] if parts.guides else []
             if choice.refine_steps > 0:
@@ -181,7 +183,7 @@ class Stage:
                     f"refined_{number}", model_refinement, scored, guides, kinds
                 )
                 measured, candidates = measured.add(table, index), candidates.replace(index, moved)
-                scored = self._judge(candidates, measured, parts)
+                scored = self._judge(candidates, measured, scored, parts)
             rows = accept(scored, choice.keep_share, choice.v_agr_threshold)
             overlap = scored.best().overlap.mean()
             logger.info("round %d: overlap %.3f, %d images kept", number, overlap, len(rows))
@@ -191,34 +193,36 @@ class Stage:
         self,
         candidates: Candidates,
         measured: Measurements,
+        earlier: Scored | None,
         parts: PartSource | None = None,
-        colors: bool = True,
     ) -> Scored:
-        """Adds up what prior, parts or outlines, and colors say; every process does the same."""
+        """Adds up what prior, parts or outlines, and colors say; every process does the same.
+
+        What earlier scores have left out as near duplicates stays out, wherever the others move.
+        """
         iou = measured.read("iou")
         shape = outlines.judge(iou)
         if parts is not None:
             shape = parts.judge(measured.read("parts"), iou).or_else(shape)
-        score = PRIOR_WEIGHT * log_prior(candidates.pose.rotation, self._prior) + shape.support()
-        if colors:
-            known = without_duplicates(score, candidates)
-            score = score + self._colors.judge(measured, known).support()
+        score = prior_support(candidates, self._prior) + shape.support()
+        if earlier is not None:
+            score = score.masked_fill(earlier.score.isneginf(), -torch.inf)
+        known = without_duplicates(score, candidates)
+        score = score + self._colors.judge(measured, known).support()
         return rank(candidates, score, iou, shape.value)
 
     def _begin(self, measured: Measurements) -> tuple[PartSource | None, Scored, Tensor]:
         """Returns parts, if there are any, first scores, and the images that are trusted by them."""
-        choice, given = self._options.choice, self._given
+        given = self._given
+        scored = self._judge(self._candidates, measured, None)
         if given is not None:
             if not given.speaks.all():
                 count = int((~given.speaks).sum())
                 logger.info("%d images show no part: masks and colors speak for them", count)
-            # As published: no colors, which tell little in small collections
-            scored = self._judge(self._candidates, measured, colors=False)
             return given, scored, side_views(scored, given.speaks)
         logger.info("no part maps: poses are chosen by colors and the prior of the category")
-        scored = self._judge(self._candidates, measured)
-        rows = accept(scored, part_discovery.TEACHING_SHARE, threshold=None)
-        if choice.parts_source != "learned":
+        rows = confident_rows(scored)
+        if self._options.choice.parts_source != "learned":
             return None, scored, rows
         best = scored.best().candidates.select(rows)
         teaching = part_discovery.Teaching(rows, best.pose, best.choice)
@@ -231,6 +235,16 @@ class Stage:
             self._device,
         )
         return FoundParts(learned), scored, rows
+
+
+def confident_rows(scored: Scored) -> Tensor:
+    """Returns the rows of the images from which parts are learned."""
+    return accept(scored, TEACHING_SHARE, threshold=None)
+
+
+def prior_support(candidates: Candidates, prior: ViewPrior) -> Tensor:
+    """Returns what the prior of the category adds to the scores (N, H) of candidates."""
+    return PRIOR_WEIGHT * log_prior(candidates.pose.rotation, prior)
 
 
 def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None:

@@ -46,7 +46,7 @@ class Moments(NamedTuple):
     """Textures in the form in which they are compared; made by `moments`.
 
     Attributes:
-        weights: (A, C).
+        weights: (A, C) float64.
         sums: (A, C D) values times weights.
         squares: (A, C) squared lengths of the values, times weights.
     """
@@ -140,8 +140,11 @@ class ColorGuide:
 
 
 def moments(textures: Textures) -> Moments:
-    """Prepares textures (A, ...) for comparison."""
-    values, weights = textures
+    """Prepares textures (A, ...) for comparison.
+
+    In float64: differences of the sums cancel, and would depend on the order of the images.
+    """
+    values, weights = (member.double() for member in textures)
     sums = (weights[..., None] * values).flatten(1)
     return Moments(weights, sums, weights * values.square().sum(dim=-1))
 
@@ -170,17 +173,17 @@ def color_density(fetch: Fetch, score: Tensor) -> Tensor:
     Returns:
         (N, H) logarithm of the density.
     """
-    density = torch.zeros_like(score)
+    density = torch.zeros_like(score, dtype=torch.float64)
     shard = distributed.shard(len(score))
     for step in range(ROUNDS):
         share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
         bank = choose_bank(fetch, score + density, share)
-        mine = score.new_zeros(len(shard), score.shape[1])
+        mine = torch.zeros(len(shard), score.shape[1], dtype=torch.float64)
         for i, row in enumerate(shard):
             mine[i] = kernels(Textures(*(x[0] for x in fetch([row]))), row, bank).sum(dim=1)
         total = torch.cat(distributed.gather(mine))
         density = (total + BACKGROUND / len(score)).log()
-    return density
+    return density.to(score)
 
 
 def expected_colors(textures: Textures, image: int, bank: Bank) -> Tensor:
@@ -195,25 +198,26 @@ def expected_colors(textures: Textures, image: int, bank: Bank) -> Tensor:
     kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-12)
     sums = (kernel @ bank.textures.sums).unflatten(1, (-1, DEPTH))
     own = textures.weights / textures.weights.sum(dim=-1, keepdim=True).clamp(min=1e-6)
-    mean = torch.einsum("rc,rcd->rd", own, textures.values)
+    mean = torch.einsum("rc,rcd->rd", own, textures.values).double()
     weights = kernel @ bank.textures.weights
-    return (sums + LEAST_WEIGHT * mean[:, None]) / (weights + LEAST_WEIGHT)[..., None]
+    return ((sums + LEAST_WEIGHT * mean[:, None]) / (weights + LEAST_WEIGHT)[..., None]).float()
 
 
 def choose_bank(fetch: Fetch, score: Tensor, share: float) -> Bank:
     """Takes the likely candidates of the most confident share of the images, by scores (N, H)."""
     probability = torch.softmax(score, dim=1)
     size = min(LARGEST_BANK, max(2, round(share * len(probability))))
-    confident = probability.amax(dim=1).argsort(descending=True, stable=True)[:size]
-    # In the order of the rows, which is that of the files
-    confident = confident.sort().values
+    # By the odds against, which do not all round to the same number as probabilities near 1 do
+    best = score.argmax(dim=1, keepdim=True)
+    against = probability.scatter(1, best, 0.0).sum(dim=1)
+    confident = against.argsort(stable=True)[:size].sort().values
     image, candidate = (probability[confident] >= LEAST_PROBABILITY).nonzero(as_tuple=True)
     textures = fetch(confident.tolist()).select((image, candidate))
     return Bank(confident[image], probability[confident[image], candidate], moments(textures))
 
 
 def kernels(textures: Textures, image: int, bank: Bank) -> Tensor:
-    """Returns how much each member of the bank supports textures (R, ...) of an image: (R, M).
+    """Returns how much each member of the bank supports textures (R, ...) of an image: (R, M) float64.
 
     Summed over the bank, it is the density of a texture, leaving out what the image itself
     contributes.
