@@ -60,22 +60,37 @@ def draw(pose: Pose, size: int = SIZE) -> tuple[Tensor, Tensor]:
     return raster.coverage[:, 0], raster.attributes
 
 
-def origin() -> Origin:
-    """Returns the fingerprints of the prepared dataset and its template."""
+def origin(name: str = "toy") -> Origin:
+    """Returns the fingerprints of a prepared dataset and its template."""
     templates = template_files.load_templates("bird", "singletpl")
-    return pose_files.origin_of(load_detections("toy"), templates)
+    return pose_files.origin_of(load_detections(name), templates)
 
 
 def write_dataset(pose: Pose, name: str = "toy") -> None:
-    """Writes datasets/toy/ with ground truth, prepares it and makes its template."""
-    root = Path("datasets") / name
+    """Writes datasets/toy/ of bodies with ground truth, prepares it and makes its template.
+
+    Red grows from head to tail, green from left and right to the middle, blue from belly to back.
+    """
     masks, parts = draw(pose)
+    mesh, count = SphereMesh(), len(masks)
+    x, y, z = mesh.vertices.unbind(-1)
+    paint = 0.5 + 0.4 * torch.stack([y, 1 - 2 * x.abs(), z], dim=1)
+    screen = project(body().expand(count, -1, -1), pose)
+    raster = rasterize(screen, mesh.faces, SIZE, attributes=paint.expand(count, -1, -1), soft=False)
+    assert raster.attributes is not None
+    write_photographs(pose, raster.attributes, masks, parts, name)
+
+
+def write_photographs(pose: Pose, colors: Tensor, masks: Tensor, parts: Tensor, name: str) -> None:
+    """Writes, prepares and makes the template of a dataset with colors (N, 3, h, w) in [0, 1]."""
+    root = Path("datasets") / name
     for folder in ("images", "masks", "parts"):
         (root / folder).mkdir(parents=True)
-    for i, (mask, part) in enumerate(zip(masks, parts, strict=True)):
+    for i, (color, mask, part) in enumerate(zip(colors, masks, parts, strict=True)):
         file = f"{i:02d}.png"
         pixels = (mask * 255).byte().numpy()
-        Image.fromarray(np.repeat(pixels[..., None], 3, axis=2)).save(root / "images" / file)
+        shown = (color * 255).byte().permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(shown).save(root / "images" / file)
         Image.fromarray(pixels).save(root / "masks" / file)
         labels = part.argmax(dim=0) * (mask > 0)
         Image.fromarray(labels.byte().numpy()).save(root / "parts" / file)

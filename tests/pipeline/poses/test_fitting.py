@@ -1,5 +1,7 @@
 """Fits of poses to silhouettes."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,16 +21,27 @@ def faces() -> Tensor:
     return SphereMesh().faces
 
 
-def test_resolution_and_sharpness_follow_the_paper() -> None:
-    schedule = Schedule(steps=100, decay_after=80, prune=False)
-    assert fitting.resolution_ladder(256) == (128, 192, 256)
-    assert fitting.resolution_ladder(64) == (32, 48, 64)
-    assert schedule.milestones == (30, 60)
-    assert schedule.sharpness(0) == pytest.approx(7000)
-    assert schedule.sharpness(99) == pytest.approx(70000)
-    assert schedule.learning_rate(80) == 0.1
-    assert schedule.learning_rate(81) == pytest.approx(0.01)
-    assert Schedule(1, 0, False).sharpness(0) == 7000  # a single step divides by nothing
+@pytest.mark.parametrize("resolution", [32, 64, 100, 256])
+def test_resolution_grows_twice_and_ends_at_the_one_asked_for(resolution: int) -> None:
+    sizes = fitting.resolution_ladder(resolution)
+    assert sizes[2] == resolution
+    assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], abs=1)
+    assert sizes[0] == pytest.approx(resolution / 2, abs=1)
+
+
+@pytest.mark.parametrize("steps", [2, 40, 100])
+def test_sharpness_grows_tenfold_by_equal_factors(steps: int) -> None:
+    schedule = Schedule(steps, decay_after=steps, prune=False)
+    values = [schedule.sharpness(step) for step in range(steps)]
+    factors = [b / a for a, b in itertools.pairwise(values)]
+    assert factors == pytest.approx([factors[0]] * (steps - 1))
+    assert values[-1] / values[0] == pytest.approx(10)
+
+
+def test_a_schedule_of_one_step_is_defined() -> None:
+    schedule = Schedule(1, 0, prune=True)
+    assert 0 < schedule.sharpness(0) < torch.inf
+    assert schedule.milestones == (0, 0)
 
 
 def test_initial_hypotheses_are_the_views_at_nine_tenths_of_the_image() -> None:

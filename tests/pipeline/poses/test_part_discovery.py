@@ -16,6 +16,7 @@ from data.cache.learned_parts import LearnedParts, load_learned_parts, save_lear
 from data.detections import load_detections
 from geometry.camera import Pose, to_vector
 from geometry.sphere_mesh import SphereMesh
+from models.backbones import load_backbone
 from pipeline.poses import part_discovery
 from pipeline.poses.options import PartsConfig
 from pipeline.poses.part_discovery import (
@@ -144,12 +145,18 @@ def test_interrupted_training_ends_with_the_same_file(
     assert not list(Path("cache/toy").glob(".parts*"))
 
 
-def test_features_of_a_pretrained_network_take_the_place_of_poses(truth: Pose) -> None:
+def test_parts_that_share_features_do_not_depend_on_poses(truth: Pose) -> None:
+    torch.manual_seed(0)
     network = torchvision.models.resnet18(weights=None, num_classes=2)
     torch.save(network.state_dict(), "weights.pth")
-    pose_optimization_step2.main([*LEARNED, "--parts_features", "weights.pth"])
-    template = pose_files.load_semantic_template("toy", "singletpl", pose_world.origin())
-    assert len(template.part_names) == 3
+    backbone, detections = load_backbone("weights.pth"), load_detections("toy")
+    other = true_teaching(truth._replace(rotation=truth.rotation.flip(0)))
+    for features, same in ((backbone, True), (None, False)):
+        maps = [
+            learn_parts(CONFIG, detections, teaching, body_model(), features, CPU).maps
+            for teaching in (true_teaching(truth), other)
+        ]
+        assert torch.equal(*maps) is same
 
 
 def test_a_missing_file_of_features_is_told_in_one_line(truth: Pose) -> None:

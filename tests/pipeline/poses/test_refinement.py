@@ -46,7 +46,7 @@ def test_each_candidate_is_refined_against_its_own_photograph() -> None:
     photographs = Photographs(torch.tensor([4, 7]), masks[:, None].expand(-1, 4, -1, -1), parts)
     near = pose_world.poses([40.0, 130.0], [10.0, 10.0])
     chosen = Candidates(near, torch.zeros(2, dtype=torch.int64)).repeat(2)
-    refinement = Refinement(pose_world.body()[None], SphereMesh().faces, VIEW_PRIORS["bird"], 5)
+    refinement = Refinement(pose_world.body()[None], SphereMesh().faces, VIEW_PRIORS["bird"], 20)
     moved = refinement.move(photographs, torch.zeros(2, 2), chosen, Parts())
     before = quaternion.angle_between(chosen.pose.rotation, truth.rotation[:, None])
     after = quaternion.angle_between(moved.pose.rotation, truth.rotation[:, None])

@@ -52,7 +52,7 @@ def test_distances_equal_a_loop_over_pairs() -> None:
             total = (common * (some.values[a] - some.values[b]).square().sum(dim=1)).sum()
             total = total + colors.EXPECTED_CELLS * colors.EXPECTED_DISTANCE
             expected = total / (common.sum() + colors.EXPECTED_CELLS)
-            torch.testing.assert_close(found[a, b], expected)
+            torch.testing.assert_close(found[a, b], expected.double())
 
 
 def test_mirrored_vertices_share_a_cell() -> None:

@@ -1,0 +1,573 @@
+"""No constant of the poses can be changed by a factor of four without a test that notices.
+
+For each constant there is a small case with a recorded result that depends on it. The results were
+worked out by hand where a comment says how, and else recorded from cases that other tests judge.
+"""
+
+import ast
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import pipeline.poses
+from data.definitions import ViewPrior
+from geometry import quaternion
+from geometry.camera import Pose, to_vector
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses import (
+    candidates,
+    contour_search,
+    fitting,
+    numba_contour,
+    refinement,
+    report,
+    semantic_template,
+    shape_modes,
+    step2,
+    survey,
+    view_prior,
+)
+from pipeline.poses.candidates import Candidates, Scored, rank
+from pipeline.poses.evidence import colors, outlines, parts, textures
+from pipeline.poses.evidence.textures import Textures
+from tests.pipeline.poses import pose_world
+
+LEVEL = ViewPrior(5.0, 3.0, 2.0, 0.0, 0.0)
+
+# Constants that results do not depend on, or that are judged elsewhere
+EXEMPT = {
+    "candidates._CHUNK": "images at a time",
+    "part_discovery._CHUNK": "images at a time",
+    "photographs.IMAGES_PER_BATCH": "images at a time",
+    "view_prior.GROUP": "poses at a time",
+    "part_discovery.SAVE_INTERVAL": "steps between saves",
+    "contour_search.VIEW_RADIUS": "drawn views are scaled to the masks",
+    "numba_contour.LEAST_DAMPING": "keeps equations solvable that say nothing",
+    "numba_contour.STEP": "numbers in a step",
+    "step2.UV_SIZE": "texels of an exported picture",
+    "fitting.NUM_VIEWS": "counts the views of geometry.quaternion",
+    "colors.DEPTH": "channels of a color",
+    **{
+        f"part_discovery.{name}": "of the training; see test_part_discovery"
+        for name in ("BATCH", "LEARNING_RATE", "BASIS_RATE", "DECAY", "COMPONENTS", "SIZE")
+    },
+}
+
+
+def plain_python(kernel: Any) -> Callable[..., Any]:
+    """Returns the function behind a compiled one, which reads the constants of its module."""
+    return kernel.py_func
+
+
+def near(*azimuths: float) -> Candidates:
+    """Returns candidates (1, H) of level views."""
+    zero = torch.zeros(len(azimuths))
+    rotation = quaternion.from_view(zero + torch.tensor(azimuths), zero, zero)[None]
+    ones = torch.ones(1, len(azimuths), 1)
+    pose = Pose(ones, ones.expand(-1, -1, 2), rotation, ones)
+    return Candidates(pose, torch.zeros(1, len(azimuths), dtype=torch.int64))
+
+
+def equal(*azimuths: float) -> Scored:
+    some = near(*azimuths)
+    zero = torch.zeros(1, len(azimuths))
+    return rank(some, zero, zero, zero)
+
+
+def pairs(chances: list[float], azimuths: list[float]) -> Scored:
+    """Returns images with two opposite views each, the first of them right with a chance."""
+    views = [near(azimuth, azimuth + 180) for azimuth in azimuths]
+    rotation = torch.cat([view.pose.rotation for view in views])
+    ones = torch.ones(len(views), 2, 1)
+    pose = Pose(ones, ones.expand(-1, -1, 2), rotation, ones)
+    odds = torch.tensor([[math.log(chance / (1 - chance)), 0.0] for chance in chances])
+    return rank(Candidates(pose, torch.zeros(len(views), 2, dtype=torch.int64)), odds, odds, odds)
+
+
+def trusted(chances: list[float], azimuths: list[float]) -> float:
+    usable = torch.ones(len(chances), dtype=torch.bool)
+    return float(len(candidates.side_views(pairs(chances, azimuths), usable)))
+
+
+def kept_by_the_rule() -> float:
+    overlap = torch.linspace(0.1, 1, 40)[:, None]
+    rotation = near(0).pose.rotation.expand(40, 1, 4)
+    ones = torch.ones(40, 1, 1)
+    pose = Pose(ones, ones.expand(-1, -1, 2), rotation, ones)
+    some = Candidates(pose, torch.zeros(40, 1, dtype=torch.int64))
+    return float(len(candidates.accept(rank(some, overlap, overlap, overlap), 1.0, 0.3)))
+
+
+def spread_of_overlaps() -> float:
+    rotation = near(0, 180).pose.rotation
+    return report.agreement(torch.tensor([[0.51, 0.5]]), rotation).item()
+
+
+def given(*speaks: bool) -> parts.GivenParts:
+    return parts.GivenParts(["head"], torch.tensor(speaks))
+
+
+def part_noise(best: list[float], row: int) -> float:
+    overlap = torch.tensor(best)[:, None]
+    return given(*[True] * len(best)).judge(overlap, overlap).noise[row].item()
+
+
+def learned_value() -> float:
+    found = parts.FoundParts.__new__(parts.FoundParts)
+    found.speaks = torch.ones(1, dtype=torch.bool)
+    return found.judge(torch.tensor([[1.0]]), torch.tensor([[0.0]])).value.item()
+
+
+def supporting_images() -> float:
+    """Counts the images that the semantic template asks for, of 450."""
+    asked: list[int] = []
+
+    class Empty:
+        def batches(self, rows: list[int]) -> list[None]:
+            asked.extend(rows)
+            return []
+
+    one = equal(0.0).best()
+    best = Scored(
+        one.candidates.select(torch.zeros(450, dtype=torch.int64)), *[torch.zeros(450)] * 3
+    )
+    model = semantic_template.SemanticModel(
+        torch.zeros(1, 4, 3), torch.ones(1, 4, 2), torch.zeros(1, 3)
+    )
+    parts.collect_parts(given(*[True] * 450), model, Empty(), best, torch.arange(450))  # type: ignore[arg-type]
+    return float(len(asked))
+
+
+def overlap_with_traces() -> float:
+    """Compares a part that is met, and two of 2e-6 and 5e-7 pixels that are not."""
+    target, predicted = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
+    target[0] = predicted[0] = 1
+    target[1, 0, 0], target[2, 0, 0] = 2e-6, 5e-7
+    return parts.part_overlap(predicted, target).item()
+
+
+def plain(value: float, weight: float = 1.0, count: int = 1, cells: int = 12) -> Textures:
+    shape = (count, 1, cells)
+    return Textures(torch.full((*shape, 3), value), torch.full(shape, weight))
+
+
+def distance(weight: float) -> float:
+    first, second = (plain(v, weight, cells=5).select((torch.tensor(0),)) for v in (0.0, 0.2))
+    return colors.squared_distances(colors.moments(first), colors.moments(second)).item()
+
+
+def kernel_of_a_difference() -> float:
+    """Compares textures of 12 cells that differ by 0.1 in each channel."""
+    bank = colors.Bank(
+        torch.tensor([1]), torch.ones(1), colors.moments(plain(0.1).select((torch.tensor(0),)))
+    )
+    return colors.kernels(plain(0.0).select((torch.tensor(0),)), 0, bank).item()
+
+
+def bank_size(images: int, share: float = 1.0) -> float:
+    """Counts the members of a bank of images that have two candidates, 19 to 1 or 149 to 1."""
+    odds = torch.tensor([[math.log(19.0), 0.0], [math.log(149.0), 0.0]])
+    score = odds.repeat(-(-images // 2), 1)[:images]
+    both = plain(0.0, count=images)
+    bank = colors.choose_bank(
+        lambda rows: Textures(
+            *(x.expand(len(rows), 2, *x.shape[2:]) for x in both.select(torch.tensor(rows)))
+        ),
+        score,
+        share,
+    )
+    return float(len(bank.image))
+
+
+def banks_asked_for() -> list[int]:
+    """Returns how many images each round of expectation-maximization compares with, of 40."""
+    asked: list[int] = []
+
+    def fetch(rows: list[int]) -> Textures:
+        if len(rows) > 1:
+            asked.append(len(rows))
+        return plain(0.0, count=len(rows))
+
+    colors.color_density(fetch, torch.zeros(40, 1))  # type: ignore[arg-type]
+    return asked
+
+
+def density_of_the_unlike() -> float:
+    values = torch.linspace(-1, 1, 2)[:, None, None, None].expand(2, 1, 12, 3)
+    both = Textures(values, torch.ones(2, 1, 12))
+    found = colors.color_density(lambda rows: both.select(torch.tensor(rows)), torch.zeros(2, 1))
+    return found.exp()[0, 0].item()
+
+
+def color_of_what_is_hardly_seen() -> float:
+    """Expects a color of 0.1 that the bank saw with weight 0.05, and of its own mean 0."""
+    bank = colors.Bank(
+        torch.tensor([1]),
+        torch.ones(1),
+        colors.moments(plain(0.1, 0.05).select((torch.tensor(0),))),
+    )
+    own = plain(0.0).select((torch.tensor(0),))
+    return colors.expected_colors(own, 0, bank)[0, 0, 0].item()
+
+
+def seen_weight() -> float:
+    pose = pose_world.poses([0.0], [0.0])
+    mask, _ = pose_world.draw(pose, 256)
+    photographs = colors.Photographs(
+        torch.tensor([0]), mask[:, None].expand(-1, 4, -1, -1), mask[:, None]
+    )
+    kind = colors.Colors(pose_world.body()[None], SphereMesh())
+    some = Candidates(pose, torch.zeros(1, dtype=torch.int64)).repeat(1)
+    stored = kind.measure(photographs, some)["colors"]
+    return (stored[..., 3] == 255).float().mean().item()
+
+
+def rounding() -> float:
+    """Stores 0.3 in bytes, and returns by how much it has changed, in thousandths."""
+    found = textures.from_bytes(plain(0.3).to_bytes()).values.flatten()[0].item()
+    return 1000 * abs(found - 0.3)
+
+
+def cells() -> float:
+    return float(textures.surface_cells(SphereMesh()).max() + 1)
+
+
+def smoothed() -> float:
+    """Normalizes a part that was seen on 3e-6 pixels beside one that was not seen."""
+    sums = torch.tensor([[[3e-6, 0.0]]]).expand(1, 962, 2)
+    return semantic_template.normalize_parts(sums, SphereMesh())[0, 0, 1].item()
+
+
+def refined(steps: int = 1) -> Tensor:
+    """Returns how far refinement moves a pose that is turned by 10 degrees."""
+    masks, _ = pose_world.draw(pose_world.poses([30.0], [10.0]), 32)
+    start = to_vector(pose_world.poses([40.0], [10.0]))
+    painted = refinement.Painted(pose_world.body()[None], SphereMesh().faces, torch.ones(1, 962, 1))
+    targets = refinement.Targets(masks, masks[:, None])
+    return (refinement.refine(painted, targets, start, LEVEL, steps) - start).norm()
+
+
+def refined_size(monkeypatch: pytest.MonkeyPatch) -> float:
+    sizes = []
+
+    def spy(painted: object, targets: refinement.Targets, vectors: Tensor, *_: object) -> Tensor:
+        sizes.append(targets.masks.shape[-1])
+        return vectors
+
+    monkeypatch.setattr(refinement, "refine", spy)
+    photographs = colors.Photographs(
+        torch.tensor([0]), torch.ones(1, 4, 64, 64), torch.ones(1, 1, 64, 64)
+    )
+
+    class Blank:
+        def maps(self, photographs: colors.Photographs) -> Tensor:
+            return photographs.parts
+
+        def expected(self, rows: Tensor, index: Tensor, chosen: Candidates) -> Tensor:
+            return torch.ones(1, 1, 962, 1)
+
+    mover = refinement.Refinement(pose_world.body()[None], SphereMesh().faces, LEVEL, 1)
+    mover.move(photographs, torch.zeros(1, 1), near(0.0), Blank())
+    return float(sizes[0])
+
+
+def refined_candidates(tmp_path: Path) -> float:
+    """Counts the candidates that a pass refines, of 20 far from each other."""
+
+    class Nothing:
+        def batches(self, rows: list[int]) -> list[None]:
+            return []
+
+    passes = survey.Survey(Nothing(), tmp_path, 1)  # type: ignore[arg-type]
+    mover = refinement.Refinement(torch.zeros(1, 4, 3), torch.zeros(1, 3), LEVEL, 1)
+    _, index, _ = passes.refine("pass", mover, equal(*range(0, 360, 18)), [], [])
+    return float(index.shape[1])
+
+
+def log_prior(elevation: float, roll: float) -> float:
+    rotation = quaternion.from_view(*torch.tensor([70.0, elevation, roll]))
+    return view_prior.log_prior(rotation, LEVEL).item()
+
+
+def posterior_mean(penalize: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Fits the mean of measurements 1, whose variance is 2, under a normal distribution around 0.
+
+    The penalty is that of a parameter whose energy is half its square.
+    """
+    mean = torch.ones((), dtype=torch.float64)
+    for _ in range(200):
+        mean = mean.detach().requires_grad_()
+        error = (mean - 1).square() + 2
+        (slope,) = torch.autograd.grad(penalize(error[None], mean).sum(), mean)
+        mean = mean - 0.2 * slope
+    return mean.item()
+
+
+def shape_penalty(error: Tensor, mean: Tensor) -> Tensor:
+    return shape_modes.with_shape(error, mean[None, None])
+
+
+def view_penalty(error: Tensor, mean: Tensor, patch: pytest.MonkeyPatch) -> Tensor:
+    with patch.context() as inner:
+        inner.setattr(view_prior, "log_prior", lambda rotation, prior: -rotation.square() / 2)
+        return view_prior.with_prior(error, mean[None], LEVEL)
+
+
+def views() -> Tensor:
+    """Returns azimuth, elevation and roll (3, G) of the grid of the search."""
+    return torch.stack(quaternion.to_view(contour_search.view_grid(LEVEL)))
+
+
+def search() -> contour_search.ContourSearch:
+    return contour_search.ContourSearch(pose_world.body()[None], SphereMesh().faces, LEVEL)
+
+
+def body_mask() -> Tensor:
+    return pose_world.draw(pose_world.poses([40.0], [5.0]), 128)[0]
+
+
+def least_angle(some: Candidates) -> float:
+    """Returns the smallest angle between the candidates of an image."""
+    rotation = some.pose.rotation[0].float()
+    apart = quaternion.angle_between(rotation[:, None], rotation)
+    return apart.fill_diagonal_(180).min().item()
+
+
+def starts() -> Candidates:
+    found = search()
+    return found._starts(contour_search.outlines(body_mask()).masks)
+
+
+def signature_share() -> float:
+    """Returns the share of a signature that a mask fills."""
+    vector, _ = contour_search.signatures(body_mask())
+    return (vector > 0).float().mean().item()
+
+
+def equations(distance: float, cosine: float = 1.0) -> np.ndarray:
+    """Returns the normal equations of a point whose target lies 0.05 to the right, as (matrix, vector).
+
+    Args:
+        distance: of the one sample of the target, upwards.
+        cosine: between its normal and that of the point.
+    """
+    ramp = (np.arange(8) + 0.5) / 4 - 1
+    field = np.tile(ramp, (8, 1)) - 0.05
+    point = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]])
+    sine = math.sqrt(1 - cosine**2)
+    samples = np.array([[0.0, distance, cosine, sine]])
+    pose = np.array([1.0, 0, 0, 0, 1.0, 0, 0, 2.0])
+    row, matrix, vector = np.zeros(7), np.zeros((7, 7)), np.zeros(7)
+    plain_python(numba_contour.compare_outlines)(point, pose, field, samples, row, matrix, vector)
+    return np.append(matrix[4], vector[4])
+
+
+def prior_equations() -> np.ndarray:
+    pose = np.array([*quaternion.from_view(*torch.tensor([70.0, 5.0, 0.0])).tolist(), 1, 0, 0, 3.0])
+    row, matrix, vector = np.zeros(7), np.zeros((7, 7)), np.zeros(7)
+    tilts = numba_contour.Tilts(*np.radians(LEVEL.tilts()).tolist())
+    plain_python(numba_contour.add_prior)(pose, tilts, row, matrix, vector)
+    return np.array([matrix[6, 6], vector[6]])
+
+
+def moved(index: int, step: float, parameter: int) -> float:
+    pose, steps = np.array([1.0, 0, 0, 0, 1.0, 0, 0, 2.0]), np.zeros(7)
+    steps[index] = step
+    plain_python(numba_contour.move)(pose, steps)
+    return float(pose[parameter])
+
+
+def fitted(steps: int, patch: pytest.MonkeyPatch) -> tuple[float, float]:
+    """Fits one pose to a mask; returns how often and how far the first step moved it."""
+    lengths = []
+    step = numba_contour.move
+
+    def spy(pose: np.ndarray, change: np.ndarray) -> None:
+        lengths.append(float(np.linalg.norm(change)))
+        step(pose, change)
+
+    meshes = search()._meshes
+    start = to_vector(pose_world.poses([43.0], [6.0])).double().numpy()
+    problems = numba_contour.Problems(start, np.zeros(1, int), np.zeros(1, int), np.zeros(1))
+    tilts = numba_contour.Tilts(*np.radians(LEVEL.tilts()).tolist())
+    targets = contour_search.outlines(body_mask())
+    with patch.context() as inner:
+        inner.setattr(numba_contour, "move", spy)
+        plain_python(numba_contour.fit)(problems, 0, 1, meshes, targets, tilts, steps)
+    return float(len(lengths)), lengths[0]
+
+
+def steps_of_the_search(monkeypatch: pytest.MonkeyPatch) -> float:
+    taken = []
+    with monkeypatch.context() as inner:
+        inner.setattr(numba_contour, "fit", lambda *args: taken.append(args[-1]))
+        search().find(body_mask())
+    return float(taken[0])
+
+
+def one_step() -> float:
+    """Returns how far one step of the refinement of stage 1 moves a pose that is turned by 10 degrees."""
+    some = Candidates(pose_world.poses([50.0], [5.0]), torch.zeros(1, dtype=torch.int64)).repeat(1)
+    body = pose_world.body()[None]
+    found = fitting._refine(some, body_mask(), body, SphereMesh().faces, 1, None, None)
+    return (found[0] - to_vector(some.pose)[0]).norm().item()
+
+
+def count_hypotheses() -> float:
+    found = fitting.search_poses(
+        body_mask(), search(), pose_world.body()[None], SphereMesh().faces, steps=1
+    )
+    return float(found.iou.shape[1])
+
+
+# Twenty measurements, whose noise is 0.01^2 and half the weighted square of the distance that is left. A
+# distance of 0.05 has the weight 1 / (1 + (0.05 / 0.15)^2) = 0.9, one of 0.3 that of 0.2
+SCALE = 20 / (0.01**2 + 0.9 * 0.05**2 / 2)
+SCHEDULE = fitting.Schedule(steps=100, decay_after=80, prune=False)
+Quantity = Callable[..., float]
+
+# Module, constant, what depends on it, and its value
+CASES: list[tuple[ModuleType, str, Quantity, float]] = [
+    # Two of three equally likely views lie within 30 degrees of the first
+    (candidates, "SAME_POSE", lambda: equal(0, 25, 45).confidence().item(), 2 / 3),
+    # Views of 0 and 3 degrees are one, that of 12 another, that of 180 the third
+    (candidates, "DUPLICATE", lambda: equal(0, 3, 12, 180).confidence().item(), 2 / 3),
+    (candidates, "LEAST_SIDE_VIEW", lambda: trusted(17 * [0.999], 14 * [0.0] + 3 * [45.0]), 14),
+    (candidates, "LEAST_SUPPORT", lambda: trusted(50 * [0.999], 50 * [80.0]), 10),
+    # Two opposite views with chances p spread by 2 p (1 - p): 0.15 is trusted, 0.45 is not
+    (candidates, "AGREEMENT", lambda: trusted([*12 * [0.999], 0.9183, 0.658], 14 * [0.0]), 13),
+    (candidates, "DISCARDED_SHARE", kept_by_the_rule, 36),
+    # Chances e / (1 + e) and 1 / (1 + e)
+    (report, "TEMPERATURE", spread_of_overlaps, 2 * math.e / (1 + math.e) ** 2),
+    (outlines, "LEAST_NOISE", lambda: outlines.judge(torch.ones(1, 1)).noise.item(), 0.01),
+    (outlines, "MISFIT_NOISE", lambda: outlines.judge(torch.zeros(1, 1)).noise.item(), 0.31),
+    (parts, "LEAST_NOISE", lambda: part_noise([0.4, 0.4], 0), 0.02),
+    (parts, "MISFIT_NOISE", lambda: part_noise([0.4, 0.4, 0.4, 0.4, 1e-9], 4), 0.02 + 0.04),
+    (parts, "GOOD_QUANTILE", lambda: part_noise([0.1, 0.2, 0.3, 0.4, 0.5], 4), 0.05 * 0.4),
+    (parts, "LEARNED_SHARE", learned_value, 0.2),
+    (parts, "LARGEST_SUPPORT", supporting_images, 100),
+    (parts, "LEAST_MASS", overlap_with_traces, 1 / 2),
+    (colors, "PAINTED_SIZE", seen_weight, 0.664),
+    # A squared difference of .03 / 4 in each of 12 cells, 5 cells of .35 beside them
+    (colors, "BANDWIDTH", kernel_of_a_difference, math.exp(-(12 * 0.03 + 5 * 0.35) / 17 / 0.02)),
+    (colors, "EXPECTED_DISTANCE", lambda: distance(0.0), 0.35),
+    (colors, "EXPECTED_CELLS", lambda: distance(1.0), (5 * 0.12 + 5 * 0.35) / 10),
+    (colors, "LARGEST_BANK", lambda: bank_size(2400), 500),
+    # The worse candidate of 5 % counts, that of 0.7 % does not
+    (colors, "LEAST_PROBABILITY", lambda: bank_size(8), 12),
+    (colors, "FIRST_SHARE", lambda: banks_asked_for()[0], 10),
+    (colors, "ROUNDS", lambda: len(banks_asked_for()), 6),
+    (colors, "BACKGROUND", density_of_the_unlike, 1.5e-4),
+    (colors, "LEAST_WEIGHT", color_of_what_is_hardly_seen, 0.05),
+    (textures, "RINGS_PER_CELL", cells, 137),
+    (textures, "SEGMENTS_PER_CELL", cells, 137),
+    (textures, "LEVELS", rounding, 1000 * (2 * 166 / 255 - 1.3)),
+    (semantic_template, "SMOOTHING", smoothed, 1 / 5),
+    (refinement, "LEARNING_RATE", lambda: refined().item(), 0.04468),
+    (refinement, "GRADIENT_SCALE", lambda: refined().item(), 0.04468),
+    (refinement, "SHRINKAGE", refined_size, 16),
+    (survey, "REFINED", refined_candidates, 4),
+    (view_prior, "LEAST_DENSITY", lambda: log_prior(5.0, 180.0), -10.0),
+    # The mean of 20 measurements of variance 2, and one of variance 1 that says 0
+    (view_prior, "NOISE", lambda monkeypatch: posterior_mean(lambda e, m: view_penalty(e, m, monkeypatch)), 10 / 11),
+    (shape_modes, "NOISE", lambda: posterior_mean(shape_penalty), 10 / 11),
+    (contour_search, "SPACING", lambda: len(views()[0]), 24 * 3 * 3),
+    (contour_search, "REACH", lambda: (views()[1].max() - 5).item(), 6.0),
+    (contour_search, "NUM_STARTS", lambda: starts().choice.shape[1], 32),
+    (contour_search, "START_SEPARATION", lambda: least_angle(starts().select((slice(None), slice(8)))), 20.26),
+    (contour_search, "NUM_MODES", lambda: search().find(body_mask()).choice.shape[1], 8),
+    (contour_search, "MODE_SEPARATION", lambda: least_angle(search().find(body_mask()).select((slice(None), slice(5)))), 13.96),
+    (contour_search, "FIELD_SIZE", lambda: contour_search.outlines(body_mask()).fields.shape[1], 128),
+    (contour_search, "MASK_SIZE", lambda: contour_search.outlines(body_mask()).masks.shape[1], 64),
+    (contour_search, "NUM_SAMPLES", lambda: contour_search.outlines(body_mask()).samples.shape[1], 96),
+    (contour_search, "SIGNATURE_SIZE", lambda: contour_search.signatures(body_mask())[0].shape[1], 576),
+    (contour_search, "SIGNATURE_REACH", signature_share, 0.1719),
+    (numba_contour, "EVIDENCE", lambda: equations(0.0)[4], 1.9 * SCALE),
+    (numba_contour, "LEAST_NOISE", lambda: equations(0.0)[7], 0.9 * 0.05 * SCALE),
+    (numba_contour, "OUTLIER", lambda: equations(0.3)[4], 1.1 * SCALE),
+    (numba_contour, "LEAST_COSINE", lambda: equations(0.0, 0.5)[4] + equations(0.0, 0.29)[4], 2.05 * SCALE),
+    (numba_contour, "Z0_SPREAD", lambda: prior_equations()[0], 1.0),
+    (numba_contour, "EXPECTED_Z0", lambda: prior_equations()[1], -1.0),
+    # Turned by 0.4 at the most: the quaternion holds the cosine of half of it
+    (numba_contour, "LARGEST_TURN", lambda: moved(0, 3.0, 1), math.sin(0.2)),
+    (numba_contour, "LARGEST_Z0", lambda: moved(6, 9.0, 7), 4.0),
+    (numba_contour, "DAMPING", lambda monkeypatch: fitted(1, monkeypatch)[1], 1.357),
+    (numba_contour, "CONVERGED", lambda monkeypatch: fitted(50, monkeypatch)[0], 12),
+    (fitting, "LEARNING_RATE", lambda: SCHEDULE.learning_rate(80), 0.1),
+    (fitting, "SHARPNESS", lambda: SCHEDULE.sharpness(0), 7000),
+    (fitting, "FINAL_SHARPNESS", lambda: SCHEDULE.sharpness(99), 70000),
+    (fitting, "INITIAL_Z0", lambda: fitting.initial_hypotheses(pose_world.body()[None])[0][0, 7].item(), 2.0),
+    (fitting, "LARGEST_Z0", lambda: fitting.constrain(torch.full((1, 8), 90.0))[0, 7].item(), 4.0),
+    (fitting, "INITIAL_EXTENT", lambda: fitting.initial_hypotheses(pose_world.body()[None])[0][0, 4].item(), 0.8991),
+    (fitting, "REFINEMENT_RATE", lambda: one_step(), 0.03),
+    (fitting, "NUM_FREE", count_hypotheses, 10),
+    (contour_search, "STEPS", steps_of_the_search, 12),
+    (step2, "TEACHING_SHARE", lambda: len(step2.confident_rows(pairs(8 * [0.9], 8 * [0.0]))), 4),
+    # An elevation of 0 where 5 is expected, with a spread of 3
+    (step2, "PRIOR_WEIGHT", lambda: step2.prior_support(near(0.0), LEVEL).item(), -0.5 * (5 / 3) ** 2 / 2),
+]  # fmt: skip
+
+
+def evaluate(quantity: Quantity, request: pytest.FixtureRequest) -> float:
+    """Calls a quantity with the fixtures that it names."""
+    code = quantity.__code__
+    wanted = code.co_varnames[: code.co_argcount]
+    return float(quantity(**{name: request.getfixturevalue(name) for name in wanted}))
+
+
+def names(case: tuple[ModuleType, str, Quantity, float]) -> str:
+    return f"{case[0].__name__.rsplit('.')[-1]}.{case[1]}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=names)
+def test_a_constant_that_changes_is_noticed(
+    case: tuple[ModuleType, str, Quantity, float],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, name, quantity, recorded = case
+    assert evaluate(quantity, request) == pytest.approx(recorded, rel=0.01)
+    value = getattr(module, name)
+    for factor in (4, 1 / 4):
+        changed = value * factor
+        monkeypatch.setattr(
+            module, name, max(1, round(changed)) if isinstance(value, int) else changed
+        )
+        try:
+            found = evaluate(quantity, request)
+        except (ValueError, RuntimeError):
+            continue  # noticed as well
+        assert found != pytest.approx(recorded, rel=0.03), f"{name} times {factor} changes nothing"
+
+
+def test_every_constant_has_a_case() -> None:
+    known = {names(case) for case in CASES} | EXEMPT.keys()
+    found = set()
+    for info in pkgutil.walk_packages(pipeline.poses.__path__, "pipeline.poses."):
+        module = importlib.import_module(info.name)
+        short = info.name.rsplit(".")[-1]
+        if info.ispkg or short in ("contact_sheet", "step1"):
+            continue
+        for name, value in vars(module).items():
+            if name.isupper() and isinstance(value, int | float) and _defined_in(module, name):
+                found.add(f"{short}.{name}")
+    assert found - known == set()
+    assert known - found == set()
+
+
+def _defined_in(module: ModuleType, name: str) -> bool:
+    """Tells whether a module assigns a name, rather than importing it."""
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    flat = [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
+    return any(isinstance(e, ast.Name) and e.id == name for e in flat)
