@@ -30,14 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("search")
     group.add_argument("--search", choices=("contour", "reference"), default="contour", help="contour: outlines are matched, the best modes refined; reference: 40 views as in the paper (default: %(default)s)")
-    group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="SIZE", help="final size of the silhouettes in pixels (default: %(default)s)")
+    group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="SIZE", help="final size of the silhouettes in pixels (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="accepted in all stages; templates are symmetric as they are (default: %(default)s)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology of the templates: autodetect or uvsphere_31rings.obj (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=0.3, metavar="SCORE", help="agreement score below which a pose counts as confident in the report (default: %(default)s)")
 
     group = parser.add_argument_group("contour search")
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that refine the modes of an image (default: %(default)s)")
-    group.add_argument("--adapt_shape", type=cli.non_negative_float, default=0.0, metavar="SPREAD", help="also fit the shape: usual size of stretches, tapers and bends of the template, for example 0.1 (default: the template as it is)")
+    group.add_argument("--adapt_shape", type=cli.spread, default=0.0, metavar="SPREAD", help="also fit the shape: usual size of stretches, tapers and bends of the template, for example 0.1 (default: the template as it is)")
 
     group = parser.add_argument_group("reference search")
     group.add_argument("--camera_optim_steps", type=cli.positive_int, default=100, metavar="N", help="steps per image (default: %(default)s)")

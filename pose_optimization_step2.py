@@ -36,12 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--parts_source", choices=("maps", "appearance", "learned"), default="maps", help="maps: part maps, where there are any, and colors; appearance: colors only; learned: parts found in the collection, and colors (default: %(default)s)")
     group.add_argument("--keep_share", type=cli.fraction, default=0.9, metavar="SHARE", help="share of the images that is kept, the most confident ones (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=None, metavar="SCORE", help="keep images by the published rule instead: agreement score below this, overlap above the worst tenth's (published: 0.3)")
-    group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="SIZE", help="size of masks and part maps in pixels; compared at half of it (default: %(default)s)")
+    group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="SIZE", help="size of masks and part maps in pixels; compared at half of it (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="give mirrored vertices the same parts (default: %(default)s)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology of the templates: autodetect or uvsphere_31rings.obj (default: %(default)s)")
 
     group = parser.add_argument_group("learned parts")
-    group.add_argument("--num_parts", type=cli.positive_int, default=4, metavar="K", help="number of parts (default: %(default)s)")
+    group.add_argument("--num_parts", type=cli.part_count, default=4, metavar="K", help="number of parts (default: %(default)s)")
     group.add_argument("--parts_iters", type=cli.positive_int, default=500, metavar="N", help="training steps (default: %(default)s)")
     group.add_argument("--parts_features", default=None, metavar="FILE", help="weights of a ResNet or VGG of torchvision, whose features the parts shall share (default: none; the parts are places on the template)")
 

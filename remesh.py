@@ -70,7 +70,7 @@ def build_parser() -> cli.Parser:
     group.add_argument("--mirror", action="store_true", help="swap front and back of what was learned")
 
     group = parser.add_argument_group("fitting")
-    group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
+    group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="keep left and right alike (the only mode)")
     group.add_argument("--schedule", choices=["fast", "reference"], default="fast", help="fast: seconds per template; reference: the published optimization, hours on a CPU (default: %(default)s)")
     group.add_argument("--step_factor", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on the number of steps (default: %(default)s)")

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_31rings.obj")
-    group.add_argument("--image_resolution", type=cli.positive_int, default=256, metavar="H", help="size of the crops, a multiple of 32 (default: %(default)s)")
+    group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="H", help="size of the crops, a multiple of 32 (default: %(default)s)")
     group.add_argument("--texture_resolution", type=int, choices=[64, 128, 256], default=128, help="size of the predicted texture (default: %(default)s)")
     group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
     group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")

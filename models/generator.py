@@ -1,5 +1,7 @@
 """The generator: a latent code to a mirror-symmetric texture and displacement map."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +41,15 @@ class _Block(nn.Module):
         out = F.leaky_relu(self.norm1(self.conv1(replicate_pad(x, 1)), z), 0.2)
         out = F.leaky_relu(self.norm2(self.conv2(replicate_pad(out, 1)), z), 0.2)
         return out + self.shortcut(x)
+
+
+def sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Returns num_classes and num_parts of the generator that has these weights."""
+    classes, parts = weights.get("emb_class.weight"), weights.get("parts1.weight_orig")
+    return {
+        "num_classes": 0 if classes is None else classes.shape[0],
+        "num_parts": 0 if parts is None else parts.shape[1],
+    }
 
 
 class Generator(nn.Module):

@@ -27,6 +27,8 @@ _READ_ERRORS = (  # what reading a damaged or hostile file ends with
     *(struct.error, NotImplementedError),
 )
 
+_PLAIN = (type(None), bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device)
+
 
 _OF_MARKS = (pickletools.markobject, pickletools.stackslice)
 _KEYS = set(  # instructions whose values hash at once, and that cannot be made to collide
@@ -55,12 +57,28 @@ def path_of(folder: str | Path, step: int) -> Path:
 
 
 def save(path: str | Path, state: Any) -> None:
-    """Writes a checkpoint (or a bare tensor) atomically."""
+    """Writes a checkpoint (or a bare tensor) atomically.
+
+    Raises:
+        TypeError: if it holds something that `load` would refuse.
+    """
+    _require_plain(state)
     # In memory first: torch.save turns a full disk into a RuntimeError that hides the reason.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     append_digest(buffer)
     write_bytes(path, buffer.getvalue())
+
+
+def _require_plain(value: Any) -> None:
+    if isinstance(value, Mapping):
+        for entry in (*value.keys(), *value.values()):
+            _require_plain(entry)
+    elif type(value) in (list, tuple, set):
+        for entry in value:
+            _require_plain(entry)
+    elif not isinstance(value, torch.Tensor) and type(value) not in _PLAIN:
+        raise TypeError(f"a checkpoint with a {type(value).__name__} could not be loaded")
 
 
 def load(
@@ -134,7 +152,7 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
             bits as a key; IndexError, KeyError or ValueError if the pickle is damaged.
     """
     stack: list[bool | None] = []  # None is a mark
-    variables: dict[int, bool | None] = {}
+    variables: dict[Any, bool | None] = {}
     for opcode, argument, position in pickletools.genops(content):
         name = opcode.name
         yield name, argument, position or 0
@@ -151,12 +169,12 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
             raise pickle.UnpicklingError("the pickle has a key that is neither text nor a number")
         # What it leaves there
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            variables[int(argument)] = stack[-1]
+            variables[argument] = stack[-1]
         elif name == "MEMOIZE":
             variables[len(variables)] = stack[-1]
         else:
             del stack[start:]
-            value = variables[int(argument)] if name.endswith("GET") else name in _KEYS
+            value = variables[argument] if name.endswith("GET") else name in _KEYS
             stack += [None if name == "MARK" else value] * pushed
 
 

@@ -143,6 +143,21 @@ def positive_int(text: str) -> int:
     return _number(text, int, lambda value: value > 0, "a whole number above 0")
 
 
+def pixels(text: str) -> int:
+    """Option type: size of a picture, 16 to 4096."""
+    return _number(text, int, lambda value: 16 <= value <= 4096, "a number of pixels, 16 to 4096")
+
+
+def part_count(text: str) -> int:
+    """Option type: 1 to 64."""
+    return _number(text, int, lambda value: 1 <= value <= 64, "a whole number from 1 to 64")
+
+
+def spread(text: str) -> float:
+    """Option type: a number in [0, 10]."""
+    return _number(text, float, lambda value: 0 <= value <= 10, "a number from 0 to 10")
+
+
 def non_negative_int(text: str) -> int:
     """Option type: 0, 1, ..."""
     return _number(text, int, lambda value: value >= 0, "a whole number, 0 or above")

@@ -1,5 +1,6 @@
 """Atomic writes, so that files are complete or absent, and one-line errors for missing files."""
 
+import errno
 import fcntl
 import json
 import os
@@ -30,8 +31,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # A full disk is told with the name of the file
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)
         raise
 
 

@@ -370,9 +370,10 @@ class _Loop:
             self.writer.flush()  # a kill must not lose events that will not be written again
             members = {name: member.state_dict() for name, member in self.task.members.items()}
             state = {**members, **self.task.constants, "iteration": step, "losses": losses}
-            self.run.save_checkpoint(step, state, numbered=numbered)
+            # The model first: a process that is killed in between will write it again
             if self.task.write_model is not None:
                 self.task.write_model(step)
+            self.run.save_checkpoint(step, state, numbered=numbered)
             self.run.prune_checkpoints(self.keep, self.task.score)
         distributed.barrier()
         self.saved = step

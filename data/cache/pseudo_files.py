@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -131,6 +131,23 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     """
     names = ("scale", "translation", "rotation", "path")
     arrays = load_arrays(path, names, remedy, optional=("z0", "category", "templates"))
+    return _checked_metadata(path, arrays, remedy)
+
+
+def metadata_from(path: Path, content: Any, remedy: str) -> PoseMetadata:
+    """Returns such poses from the `_asdict()` that a model file holds.
+
+    Raises:
+        UserError: if an entry is missing or damaged.
+    """
+    try:
+        arrays = {name: np.asarray(content[name]) for name in PoseMetadata._fields}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its views are damaged ({error!r}). {remedy}") from None
+    return _checked_metadata(path, arrays | {"path": arrays.pop("paths")}, remedy)
+
+
+def _checked_metadata(path: Path, arrays: dict[str, np.ndarray], remedy: str) -> PoseMetadata:
     count = arrays["path"].size
     if arrays["path"].shape != (count,) or arrays["path"].dtype.kind != "U":
         raise UserError(f"{path}: path is no list of texts. {remedy}")

@@ -27,6 +27,8 @@ from utils.files import require_file
 
 MAX_BYTES = 2**30  # of a member when unpacked; the largest published ones have some ten megabytes
 MAX_INSTRUCTIONS = 2 * 10**7  # of a pickle; 6000 detections with ten parts each have four million
+MAX_CONTAINERS = 2 * 10**6  # of them; the same detections have half a million
+_CONTAINERS = {"EMPTY_LIST", "EMPTY_DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE"}
 _OPCODES = set(
     re.findall(
         r"\w+",
@@ -121,11 +123,15 @@ def loads(content: bytes) -> Any:
 
 def _inspect(content: bytes) -> None:
     """Refuses a pickle by its instructions, none of which has run yet."""
+    containers = 0
     for number, (name, argument, position) in enumerate(checkpoint.instructions(content)):
         if number >= MAX_INSTRUCTIONS:  # a megabyte that unpacks to a gigabyte of empty lists
             raise pickle.UnpicklingError(
                 f"the pickle has more than {MAX_INSTRUCTIONS} instructions"
             )
+        containers += name in _CONTAINERS
+        if containers > MAX_CONTAINERS:
+            raise pickle.UnpicklingError(f"the pickle makes more than {MAX_CONTAINERS} containers")
         if name not in _OPCODES:
             raise pickle.UnpicklingError(f"the pickle has the instruction {name}")
         if name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:

@@ -23,7 +23,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--dataset", type=cli.run_name, default=None, metavar="NAME", help="name of the folder in datasets/ (default: synthetic_<category>)")
     parser.add_argument("--category", choices=CATEGORIES, required=True, metavar="CATEGORY", help=f"what to show: {', '.join(CATEGORIES)}")
     parser.add_argument("--num_images", type=cli.positive_int, default=300, metavar="N", help="number of photographs (default: %(default)s)")
-    parser.add_argument("--image_size", type=cli.positive_int, default=256, metavar="PIXELS", help="longest side of a photograph (default: %(default)s)")
+    parser.add_argument("--image_size", type=cli.pixels, default=256, metavar="PIXELS", help="longest side of a photograph (default: %(default)s)")
     parser.add_argument("--seed", type=cli.non_negative_int, default=1, metavar="N", help="seed of all random numbers (default: %(default)s)")
     return parser
 # fmt: on

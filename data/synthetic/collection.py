@@ -15,7 +15,7 @@ from data.definitions import PART_NAMES
 from data.synthetic.individuals import Template, load_templates
 from data.synthetic.photographs import Photograph, Studio, pixel_bounds, take_photograph
 from utils.cli import UserError
-from utils.files import write_json
+from utils.files import exclusive, write_json
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,16 @@ def make_collection(config: SyntheticConfig, edge_length: float = 0.05) -> Path:
         The folder.
 
     Raises:
-        UserError: if the folder exists.
+        UserError: if the folder exists, or another process makes it.
     """
     folder = collection_folder(config.dataset)
-    if folder.exists():
-        raise UserError(f"{folder}/ exists already. Remove it or choose another --dataset.")
+    with exclusive(folder.with_name(f".{folder.name}.lock"), f"{folder}/"):
+        if folder.exists():
+            raise UserError(f"{folder}/ exists already. Remove it or choose another --dataset.")
+        return _make_collection(config, edge_length, folder)
+
+
+def _make_collection(config: SyntheticConfig, edge_length: float, folder: Path) -> Path:
     # Written under a hidden name, so that an interrupted run leaves no half collection
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

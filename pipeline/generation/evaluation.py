@@ -24,8 +24,9 @@ from geometry.sphere_mesh import SphereMesh
 from models.generator import Generator
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.model_file import Model, load_trained
 from rendering import rasterizer
-from utils import checkpoint, cli, distributed
+from utils import checkpoint, cli, distributed, model_file
 from utils.fid import (
     FeatureSample,
     InceptionFeatures,
@@ -133,49 +134,55 @@ def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> M
 
 
 def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
-    """Prints and records the distances of the chosen checkpoint; returns them by kind."""
+    """Prints and records the distances of the chosen model; returns them by kind."""
     rasterizer.set_backend(config.rasterizer)
-    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     measure = make_measure(config, device)
-    path = choose_checkpoint(config, device)
-    run = RunDirectory(config.folder)
+    path = choose_file(config, device)
     configure_logging(config.folder / "log.txt")
-    config = sampling.with_architecture_of(path, config)
-    dataset = sampling.optional_dataset(config)
     logger.info("evaluating %s", path)
-    generator = _load(config, path, metadata, dataset, device)
-    scores = compute_scores(generator, measure, metadata, dataset, config, device)
-    report(scores, measure, run, None, step_of(path))
+    model, config = load_trained(config, path, device)
+    scores = _scores_of(model, measure, config, device)
+    report(scores, measure, RunDirectory(config.folder), None, model.step or 0)
     return scores
 
 
-def choose_checkpoint(config: GenerationConfig, device: torch.device) -> Path:
+def choose_file(config: GenerationConfig, device: torch.device) -> Path:
     """Returns the file that --which_epoch names; "best" has the lowest combined distance.
 
     Distances recorded in metrics.jsonl are trusted; numbered checkpoints without one are measured.
+
+    Raises:
+        UserError: if there is no such file.
     """
     remedy = f"Train it with: python run_generation.py --name {config.name} --dataset {config.data.dataset}"
     if config.sampling.which_epoch != "best":
-        return checkpoint.resolve(config.folder, config.sampling.which_epoch, remedy)
-    latest = checkpoint.resolve(config.folder, "latest", remedy)
-    config = sampling.with_architecture_of(latest, config)
-    run = RunDirectory(config.folder)
+        return model_file.resolve(config.folder, config.sampling.which_epoch, remedy)
     candidates = dict(checkpoint.numbered(config.folder))
-    measure = make_measure(config, device)
+    if not candidates:
+        raise cli.UserError(f"{config.folder} has no numbered checkpoints to compare. {remedy}")
+    measure, run = make_measure(config, device), RunDirectory(config.folder)
     name = _record_name(measure, "combined", config.sampling.filter_class)
     scores = {r["step"]: r[name] for r in run.records() if name in r and r["step"] in candidates}
-    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
+    for step in sorted(candidates.keys() - scores.keys()):
+        model, own = load_trained(config, candidates[step], device)
+        scores[step] = _scores_of(model, measure, own, device, kinds=("combined",))["combined"]
+        run.record(step=step, **{name: scores[step]})
+    return candidates[min(sorted(scores), key=lambda step: scores[step])]
+
+
+def _scores_of(
+    model: Model,
+    measure: Measure,
+    config: GenerationConfig,
+    device: torch.device,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, float]:
+    """Returns the distances of a model, with the pseudo-ground-truth where it is that of its views."""
     dataset = sampling.optional_dataset(config)
-    for step, path in candidates.items():
-        if step not in scores:
-            generator = _load(config, path, metadata, dataset, device)
-            only = compute_scores(
-                generator, measure, metadata, dataset, config, device, kinds=("combined",)
-            )
-            scores[step] = only["combined"]
-            run.record(step=step, **{name: scores[step]})
-    best = min(sorted(scores), key=lambda step: scores[step])
-    return candidates[best]
+    if dataset is not None and dataset.metadata.paths != model.views.paths:
+        logger.info("the pseudo-ground-truth is of other images than the model's, and left out")
+        dataset = None
+    return compute_scores(model.generator, measure, model.views, dataset, config, device, kinds)
 
 
 def compute_scores(
@@ -262,24 +269,3 @@ def _substitute(
     if kind == "texture_only":
         return sample._replace(displacement=torch.stack([x.mesh for x in items]).to(device))
     return sample._replace(texture=torch.stack([x.texture for x in items]).to(device))
-
-
-def _load(
-    config: GenerationConfig,
-    path: Path,
-    metadata: pseudo_files.PoseMetadata,
-    dataset: PseudoGroundTruth | None,
-    device: torch.device,
-) -> Generator:
-    classes = sampling.num_classes(config, metadata)
-    return sampling.load_generator(
-        config.model, path, classes, sampling.num_parts(config, dataset), device
-    )
-
-
-def step_of(path: Path) -> int:
-    """Returns the number of steps that a checkpoint was trained for; 0 where it does not tell."""
-    digits = path.stem.rpartition("_")[2]
-    if digits.isdecimal():
-        return int(digits)
-    return int(checkpoint.load(path).get("iteration", 0))

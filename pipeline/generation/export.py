@@ -1,21 +1,22 @@
 """Exports generated meshes: .obj, .mtl, .png and .glb for each, and pictures and a page of them all."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.cache import pseudo_files
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
 from pipeline.generation import export_folder, gallery, sampling
 from pipeline.generation.config import GenerationConfig
-from pipeline.generation.evaluation import choose_checkpoint, step_of
+from pipeline.generation.evaluation import choose_file
+from pipeline.generation.model_file import Model, load_trained, needs_items
 from rendering import rasterizer
 from utils import distributed
+from utils.cli import UserError
 from utils.pictures import make_grid, save_image, to_uint8
 from utils.progress import progress
 from utils.run_directory import configure_logging
@@ -34,22 +35,15 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     """
     rasterizer.set_backend(config.rasterizer)
     configure_logging()
-    metadata = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
-    path = choose_checkpoint(config, device)
-    config = sampling.with_architecture_of(path, config)
-    dataset = sampling.optional_dataset(config)
-    generator = sampling.load_generator(
-        config.model,
-        path,
-        sampling.num_classes(config, metadata),
-        sampling.num_parts(config, dataset),
-        device,
-    )
+    path = choose_file(config, device)
+    model, config = load_trained(config, path, device)
+    items = _items(model, config)
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     how_many = config.sampling.how_many or config.batch_size
-    rows = sampling.sample_rows(sampling.eligible_rows(config, metadata), how_many, config.seed)
+    eligible = _with_items(sampling.eligible_rows(config, model.views), model)
+    rows = sampling.sample_rows(eligible, how_many, config.seed)
     folder = Path("output") / config.name
-    record = export_folder.provenance(config, path, step_of(path))
+    record = export_folder.provenance(config, path, model.step)
     export_folder.check(folder, record, overwrite=config.sampling.overwrite)
     distributed.barrier()
     if distributed.is_main():
@@ -61,8 +55,8 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         for start in range(0, len(mine), config.batch_size):
             numbers = mine[start : start + config.batch_size]
             chosen = [rows[i] for i in numbers]
-            sample = sampling.generate(generator, config, metadata, dataset, chosen, numbers)
-            origins = [_origin(record, metadata.paths[rows[i]], i) for i in numbers]
+            sample = sampling.generate(model.generator, config, model.views, items, chosen, numbers)
+            origins = [_origin(record, model.views.paths[rows[i]], i) for i in numbers]
             _write_meshes(folder, template, sample, dict(zip(numbers, origins, strict=True)))
             pictures.append(_picture(template, sample).cpu())
             turning = [i for i, number in enumerate(numbers) if number < gallery.TURNTABLE_MESHES]
@@ -78,6 +72,27 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         gallery.save_page(folder / "index.html", config.name, meshes)
         export_folder.finish(folder, how_many)
         logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+
+
+def _items(model: Model, config: GenerationConfig) -> sampling.Items | None:
+    """Returns what a conditional model takes from photographs: its own sample, else the cache's."""
+    if not needs_items(model.options):
+        return None
+    return model.items or sampling.optional_dataset(config)
+
+
+def _with_items(eligible: Sequence[int], model: Model) -> list[int]:
+    """Returns those of the rows that a conditional model has a part map and a mesh of.
+
+    Raises:
+        UserError: if there are none.
+    """
+    rows = [row for row in eligible if row in model.items or not model.items]
+    if not rows:
+        raise UserError(
+            f"{model.path} has no part maps and meshes of the category that was asked for."
+        )
+    return rows
 
 
 def _gathered(parts: list[Tensor]) -> Tensor:

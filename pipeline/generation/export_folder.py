@@ -21,13 +21,13 @@ _SAME = (
 )  # what makes mesh <i> the same
 
 
-def provenance(config: GenerationConfig, path: Path, step: int) -> dict[str, Any]:
+def provenance(config: GenerationConfig, path: Path, step: int | None) -> dict[str, Any]:
     """Returns what an export is a function of: checkpoint, seed, options, commit, versions, device.
 
     Args:
         config: the options, with the checkpoint's architecture.
         path: of the checkpoint.
-        step: steps it was trained for.
+        step: steps it was trained for; None where it does not tell.
     """
     return {
         "run": config.name,

@@ -1,14 +1,11 @@
-"""Generated meshes: latent codes, networks from checkpoints, renderings and preview pictures.
+"""Generated meshes: latent codes, what they are conditional on, and renderings.
 
 A sample is a function of the seed and its own number, never of the batch that it is made in.
 """
 
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,14 +19,17 @@ from geometry.camera import Pose
 from geometry.sphere_mesh import SphereMesh
 from models.conditions import Conditions
 from models.generator import Generator
-from models.state_dicts import translate
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
 from rendering.texture import render_textured
-from utils import checkpoint, cli, seeding
-
-logger = logging.getLogger(__name__)
+from utils import cli, seeding
 
 GRID_COLUMNS = 8
+
+
+class Items(Protocol):
+    """Part maps and meshes by row of the views: the pseudo-ground-truth, or a sample of it."""
+
+    def __getitem__(self, row: int, /) -> Any: ...
 
 
 class Generated(NamedTuple):
@@ -89,38 +89,6 @@ def make_generator(options: GeneratorOptions, num_classes: int, num_parts: int) 
     )
 
 
-def load_generator(
-    options: GeneratorOptions, path: Path, num_classes: int, num_parts: int, device: torch.device
-) -> Generator:
-    """Returns the averaged generator of a checkpoint, ready for inference.
-
-    Raises:
-        UserError: if the checkpoint has no generator or one of another architecture.
-    """
-    state = checkpoint.load(path, device)
-    if "generator_running_avg" not in state:
-        raise cli.UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
-    try:
-        with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
-            generator = make_generator(options, num_classes, num_parts)
-        generator.load_state_dict(translate(state["generator_running_avg"]), assign=True)
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise cli.UserError(
-            f"{path} holds no generator, or one of another architecture: {reason}"
-        ) from None
-    return generator.float().eval().requires_grad_(False)
-
-
-def with_architecture_of(path: Path, config: GenerationConfig) -> GenerationConfig:
-    """Returns the options with those of the networks as they were when the checkpoint was trained."""
-    other = checkpoint.stored_options(path, checkpoint.load(path), asdict(config.model))
-    if other:
-        text = ", ".join(f"{key} {value}" for key, value in other.items())
-        logger.info("%s brings its own options: %s", path, text)
-    return replace(config, model=replace(config.model, **other))
-
-
 def conditions_of(generator: Generator, batch: UVSample) -> Conditions:
     """Returns what a batch says of the conditions that the generator has."""
     return Conditions(
@@ -133,7 +101,7 @@ def generate(
     generator: Generator,
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
-    dataset: PseudoGroundTruth | None,
+    dataset: Items | None,
     rows: Sequence[int],
     samples: Sequence[int],
 ) -> Generated:
@@ -143,7 +111,7 @@ def generate(
         generator: in evaluation mode.
         config: of the run.
         metadata: poses and categories of all photographs.
-        dataset: pseudo-ground-truth; needed with --conditional_semantics and --texture_only.
+        dataset: part maps and meshes; needed with --conditional_semantics and --texture_only.
         rows: B rows of the metadata.
         samples: B numbers of samples.
     """
@@ -220,13 +188,8 @@ def num_classes(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -
     return max(len(expand_dataset(config.data.dataset)), int(metadata.category.max()) + 1)
 
 
-def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth | None) -> int:
+def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth) -> int:
     """Returns the channels of the part maps that the model is conditional on; 0 for none."""
     if not config.model.conditional_semantics:
         return 0
-    if dataset is None:
-        raise cli.UserError(
-            "--conditional_semantics needs the pseudo-ground-truth of the dataset. Create it with: "
-            f"python run_reconstruction.py --name <model> --dataset {config.data.dataset} --mode {config.data.mode} --generate_pseudogt"
-        )
     return len(dataset[0].seg)

@@ -28,7 +28,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import Target, gan_loss, scale_weights
 from models.optimizers import update_ema
-from pipeline.generation import evaluation, pictures, sampling
+from pipeline.generation import evaluation, model_file, pictures, sampling
 from pipeline.generation.config import GenerationConfig, OutputOptions
 from rendering import rasterizer
 from utils import checkpoint, distributed, seeding, training
@@ -179,6 +179,7 @@ def make_task(
     shown = pictures.Shown(template, dataset, config)
     measure = evaluation.make_measure_or_explain(config, device)
     update = Update(gan, template, config, length)
+    description = model_file.describe(dataset, config)
 
     def evaluate(step: int, writer: Any) -> None:
         assert measure is not None
@@ -189,7 +190,7 @@ def make_task(
 
     return training.Task(
         members=gan.members(),
-        constants={"args": flatten(config)},
+        constants=description,
         batches=partial(_batches, dataset, config, device),
         update=update,
         rates=update.rates,
@@ -197,6 +198,7 @@ def make_task(
         picture=partial(pictures.draw_samples, gan.generator_ema, shown),
         images=partial(pictures.draw_details, gan.generator_ema, shown),
         evaluate=evaluate if measure is not None else None,
+        write_model=partial(model_file.save_model, config.folder, gan.generator_ema, description),
         score=measure.key if measure is not None else None,
     )
 

@@ -61,6 +61,24 @@ class Batch(NamedTuple):
     flip: Tensor
 
 
+class Vocabulary(NamedTuple):
+    """What the inputs and outputs of a network stand for.
+
+    Attributes:
+        categories: names of the C categories, by their number.
+        part_names: the common part list of all categories without its channel 0 (no part).
+        selection: (C, P, Cg) 0 or 1; row p of category c marks its channel in the common list.
+        templates: (T, V, 3) of all categories, one after another.
+        template_category: (T,) int64 category of each template.
+    """
+
+    categories: list[str]
+    part_names: list[str]
+    selection: Tensor
+    templates: Tensor
+    template_category: Tensor
+
+
 class ReconstructionData(Dataset[ObjectImage]):
     """The images with estimated poses of one dataset, or of several ones after another.
 
@@ -75,6 +93,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         part_names: the common part list without its channel 0 (object without part).
         selection: (C, P, Cg) 0 or 1; row p of category c marks the channel of the common list.
         templates: (T, V, 3) of all datasets, one after another.
+        template_category: (T,) int64 dataset of each template.
         labels: of all K images.
     """
 
@@ -125,6 +144,9 @@ class ReconstructionData(Dataset[ObjectImage]):
         self._rows = [(k, i) for k, images in enumerate(self._images) for i in range(len(images))]
         self.part_names, self.selection = common_parts([x.part_names for x in self._images])
         self.templates = torch.cat(templates)
+        self.template_category = torch.arange(len(templates)).repeat_interleave(
+            torch.tensor([len(x) for x in templates])
+        )
         self.labels = _labels(poses, templates, semi_fraction)
 
     def __len__(self) -> int:
@@ -143,6 +165,17 @@ class ReconstructionData(Dataset[ObjectImage]):
             padding = item.parts.new_zeros(missing, *item.parts.shape[1:])
             return ObjectImage(item.image, torch.cat([item.parts, padding]), index)
         return ObjectImage(item.image, item.parts, index)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What a network that is trained on the images knows."""
+        return Vocabulary(
+            [detections.category for detections in self.detections],
+            self.part_names,
+            self.selection,
+            self.templates,
+            self.template_category,
+        )
 
     def detection(self, index: int) -> Detection:
         """Returns the detection behind an image."""

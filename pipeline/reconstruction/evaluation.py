@@ -13,9 +13,10 @@ from data.ground_truth import GroundTruth, TrueShapes, load_ground_truth, load_t
 from geometry.distances import chamfer_distance, hard_iou, iou
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
-from pipeline.reconstruction.model import load_trained, make_scene, predict, render
+from pipeline.reconstruction.model import make_scene, predict, render
+from pipeline.reconstruction.model_file import load_trained
 from rendering import rasterizer
-from utils import checkpoint, distributed
+from utils import distributed
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 
@@ -41,9 +42,9 @@ class Truth(NamedTuple):
 def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, float]:
     """Prints and records means over all images with a pose; returns them by name (see TITLES)."""
     rasterizer.set_backend(config.rasterizer)
-    network, data, config, path = load_trained(config, device)
+    model, data, config = load_trained(config, device)
     configure_logging(config.folder / "log.txt")
-    scene = make_scene(data, device)
+    scene = make_scene(model.vocabulary, device)
     truths = [_load_truth(detections) for detections in data.detections]
     mine = distributed.shard(len(data))
     values: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +53,7 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
             index = torch.arange(start, min(start + config.batch_size, mine.stop))
             image = torch.stack([data[int(i)].image for i in index]).to(device)
             labels = data.labels.select(index).to(device)
-            prediction = predict(network, scene, image, labels)
+            prediction = predict(model.network, scene, image, labels)
             maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
             colors = maps[:, -3:] if maps is not None and config.model.predicts_texture else None
             for name, column in picture_measures(image, alpha, colors).items():
@@ -68,7 +69,7 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
                     )
             bar.update(len(index))
     means = _means(values)
-    _report(means, len(data), RunDirectory(config.folder), checkpoint.load(path).get("iteration"))
+    _report(means, len(data), RunDirectory(config.folder), model.step)
     return means
 
 

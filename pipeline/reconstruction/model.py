@@ -1,9 +1,6 @@
-"""The mesh estimator in use: prediction, rendering, and the checkpoints it is kept in."""
+"""The mesh estimator in use: network, prediction and rendering."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +8,11 @@ from torch import Tensor
 from geometry.camera import project
 from geometry.sphere_mesh import SphereMesh
 from models.reconstruction import ReconstructionNetwork
-from models.state_dicts import translate
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
-from pipeline.reconstruction.dataset import Labels, ReconstructionData
+from pipeline.reconstruction.dataset import Labels, ReconstructionData, Vocabulary
 from rendering.rasterizer import rasterize
 from rendering.texture import render_textured
-from utils import checkpoint, seeding
-from utils.cli import UserError
-from utils.run_directory import RunDirectory
+from utils import seeding
 
 
 class Scene(NamedTuple):
@@ -65,9 +59,10 @@ def make_data(config: ReconstructionConfig) -> ReconstructionData:
     )
 
 
-def make_scene(data: ReconstructionData, device: torch.device) -> Scene:
+def make_scene(vocabulary: Vocabulary, device: torch.device) -> Scene:
     """Moves what all images share to a device."""
-    return Scene(SphereMesh().to(device), data.templates.to(device), data.selection.to(device))
+    tensors = (vocabulary.templates.to(device), vocabulary.selection.to(device))
+    return Scene(SphereMesh().to(device), *tensors)
 
 
 def make_network(
@@ -75,13 +70,14 @@ def make_network(
 ) -> ReconstructionNetwork:
     """Returns the untrained network of a run; its weights are a function of the seed."""
     seeding.seed_everything(config.seed, "network")
-    return _placed(_untrained(config.model, data), device)
+    return place(untrained(config.model, data.vocabulary), device)
 
 
-def _untrained(options: ModelOptions, data: ReconstructionData) -> ReconstructionNetwork:
+def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNetwork:
+    """Returns a network for some categories and parts, with the weights that PyTorch draws."""
     return ReconstructionNetwork(
-        num_categories=len(data.detections),
-        num_parts=1 + len(data.part_names),
+        num_categories=len(vocabulary.categories),
+        num_parts=1 + len(vocabulary.part_names),
         texture_resolution=options.texture_resolution,
         prediction_type=options.prediction_type,
         norm=options.norm_g,
@@ -90,8 +86,8 @@ def _untrained(options: ModelOptions, data: ReconstructionData) -> Reconstructio
     )
 
 
-def _placed(network: ReconstructionNetwork, device: torch.device) -> ReconstructionNetwork:
-    # A tenth faster on the CPU
+def place(network: ReconstructionNetwork, device: torch.device) -> ReconstructionNetwork:
+    """Moves a network to a device, in the layout in which it is a tenth faster on the CPU."""
     return network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
 
 
@@ -146,59 +142,3 @@ def render(
     rendering = render_textured(scene.sphere, prediction.screen, torch.cat(maps, 1), size)
     assert rendering.alpha is not None
     return rendering.colors, rendering.alpha
-
-
-def load_weights(
-    network: ReconstructionNetwork, state: Mapping[str, Any], path: Path, data: ReconstructionData
-) -> None:
-    """Restores the network of a checkpoint, ours or a published one.
-
-    Raises:
-        UserError: if the checkpoint belongs to other options, parts or templates.
-    """
-    if state.get("part_names", data.part_names) != data.part_names:
-        raise UserError(
-            f"{path} was trained with the parts {', '.join(state['part_names']) or 'none'}; the "
-            f"dataset now has {', '.join(data.part_names) or 'none'}. Train it again."
-        )
-    templates = state.get("templates")  # published checkpoints have none
-    if templates is not None and not torch.equal(templates.cpu(), data.templates):
-        raise UserError(
-            f"{path} was trained with other templates than those in cache/remeshed_templates/. Train "
-            f"again with: python run_reconstruction.py --name <another> --dataset {data.dataset}"
-        )
-    try:
-        empty = next(network.parameters()).is_meta
-        network.load_state_dict(translate(state["generator"]), assign=empty)
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} does not fit this dataset and these options ({reason}). "
-            "Use those that it was trained with."
-        ) from None
-
-
-def load_trained(
-    config: ReconstructionConfig, device: torch.device
-) -> tuple[ReconstructionNetwork, ReconstructionData, ReconstructionConfig, Path]:
-    """Reads the checkpoint that --which_epoch names and the data it is to be used on.
-
-    Returns:
-        The network in eval mode, the data, the options with the checkpoint's architecture, and
-        the checkpoint's path.
-    """
-    remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.data.dataset}"
-    path = checkpoint.resolve(config.folder, config.which_epoch, remedy)
-    if config.which_epoch == "latest":
-        newest = RunDirectory(config.folder).newest_checkpoint()
-        assert newest is not None
-        path, state = newest
-    else:
-        state = checkpoint.load(path)
-    other = checkpoint.stored_options(path, state, asdict(config.model))
-    config = replace(config, model=replace(config.model, **other))
-    data = make_data(config)
-    with torch.device("meta"):  # takes no memory, whatever sizes the checkpoint asks for
-        network = _untrained(config.model, data)
-    load_weights(network, state, path, data)
-    return _placed(network, device).eval().requires_grad_(False), data, config, path

@@ -25,7 +25,8 @@ from geometry import camera
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
-from pipeline.reconstruction.model import Scene, load_trained, make_scene, predict
+from pipeline.reconstruction.model import Scene, make_scene, predict
+from pipeline.reconstruction.model_file import Model, load_trained
 from rendering import rasterizer
 from rendering.inverse import unwrap, visibility
 from utils import distributed, files
@@ -45,6 +46,7 @@ from utils.run_directory import configure_logging
 logger = logging.getLogger(__name__)
 
 MIN_RENDER_SIZE = 1024
+Networks = dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures]
 
 
 def generate(device: torch.device, config: ReconstructionConfig) -> None:
@@ -54,16 +56,17 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
         UserError: if there is no checkpoint, or its network lacks a texture or a part head.
     """
     rasterizer.set_backend(config.rasterizer)
-    network, data, config, path = load_trained(config, device)
+    model, data, config = load_trained(config, device)
     configure_logging(config.folder / "log.txt")
     if config.model.prediction_type != "both":
         raise UserError(
-            f"{path} was trained with --prediction_type {config.model.prediction_type}; "
+            f"{model.path} was trained with --prediction_type {config.model.prediction_type}; "
             "pseudo-ground-truth needs --prediction_type both."
         )
-    logger.info("exporting %s for %d images", path, len(data))
+    networks = _feature_networks(config)  # a wrong file is told before the work begins
+    logger.info("exporting %s for %d images", model.path, len(data))
     for share in shares(data):
-        _export(network, share, path, config, device)
+        _export(model, share, config, networks, device)
 
 
 class Share(NamedTuple):
@@ -110,33 +113,33 @@ def shares(data: ReconstructionData) -> list[Share]:
 
 
 def _export(
-    network: ReconstructionNetwork,
+    model: Model,
     share: Share,
-    path: Path,
     config: ReconstructionConfig,
+    networks: Networks,
     device: torch.device,
 ) -> None:
     """Writes the items of a folder that are missing, their poses and the statistics of its photographs."""
     resolution, data = config.export.pseudogt_resolution, share.data
     folder = pseudo_files.pseudo_folder(share.name, resolution, config.data.mode)
-    _begin(config, path, share, folder)
+    _begin(config, model.path, share, folder)
     mine = distributed.shard(len(share.rows))
     missing = [i for i in mine if not (folder / f"{i}.npz").exists()]
     _check_disk(config, share, folder, len(missing) * distributed.world_size())
-    scene = make_scene(data, device)
+    scene = make_scene(model.vocabulary, device)
     batches = [
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
     ]
     for batch in progress(batches, description="pseudo-ground-truth"):
         rows = [share.rows[i] for i in batch]
-        items = make_items(network, scene, data, rows, resolution, device)
+        items = make_items(model.network, scene, data, rows, resolution, device)
         for index, item in zip(batch, items, strict=True):
             item = item._replace(category=int(share.category[index]))
             pseudo_files.save_pseudo_item(share.name, resolution, config.data.mode, index, item)
     distributed.barrier()
     if distributed.is_main():
         pseudo_files.save_metadata(share.name, config.data.mode, _metadata(share))
-    _write_statistics(share, config, device)
+    _write_statistics(share, config, networks, device)
     logger.info("wrote %s", folder)
 
 
@@ -249,14 +252,9 @@ def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path)
     distributed.barrier()
 
 
-def _write_statistics(share: Share, config: ReconstructionConfig, device: torch.device) -> None:
-    """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
-    if sum(map(len, share.detections)) < 2:
-        logger.warning("no statistics of the photographs: %s has only one", share.name)
-        return
-    networks: dict[feature_statistics.Features, ProxyFeatures | InceptionFeatures] = {
-        "proxy": ProxyFeatures()
-    }
+def _feature_networks(config: ReconstructionConfig) -> Networks:
+    """Returns the networks whose features are wanted; without those of FID where they are not at hand."""
+    networks: Networks = {"proxy": ProxyFeatures()}
     if config.export.standard_fid is not None:
         networks["standard_fid"] = StandardFeatures(config.export.standard_fid)
     try:
@@ -265,6 +263,16 @@ def _write_statistics(share: Share, config: ReconstructionConfig, device: torch.
         if config.export.inception_weights is not None:
             raise
         logger.warning("no statistics for FID, only for the proxy distance: %s", error)
+    return networks
+
+
+def _write_statistics(
+    share: Share, config: ReconstructionConfig, networks: Networks, device: torch.device
+) -> None:
+    """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
+    if sum(map(len, share.detections)) < 2:
+        logger.warning("no statistics of the photographs: %s has only one", share.name)
+        return
     for key, network in networks.items():
         statistics = _statistics(share.detections, config, network, device)
         if distributed.is_main():

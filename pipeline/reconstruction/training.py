@@ -19,12 +19,12 @@ from torch import Tensor
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
+from pipeline.reconstruction import model_file
 from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
     Prediction,
     Scene,
-    load_weights,
     make_data,
     make_network,
     make_scene,
@@ -82,7 +82,8 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     network = make_network(config, data, device)
     if found is not None:
         path, state = found
-        load_weights(network, state, path, data)
+        model_file.check_vocabulary(path, state, data)
+        model_file.load_weights(network, state, path)
         found = path, {**state, "generator": network.state_dict()}  # under our names
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
@@ -132,21 +133,19 @@ def make_task(
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
-    scene, labels = make_scene(data, device), data.labels.to(device)
+    scene, labels = make_scene(data.vocabulary, device), data.labels.to(device)
     update = Update(network, optimizer, scene, labels, config.optimizer, length)
+    description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
     return training.Task(
         members={"generator": network, "optimizer": optimizer},
-        constants={
-            "part_names": data.part_names,
-            "templates": data.templates.contiguous(),
-            "args": flatten(config),
-        },
+        constants=description,
         batches=partial(endless_batches, data, config.batch_size, config.seed, workers, device),
         update=update,
         rates=update.rates,
         remedy="Use a smaller rate: --lr.",
         picture=partial(draw, network, Shown(data, scene, device)),
+        write_model=partial(model_file.save_model, config.folder, network, description),
     )
 
 

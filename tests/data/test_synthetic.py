@@ -1,6 +1,8 @@
 """Synthetic collections: deterministic, prepared without options, and true in every sign."""
 
 import filecmp
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +167,19 @@ def test_an_interrupted_collection_does_not_appear(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert make_collection(config("bird", 1), COARSE).is_dir()
+
+
+def test_two_processes_do_not_make_one_collection(monkeypatch):
+    told = []
+
+    @contextmanager
+    def taken(path, what):
+        told.append((path.name, what))
+        raise UserError(f"{what} is in use by process 7.")
+        yield
+
+    monkeypatch.setattr("data.synthetic.collection.exclusive", taken)
+    with pytest.raises(UserError, match="in use by process 7"):
+        make_collection(config("bird"))
+    assert told == [(".synthetic_bird.lock", "datasets/synthetic_bird/")]
+    assert not list(Path("datasets").glob(".*.unfinished"))

@@ -16,10 +16,11 @@ from data.cache import feature_statistics
 from data.detections import load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.sphere_mesh import SphereMesh
-from pipeline.generation import sampling
 from pipeline.generation.config import make_config
+from pipeline.generation.model_file import load_generator
 from tests import published
 from tests.models.golden import fill, key_list, wave
+from utils import checkpoint
 from utils.cli import UserError
 
 NAME = "pretrained_cub_singletpl"
@@ -91,7 +92,7 @@ def test_a_published_checkpoint_gives_the_golden_output(shared: Path, tmp_path: 
     path = tmp_path / "checkpoint_latest.pth"
     torch.save({"generator_running_avg": state}, path)
     config = make_config(vars(run_generation.build_parser().parse_args(COMMAND)))
-    generator = sampling.load_generator(config.model, path, 0, 0, torch.device("cpu"))
+    generator = load_generator(config.model, path, checkpoint.load(path), torch.device("cpu"))
     golden = np.load(shared / "reference/golden/networks.npz")
     with torch.no_grad():
         texture, displacement = generator(wave(0.37, 2, 64))

@@ -2,7 +2,9 @@ import argparse
 import errno
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,13 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path):
     loaded = checkpoint.load(tmp_path / "a.pth", torch.device("cpu"))
     assert torch.equal(loaded["generator"].pop("w"), state["generator"].pop("w"))
     assert loaded == state
+
+
+@pytest.mark.parametrize("value", [torch.__version__, Path("a"), np.float32(1), Hostile()])
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, value):
+    with pytest.raises(TypeError, match="could not be loaded"):
+        checkpoint.save(tmp_path / "a.pth", {"args": [{"value": value}]})
+    assert not (tmp_path / "a.pth").exists()
 
 
 def test_numbered_checkpoints_are_sorted_by_step_and_the_latest_is_the_highest(tmp_path):
@@ -116,7 +125,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.pth'"):
         checkpoint.save(tmp_path / "a.pth", {"step": 2})
     assert checkpoint.load(tmp_path / "a.pth") == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]

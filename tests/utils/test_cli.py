@@ -60,6 +60,9 @@ def test_success_exits_with_status_zero():
     ("kind", "text", "value"),
     [
         (cli.positive_int, "3", 3),
+        (cli.pixels, "256", 256),
+        (cli.part_count, "4", 4),
+        (cli.spread, "0.1", 0.1),
         (cli.non_negative_int, "0", 0),
         (cli.positive_float, "1e-4", 1e-4),
         (cli.non_negative_float, "0", 0.0),
@@ -78,6 +81,10 @@ def test_option_types_accept(kind, text, value):
     ("kind", "text"),
     [
         (cli.positive_int, "0"),
+        (cli.pixels, "1"),
+        (cli.pixels, "100000"),
+        (cli.part_count, "1000"),
+        (cli.spread, "1e30"),
         (cli.positive_int, "2.5"),
         (cli.non_negative_int, "-1"),
         (cli.positive_float, "0"),

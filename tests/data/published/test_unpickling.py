@@ -101,3 +101,10 @@ def test_damaged_pickles_are_read_or_refused_and_never_crash(folder: Path) -> No
             refusals.append(str(refusal))
     assert len(refusals) > 200
     assert not any("\n" in line for line in refusals)
+
+
+def test_shared_elements_count_every_time() -> None:
+    content = b"\x80\x02}X\x05\x00\x00\x00scale%bs."
+    assert unpickling.loads(content % hostile.tuples(3)) == {"scale": (((1, 1), (1, 1)),) * 2}
+    with pytest.raises(pickle.UnpicklingError, match="more than 20000000 elements"):
+        unpickling.loads(content % hostile.tuples(60))

@@ -301,7 +301,7 @@ def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
             file.write(json.dumps({"step": step, "proxy": value}) + "\n")
     args = [*OPTIONS, "--evaluate", "--proxy_distance", "--which_epoch", "best"]
     config = make_config(vars(run_generation.build_parser().parse_args(args)))
-    chosen = evaluation.choose_checkpoint(config, torch.device("cpu"))
+    chosen = evaluation.choose_file(config, torch.device("cpu"))
     assert chosen == checkpoint.path_of("checkpoints_gan/toy_singletpl", 2)
 
 

@@ -435,7 +435,7 @@ def test_what_was_made_with_earlier_templates_is_refused() -> None:
             run(*options)
     save_poses(load_detections("toy"), range(1, COUNT))
     for options in (["--iters", "2"], ["--evaluate"], ["--generate_pseudogt"]):
-        with pytest.raises(UserError, match=r"checkpoint_0000001.*other templates.*--dataset toy"):
+        with pytest.raises(UserError, match=r"(checkpoint|model).*other templates.*--dataset toy"):
             run(*options)
     write_json(collection_path("toy"), {"category": "bird"})
     gan = ["--name", "toy_singletpl", "--dataset", "toy", "--gpu_ids", "cpu", "--iters", "1"]

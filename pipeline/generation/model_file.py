@@ -1,0 +1,193 @@
+"""The generator on disk: what a model file holds, and what published checkpoints lack.
+
+A file of ours is enough to generate meshes: it holds the views and categories to draw from and, for
+models that are conditional on the pseudo-ground-truth, a sample of that. Published checkpoints hold
+weights and options only, and need cache/ beside them.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.cache import pseudo_files
+from data.cache.pseudo_files import PoseMetadata
+from data.pseudo_ground_truth import PseudoGroundTruth
+from models import generator as generators
+from models.generator import Generator
+from models.state_dicts import translate
+from pipeline.generation.config import GenerationConfig, GeneratorOptions
+from pipeline.generation.sampling import make_generator, sample_rows
+from utils import checkpoint, model_file
+from utils.cli import UserError
+from utils.options import build, flatten
+
+logger = logging.getLogger(__name__)
+
+NUM_ITEMS = 64  # of the pseudo-ground-truth, in a model that is conditional on it
+
+
+class Item(NamedTuple):
+    """What a conditional model takes from the pseudo-ground-truth of a photograph.
+
+    Attributes:
+        seg: (K, r, r) part probabilities in UV space; (0, 1, 1) if not wanted.
+        mesh: (3, 32, 32) displacement map.
+    """
+
+    seg: Tensor
+    mesh: Tensor
+
+
+class Model(NamedTuple):
+    """A trained generator and what it draws from.
+
+    Attributes:
+        generator: with averaged weights, ready for inference.
+        options: its architecture.
+        views: poses and categories of the training photographs.
+        items: of some rows of the views; empty for a model that needs none, or a published one.
+        step: number of steps it was trained for; None where a published file does not tell.
+        path: the file.
+    """
+
+    generator: Generator
+    options: GeneratorOptions
+    views: PoseMetadata
+    items: Mapping[int, Item]
+    step: int | None
+    path: Path
+
+
+def describe(dataset: PseudoGroundTruth, config: GenerationConfig) -> dict[str, Any]:
+    """Returns what a file holds beside the weights and the number of steps."""
+    description = model_file.header(flatten(config)) | {"views": dataset.metadata._asdict()}
+    if not needs_items(config.model):
+        return description
+    rows = sample_rows(range(len(dataset)), min(NUM_ITEMS, len(dataset)), config.seed)
+    items = [dataset[row] for row in rows]
+    maps = {
+        "seg": torch.stack([item.seg for item in items]).half(),
+        "mesh": torch.stack([item.mesh for item in items]),
+    }
+    return description | {"items": {"rows": rows, **maps}}
+
+
+def needs_items(options: GeneratorOptions) -> bool:
+    """Returns whether a model takes part maps or meshes from the pseudo-ground-truth."""
+    return options.conditional_semantics or options.texture_only
+
+
+def save_model(
+    folder: Path, generator: Generator, description: Mapping[str, Any], step: int
+) -> None:
+    """Writes the model file of a run; the generator is the averaged one."""
+    weights = {"generator_running_avg": generator.state_dict()}
+    checkpoint.save(folder / model_file.NAME, {**description, **weights, "iteration": step})
+
+
+def load_model(path: str | Path, device: torch.device) -> Model:
+    """Reads a model that holds what it draws from: a model file or a checkpoint of ours.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds too little.
+    """
+    path = Path(path)
+    state = model_file.load(path)
+    if "views" not in state:
+        raise UserError(
+            f"{path} does not hold the views that it draws from. Apply it where they are, in cache/: "
+            "python run_generation.py --export_sample"
+        )
+    try:
+        options = build(GeneratorOptions, state.get("args", {}))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not tell its architecture ({error}).") from None
+    return _build(path, state, options, _stored_views(path, state), device)
+
+
+def load_trained(
+    config: GenerationConfig, path: Path, device: torch.device
+) -> tuple[Model, GenerationConfig]:
+    """Reads a model, ours or a published one, for use on a data set.
+
+    Returns:
+        The model, and the options with its architecture. Its views are its own if it was trained on
+        that data set, else those in cache/.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another architecture.
+    """
+    state = model_file.load(path)
+    other = checkpoint.stored_options(path, state, asdict(config.model))
+    if other:
+        text = ", ".join(f"{key} {value}" for key, value in other.items())
+        logger.info("%s brings its own options: %s", path, text)
+    config = replace(config, model=replace(config.model, **other))
+    asked = {"dataset": config.data.dataset, "mode": config.data.mode}
+    if "views" in state and not checkpoint.stored_options(path, state, asked):
+        return _build(path, state, config.model, _stored_views(path, state), device), config
+    views = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
+    without = {key: value for key, value in state.items() if key != "items"}  # of other rows
+    return _build(path, without, config.model, views, device), config
+
+
+def load_generator(
+    options: GeneratorOptions, path: Path, state: Mapping[str, Any], device: torch.device
+) -> Generator:
+    """Returns the averaged generator of a file's content, ready for inference.
+
+    Raises:
+        UserError: if there is none, or one of another architecture.
+    """
+    if "generator_running_avg" not in state:
+        raise UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
+    try:
+        weights = translate(state["generator_running_avg"])
+        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+            generator = make_generator(options, **generators.sizes(weights))
+        generator.load_state_dict(weights, assign=True)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} holds no generator, or one of another architecture: {reason}"
+        ) from None
+    return generator.to(device).float().eval().requires_grad_(False)
+
+
+def _build(
+    path: Path,
+    state: Mapping[str, Any],
+    options: GeneratorOptions,
+    views: PoseMetadata,
+    device: torch.device,
+) -> Model:
+    generator = load_generator(options, path, state, device)
+    conditional = (bool(generator.num_classes), bool(generator.num_parts))
+    if conditional != (options.conditional_class, options.conditional_semantics):
+        raise UserError(
+            f"{path} has a generator of {generator.num_classes} classes and {generator.num_parts} "
+            "parts, which its options contradict."
+        )
+    items = _stored_items(path, state, views)
+    return Model(generator, options, views, items, model_file.step_of(path, state), path)
+
+
+def _stored_views(path: Path, state: Mapping[str, Any]) -> PoseMetadata:
+    return pseudo_files.metadata_from(path, state["views"], "Replace it by an intact copy.")
+
+
+def _stored_items(path: Path, state: Mapping[str, Any], views: PoseMetadata) -> dict[int, Item]:
+    if "items" not in state:
+        return {}
+    try:
+        rows, seg, mesh = (state["items"][name] for name in ("rows", "seg", "mesh"))
+        items = {row: Item(*maps) for row, *maps in zip(rows, seg.float(), mesh, strict=True)}
+        _ = [views.paths[row] for row in rows]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(f"{path}: its items are damaged ({error!r}).") from None
+    return items

@@ -1,0 +1,170 @@
+"""The mesh estimator on disk: what a model file holds, and its joining with a data set.
+
+A file of ours is enough to estimate meshes from photographs. Published checkpoints hold weights and
+options only: the data set that they are applied to tells what categories and parts they know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.cache.storage import check_numbers
+from models.reconstruction import ReconstructionNetwork
+from models.state_dicts import translate
+from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
+from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
+from pipeline.reconstruction.model import make_data, place, untrained
+from utils import checkpoint, model_file
+from utils.cli import UserError
+from utils.options import build, flatten
+
+
+class Model(NamedTuple):
+    """A trained mesh estimator.
+
+    Attributes:
+        network: in evaluation mode.
+        options: its architecture.
+        vocabulary: the categories, parts and templates that it knows.
+        step: number of steps it was trained for; None where a published file does not tell.
+        path: the file.
+    """
+
+    network: ReconstructionNetwork
+    options: ModelOptions
+    vocabulary: Vocabulary
+    step: int | None
+    path: Path
+
+
+def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str, Any]:
+    """Returns what a file holds beside the weights and the number of steps."""
+    return model_file.header(flatten(config)) | data.vocabulary._asdict()
+
+
+def save_model(
+    folder: Path, network: ReconstructionNetwork, description: Mapping[str, Any], step: int
+) -> None:
+    """Writes the model file of a run."""
+    state = {**description, "generator": network.state_dict(), "iteration": step}
+    checkpoint.save(folder / model_file.NAME, state)
+
+
+def load_model(path: str | Path, device: torch.device) -> Model:
+    """Reads a model that tells what it knows: a model file or a checkpoint of ours.
+
+    Raises:
+        UserError: if the file is missing, damaged, or tells too little.
+    """
+    path = Path(path)
+    state = model_file.load(path)
+    vocabulary = _stored_vocabulary(path, state)
+    if vocabulary is None:
+        raise UserError(
+            f"{path} does not tell which categories, parts and templates it knows. Apply it to the "
+            "data set that it was made for: python run_reconstruction.py --evaluate"
+        )
+    args = state.get("args", {})
+    try:
+        options = build(ModelOptions, args)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not tell its architecture ({error}).") from None
+    return _build(path, state, options, vocabulary, device)
+
+
+def load_trained(
+    config: ReconstructionConfig, device: torch.device
+) -> tuple[Model, ReconstructionData, ReconstructionConfig]:
+    """Reads the model that --which_epoch names and the data it is to be used on.
+
+    Returns:
+        The model, the data, and the options with the model's architecture.
+
+    Raises:
+        UserError: if one of them is missing, or they know different parts or templates.
+    """
+    remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.data.dataset}"
+    path = model_file.resolve(config.folder, config.which_epoch, remedy)
+    state = model_file.load(path)
+    other = checkpoint.stored_options(path, state, asdict(config.model))
+    config = replace(config, model=replace(config.model, **other))
+    data = make_data(config)
+    check_vocabulary(path, state, data)
+    vocabulary = _stored_vocabulary(path, state) or data.vocabulary
+    return _build(path, state, config.model, vocabulary, device), data, config
+
+
+def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionData) -> None:
+    """Refuses a model of other parts or templates than the data set's; published ones don't tell.
+
+    Raises:
+        UserError: names the difference, and what to do.
+    """
+    remedy = f"python run_reconstruction.py --name <another> --dataset {data.dataset}"
+    stored, present = state.get("part_names", data.part_names), data.part_names
+    if stored != present:
+        raise UserError(
+            f"{path} was trained with the parts {', '.join(stored) or 'none'}; the dataset now has "
+            f"{', '.join(present) or 'none'}. Train again with: {remedy}"
+        )
+    templates = state.get("templates", data.templates)
+    if not (isinstance(templates, Tensor) and torch.equal(templates.cpu(), data.templates)):
+        raise UserError(
+            f"{path} was trained with other templates than those in cache/remeshed_templates/. "
+            f"Train again with: {remedy}"
+        )
+
+
+def load_weights(network: ReconstructionNetwork, state: Mapping[str, Any], path: Path) -> None:
+    """Fills a network with the weights of a checkpoint, ours or a published one.
+
+    Raises:
+        UserError: if they are of another architecture.
+    """
+    try:
+        empty = next(network.parameters()).is_meta
+        network.load_state_dict(translate(state["generator"]), assign=empty)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} does not fit this dataset and these options ({reason}). "
+            "Use those that it was trained with."
+        ) from None
+
+
+def _build(
+    path: Path,
+    state: Mapping[str, Any],
+    options: ModelOptions,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> Model:
+    try:
+        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+            network = untrained(options, vocabulary)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} has an architecture that cannot be ({error}).") from None
+    load_weights(network, state, path)
+    network = place(network, device).eval().requires_grad_(False)
+    return Model(network, options, vocabulary, model_file.step_of(path, state), path)
+
+
+def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | None:
+    """Returns the vocabulary of a file; None if it was written before files had one."""
+    if not state.keys() >= {*Vocabulary._fields}:
+        return None
+    vocabulary = Vocabulary(**{name: state[name] for name in Vocabulary._fields})
+    for names in (vocabulary.categories, vocabulary.part_names):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{path}: its categories and parts are damaged ({names!r:.80}).")
+    shapes = {
+        "selection": (len(vocabulary.categories), "P", 1 + len(vocabulary.part_names)),
+        "templates": ("T", "V", 3),
+        "template_category": ("T",),
+    }
+    check_numbers(path, vocabulary._asdict(), shapes, "Replace it by an intact copy.")
+    return vocabulary

@@ -1,0 +1,66 @@
+"""A model in one file: `model.pth` in the folder of a run, all that using the model takes.
+
+It holds weights, options, what inputs and outputs stand for, and where the model comes from; no state
+of the training, and nothing that lies in cache/ or datasets/ is needed beside it. Complete
+checkpoints have the same entries beside their own. Published checkpoints have weights and options.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils import checkpoint
+from utils.cli import UserError
+from utils.run_directory import RunDirectory, environment
+
+NAME = "model.pth"
+FORMAT = 1  # grows when files can no longer be read as before
+
+
+def header(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries that every model has: format, options of the run, commit and versions."""
+    return {"format": FORMAT, "args": dict(options), "environment": environment()}
+
+
+def resolve(folder: str | Path, which: str, remedy: str) -> Path:
+    """Returns the file that --which_epoch names: "latest" or the step of a complete checkpoint.
+
+    "latest" is model.pth; in folders without, such as published ones, the newest checkpoint.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    path = Path(folder) / NAME
+    if which != "latest":
+        return checkpoint.resolve(folder, which, remedy)
+    if path.exists():
+        return path
+    checkpoint.resolve(folder, which, remedy)  # says so where there is none
+    newest = RunDirectory(folder).newest_checkpoint()
+    assert newest is not None
+    return newest[0]
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a model file or a checkpoint; nothing in it is executed.
+
+    Raises:
+        UserError: if it is missing, damaged, or of a later format.
+    """
+    state = checkpoint.load(path, device)
+    version = state.get("format", FORMAT)
+    if not isinstance(version, int) or version > FORMAT:
+        raise UserError(
+            f"{path} has format {version}, this version of the program reads {FORMAT}. Update it."
+        )
+    return state
+
+
+def step_of(path: Path, state: Mapping[str, Any]) -> int | None:
+    """Returns the number of steps that a model was trained for; None where it does not tell."""
+    step = state.get("iteration")
+    if step is not None and (not isinstance(step, int) or step < 0):
+        raise UserError(f"{path} is damaged: it was saved after {step!r} steps.")
+    return step
