@@ -1,5 +1,6 @@
 """Where the artifacts of a dataset lie below cache/, and what its preparation has recorded of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,8 +88,20 @@ def record_of(dataset: str, category: str | None = None) -> Record:
     )
 
 
-def class_label(dataset: str, name: str) -> int:
+def class_names(dataset: str) -> list[str]:
+    """Returns the categories of those datasets that --dataset stands for; of unknown ones their names."""
+    names = expand_dataset(dataset)
+    known = [name in DATASETS or collection_path(name).exists() for name in names]
+    return [category_of(n) if k else n for n, k in zip(names, known, strict=True)]
+
+
+def class_label(dataset: str, name: str, categories: Sequence[str] | None = None) -> int:
     """Returns the position, among those that --dataset stands for, of a dataset or of its category.
+
+    Args:
+        dataset: the datasets.
+        name: of one of them, or of a category.
+        categories: of the datasets; by default what cache/ says.
 
     Raises:
         UserError: if none has that name, or several are of that category.
@@ -96,7 +109,7 @@ def class_label(dataset: str, name: str) -> int:
     datasets = expand_dataset(dataset)
     if name in datasets:
         return datasets.index(name)
-    categories = [category_of(each) for each in datasets]
+    categories = [category_of(each) for each in datasets] if categories is None else categories
     if categories.count(name) != 1:
         choices = dict.fromkeys([*categories, *datasets])
         raise UserError(f"--filter_class {name}: expected one of {', '.join(choices)}.")

@@ -40,7 +40,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     items = _items(model, config)
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     how_many = config.sampling.how_many or config.batch_size
-    eligible = _with_items(sampling.eligible_rows(config, model.views), model)
+    eligible = _with_items(sampling.eligible_rows(config, model.views, model.categories), model)
     rows = sampling.sample_rows(eligible, how_many, config.seed)
     folder = Path("output") / config.name
     record = export_folder.provenance(config, path, model.step)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data.cache import pseudo_files
+from data.cache.folders import class_names
 from data.cache.pseudo_files import PoseMetadata
 from data.pseudo_ground_truth import PseudoGroundTruth
 from models import generator as generators
@@ -49,7 +50,8 @@ class Model(NamedTuple):
     Attributes:
         generator: with averaged weights, ready for inference.
         options: its architecture.
-        views: poses and categories of the training photographs.
+        categories: names of the classes of the training photographs.
+        views: poses and classes of these photographs.
         items: of some rows of the views; empty for a model that needs none, or a published one.
         step: number of steps it was trained for; None where a published file does not tell.
         path: the file.
@@ -57,6 +59,7 @@ class Model(NamedTuple):
 
     generator: Generator
     options: GeneratorOptions
+    categories: list[str]
     views: PoseMetadata
     items: Mapping[int, Item]
     step: int | None
@@ -65,7 +68,9 @@ class Model(NamedTuple):
 
 def describe(dataset: PseudoGroundTruth, config: GenerationConfig) -> dict[str, Any]:
     """Returns what a file holds beside the weights and the number of steps."""
-    description = model_file.header(flatten(config)) | {"views": dataset.metadata._asdict()}
+    description = model_file.header(flatten(config))
+    description |= {"categories": class_names(config.data.dataset)}
+    description |= {"views": dataset.metadata._asdict()}
     if not needs_items(config.model):
         return description
     rows = sample_rows(range(len(dataset)), min(NUM_ITEMS, len(dataset)), config.seed)
@@ -107,7 +112,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
         options = build(GeneratorOptions, state.get("args", {}))
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not tell its architecture ({error}).") from None
-    return _build(path, state, options, _stored_views(path, state), device)
+    return _build(path, state, options, *_stored_views(path, state), device)
 
 
 def load_trained(
@@ -130,10 +135,11 @@ def load_trained(
     config = replace(config, model=replace(config.model, **other))
     asked = {"dataset": config.data.dataset, "mode": config.data.mode}
     if "views" in state and not checkpoint.stored_options(path, state, asked):
-        return _build(path, state, config.model, _stored_views(path, state), device), config
+        return _build(path, state, config.model, *_stored_views(path, state), device), config
+    names = class_names(config.data.dataset)
     views = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     without = {key: value for key, value in state.items() if key != "items"}  # of other rows
-    return _build(path, without, config.model, views, device), config
+    return _build(path, without, config.model, names, views, device), config
 
 
 def load_generator(
@@ -163,6 +169,7 @@ def _build(
     path: Path,
     state: Mapping[str, Any],
     options: GeneratorOptions,
+    categories: list[str],
     views: PoseMetadata,
     device: torch.device,
 ) -> Model:
@@ -174,11 +181,18 @@ def _build(
             "parts, which its options contradict."
         )
     items = _stored_items(path, state, views)
-    return Model(generator, options, views, items, model_file.step_of(path, state), path)
+    step = model_file.step_of(path, state)
+    return Model(generator, options, categories, views, items, step, path)
 
 
-def _stored_views(path: Path, state: Mapping[str, Any]) -> PoseMetadata:
-    return pseudo_files.metadata_from(path, state["views"], "Replace it by an intact copy.")
+def _stored_views(path: Path, state: Mapping[str, Any]) -> tuple[list[str], PoseMetadata]:
+    """Returns the names of the classes, and the views."""
+    remedy = "Replace it by an intact copy."
+    views = pseudo_files.metadata_from(path, state["views"], remedy)
+    categories = state.get("categories")
+    if not isinstance(categories, list) or not all(isinstance(x, str) for x in categories):
+        raise UserError(f"{path}: its categories are damaged ({categories!r:.80}). {remedy}")
+    return categories, views
 
 
 def _stored_items(path: Path, state: Mapping[str, Any], views: PoseMetadata) -> dict[int, Item]:

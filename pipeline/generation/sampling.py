@@ -142,11 +142,21 @@ def render(template: SphereMesh, sample: Generated, size: int) -> tuple[Tensor, 
     return colors, coverage
 
 
-def eligible_rows(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> list[int]:
-    """Returns the rows of the metadata, those of --filter_class only if it is given."""
+def eligible_rows(
+    config: GenerationConfig,
+    metadata: pseudo_files.PoseMetadata,
+    categories: Sequence[str] | None = None,
+) -> list[int]:
+    """Returns the rows of the metadata, those of --filter_class only if it is given.
+
+    Args:
+        config: of the run.
+        metadata: views of the photographs.
+        categories: names of their classes; by default what cache/ says.
+    """
     if config.sampling.filter_class is None:
         return list(range(len(metadata.category)))
-    category = class_label(config.data.dataset, config.sampling.filter_class)
+    category = class_label(config.data.dataset, config.sampling.filter_class, categories)
     rows = (metadata.category == category).nonzero().flatten().tolist()
     if not rows:
         raise cli.UserError(

@@ -11,7 +11,7 @@ from tests.pipeline.generation import test_training
 from tests.pipeline.generation.test_training import run, save_statistics, toy  # noqa: F401
 from utils import checkpoint
 from utils.cli import UserError
-from utils.files import read_json
+from utils.files import read_json, write_json
 from utils.run_directory import RunDirectory
 
 RUN = Path("checkpoints_gan/toy_singletpl")
@@ -48,7 +48,7 @@ def test_the_file_holds_the_averaged_weights_of_the_latest_state_and_no_optimize
     run("--iters", "2")
     state, whole = checkpoint.load(MODEL), checkpoint.load(RUN / "checkpoint_latest.pth")
     assert state.keys() == {
-        "generator_running_avg", "views", "args", "iteration", "format", "environment",
+        "generator_running_avg", "views", "categories", "args", "iteration", "format", "environment",
     }  # fmt: skip
     assert state["iteration"] == 2
     test_training.assert_equal(state["generator_running_avg"], whole["generator_running_avg"])
@@ -84,6 +84,7 @@ TAMPERED = [
     ({"format": 2}, r"has format 2, this version of the program reads 1"),
     ({"views": {}}, r"its views are damaged \(KeyError"),
     ({"views": None}, r"its views are damaged \(TypeError"),
+    ({"categories": [None]}, r"its categories are damaged \(\[None\]\)"),
     ({"iteration": -1}, r"was saved after -1 steps"),
     ({"args": {}}, r"does not tell its architecture \('texture_resolution'\)"),
     ({"generator_running_avg": {}}, r"holds no generator"),
@@ -118,3 +119,17 @@ def test_on_another_data_set_the_model_is_seen_from_the_views_of_that() -> None:
     shutil.rmtree("cache/other")
     with pytest.raises(UserError, match=r"cache/other/poses_metadata.*does not exist"):
         run("--export_sample", "--how_many", "1", "--dataset", "other")
+
+
+@pytest.mark.slow
+def test_a_class_is_exported_from_the_file_alone() -> None:
+    shutil.copytree("cache/toy", "cache/pets")
+    for name, category in ("toy", "dog"), ("pets", "cat"):
+        write_json(f"cache/{name}/collection.json", {"category": category})
+    options = ["--dataset", "toy,pets", "--conditional_class"]
+    run(*options, "--iters", "1")
+    shutil.rmtree("cache")
+    assert load_model(MODEL, CPU).categories == ["dog", "cat"]
+    run(*options, "--export_sample", "--how_many", "1", "--filter_class", "cat")
+    with pytest.raises(UserError, match="expected one of dog, cat, toy, pets"):
+        run(*options, "--export_sample", "--how_many", "1", "--filter_class", "cow", "--overwrite")
