@@ -205,6 +205,7 @@ def _refuse_bomb(file: IO[bytes]) -> None:
 
 def _refuse_inflated(content: Any, size: int) -> None:
     """Refuses tensors that stand for more numbers than a file of this size can hold."""
+    # Every storage counts once, however many tensors share it
     storages: dict[int, int] = {}
     waiting, seen = [content], set()
     while waiting:
@@ -246,10 +247,12 @@ def stored_options(
     Raises:
         UserError: if a stored value is of another type than the present one.
     """
+    # Options that the file does not tell count as unchanged
     stored = state.get("args", {})
     if not isinstance(stored, dict):
         raise UserError(f"{path}: its args are a {type(stored).__name__}, no dictionary.")
     values = {key: stored.get(key, now) for key, now in options.items()}
+    # A value of another type would fail far from here
     for key, value in values.items():
         if not isinstance(value, type(options[key])):
             raise UserError(f"{path} was trained with {key}={value!r}, which is no such option.")
@@ -271,6 +274,7 @@ def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.
         UserError: if there is no such checkpoint; names those that there are.
     """
     folder = require_file(folder, remedy)
+    # Numbered ones first; published folders have none
     found = dict(numbered(folder))
     unnumbered = folder / "checkpoint_latest.pth"
     if which == "latest" and found:
@@ -279,5 +283,6 @@ def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.
         return unnumbered
     if str(which).isdecimal() and int(which) in found:
         return found[int(which)]
+    # The steps that there are help to correct the command
     listed = ", ".join(map(str, found)) or "none"
     raise UserError(f"{folder} has no checkpoint {which!r}; numbered ones: {listed}. {remedy}")

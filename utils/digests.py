@@ -28,6 +28,7 @@ def append_digest(file: IO[bytes]) -> None:
     Args:
         file: a whole archive, open for reading and writing.
     """
+    # The end record now announces the comment that follows it
     file.seek(-2, io.SEEK_END)
     file.write(struct.pack("<H", _LENGTH))
     file.write(_LABEL + _sha256(file, file.tell()).encode())
@@ -39,6 +40,7 @@ def check_archive(file: IO[bytes]) -> None:
     Raises:
         zipfile.BadZipFile: if any byte is not as it was written.
     """
+    # Ours end with an end record that announces a comment of this length
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _END_SIZE - _LENGTH))
     tail = file.read()
@@ -72,6 +74,7 @@ def check_json(data: bytes, content: dict[str, Any]) -> None:
     Raises:
         ValueError: if any byte is not as it was written.
     """
+    # Without a digest no entry may be text: it could be the damaged digest
     size = len(_json_end(b""))
     if data[-size:] != _json_end(data[:-size] + b"}") and any(
         isinstance(value, str) for value in content.values()
@@ -91,6 +94,7 @@ def file_digest(path: str | Path) -> str:
 
 def _sha256(file: IO[bytes], size: int) -> str:
     """Returns the digest of the first `size` bytes; leaves the position behind them."""
+    # In pieces: checkpoints have hundreds of megabytes
     digest = hashlib.sha256()
     file.seek(0)
     while size and (chunk := file.read(min(size, _CHUNK))):

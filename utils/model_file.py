@@ -32,6 +32,7 @@ def resolve(folder: str | Path, which: str, remedy: str) -> Path:
     Raises:
         UserError: if there is no such file.
     """
+    # A run that was trained with this version has the file
     path = Path(folder) / NAME
     if which != "latest":
         return checkpoint.resolve(folder, which, remedy)
@@ -50,6 +51,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         UserError: if it is missing, damaged, or of a later format.
     """
     state = checkpoint.load(path, device)
+    # Files that do not tell their format are published ones, or earlier ones of ours
     version = state.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         raise UserError(

@@ -52,6 +52,7 @@ def _compute_all(
     path: Path, detections: Detections, compute: Callable[[Tensor], Tensor], size: int
 ) -> None:
     """Fills an array beside `path` and gives it its name when all processes are done."""
+    # The first process makes room, unless an earlier run has
     dataset = ObjectImages(detections, size, antialias=True)
     partial, flags = (
         path.with_name(f".{path.stem}.partial.npy"),
@@ -63,6 +64,7 @@ def _compute_all(
         np.lib.format.open_memmap(partial, "w+", np.float16, (len(dataset), *shape)).flush()
         flags.write_bytes(bytes(len(dataset)))
     distributed.barrier()
+    # Every process fills the rows of its shard that are missing
     maps, done = np.load(partial, mmap_mode="r+"), np.memmap(flags, np.uint8, "r+")
     rows = [row for row in distributed.shard(len(dataset)) if not done[row]]
     start = time.monotonic()
@@ -78,6 +80,7 @@ def _compute_all(
         seconds = (time.monotonic() - start) / len(rows)
         logger.info("features: %.3f s per image, kept in %s", seconds, path)
     distributed.barrier()
+    # Complete, the array takes its name
     if distributed.is_main():
         os.replace(partial, path)
         flags.unlink()

@@ -75,15 +75,18 @@ def read_statistics(path: Path, remedy: str) -> FeatureStatistics:
     """Reads feature statistics from a file, also a published one."""
     names = ("stats_m", "stats_s", "num_images", "resolution")
     arrays = load_arrays(path, names, remedy, optional=("sample", "network", "images"))
+    # Mean and covariance are of one dimension, and so is the sample where there is one
     shapes = {"stats_m": ("D",), "stats_s": ("D", "D"), "num_images": (), "resolution": ()}
     if arrays.get("sample", np.zeros(0)).size:
         shapes["sample"] = ("n", "D")
     check_numbers(path, arrays, shapes, remedy)
+    # A covariance takes two images, and distances equal resolutions
     count, resolution = int(arrays["num_images"]), int(arrays["resolution"])
     if resolution != IMAGE_RESOLUTION or count < 2:
         got = f"{count} images of {resolution} pixels"
         raise UserError(f"{path}: expected {IMAGE_RESOLUTION} pixels, 2 images or more; got {got}.")
     mean, lower = (arrays[name].astype(np.float64) for name in ("stats_m", "stats_s"))
+    # The upper triangle mirrors the lower one
     covariance = lower + np.tril(lower, -1).T
     sample = arrays.get("sample", np.zeros(0, np.float32)).reshape(-1, len(mean))
     origin = {name: str(arrays[name]) for name in ("network", "images") if name in arrays}
@@ -98,6 +101,7 @@ def pool(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
     """
     if len(parts) == 1:
         return parts[0]
+    # Moments within the parts, and of their means around the common one
     count = sum(part.num_images for part in parts)
     mean = np.sum([part.num_images * part.mean for part in parts], axis=0) / count
     scatters = [
@@ -110,6 +114,7 @@ def pool(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
     thinned = [
         part.sample[:: round(max(steps) / step)] for part, step in zip(parts, steps, strict=True)
     ]
+    # Published parts have no sample
     whole = all(len(part.sample) for part in parts)
     sample = np.concatenate(thinned) if whole else thinned[0][:0]
     return FeatureStatistics(mean, np.sum(scatters, axis=0) / (count - 1), count, sample)
@@ -120,6 +125,7 @@ def images_fingerprint(dataset: str) -> str | None:
     paths = [collection_path(name) for name in expand_dataset(dataset)]
     if not all(path.exists() for path in paths):
         return None
+    # A record without fingerprint is damaged, or older than fingerprints
     records = [read_json(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         if not isinstance(record, dict) or not isinstance(record.get("fingerprint"), str):

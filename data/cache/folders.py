@@ -90,6 +90,7 @@ def record_of(dataset: str, category: str | None = None) -> Record:
 
 def class_names(dataset: str) -> list[str]:
     """Returns the categories of those datasets that --dataset stands for; of unknown ones their names."""
+    # The names of default datasets tell their categories; others are recorded
     names = expand_dataset(dataset)
     known = [name in DATASETS or collection_path(name).exists() for name in names]
     return [category_of(n) if k else n for n, k in zip(names, known, strict=True)]
@@ -106,6 +107,7 @@ def class_label(dataset: str, name: str, categories: Sequence[str] | None = None
     Raises:
         UserError: if none has that name, or several are of that category.
     """
+    # The name of a dataset is unique
     datasets = expand_dataset(dataset)
     if name in datasets:
         return datasets.index(name)

@@ -64,6 +64,7 @@ def load_learned_parts(path: Path, fingerprint: str, settings: str) -> LearnedPa
     names = ("maps", "boxes", "fingerprint", "settings")
     remedy = "Delete it and run the command again."
     arrays = load_arrays(path, names, remedy)
+    # Of other detections or options: to be learned again
     if (str(arrays["fingerprint"]), str(arrays["settings"])) != (fingerprint, settings):
         return None
     check_numbers(path, arrays, {"maps": ("N", "K", "s", "s"), "boxes": ("N", 3)}, remedy)

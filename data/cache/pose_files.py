@@ -137,10 +137,12 @@ def check_poses(
     path: Path, content: dict[str, Any], shapes: dict[str, tuple[int | str, ...]], remedy: str
 ) -> None:
     """Raises a UserError unless a pose file has these entries, finite, and rows in ascending order."""
+    # A missing entry is told before the numbers are looked at
     missing = [name for name in shapes if name not in content]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)}. {remedy}")
     check_numbers(path, content, shapes, remedy)
+    # Rows that ascend name no image twice
     rows = content.get("indices", torch.arange(1))
     if rows.dtype != torch.int64 or rows[0] < 0 or (rows.diff() <= 0).any():
         raise UserError(f"{path}: indices are not ascending whole numbers from 0 on. {remedy}")
@@ -159,6 +161,7 @@ def load_semantic_template(dataset: str, mode: str, origin: Origin) -> SemanticT
     path = semantic_template_path(dataset, mode)
     command = f"python pose_optimization_step2.py --dataset {dataset} --mode {mode}"
     content = load_tensors(path, ("probabilities", "part_names"), origin, command)
+    # One channel for each part, and one for the object without part
     names, shape = content["part_names"], ("T", "V", "K")
     check_numbers(path, content, {"probabilities": shape}, f"Make it again with: {command}")
     width = content["probabilities"].shape[2]

@@ -92,6 +92,7 @@ def save_metadata(dataset: str, mode: str, metadata: PoseMetadata) -> Path:
 def write_metadata(path: Path, metadata: PoseMetadata) -> Path:
     """Writes such poses to a file; returns the path."""
     tensors = metadata._asdict()
+    # Text as arrays of text, which need no pickle
     texts = {"path": np.array(tensors.pop("paths"), dtype=np.str_)}
     texts |= {"templates": np.asarray(tensors.pop("templates"))}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
@@ -108,12 +109,14 @@ def load_metadata(dataset: str, mode: str) -> PoseMetadata:
             the dataset has now.
     """
     found = []
+    # Each dataset keeps its own file
     for name in folder_names(dataset):
         path, command = metadata_path(name, mode), _export_command(name, mode)
         found.append(read_metadata(path, f"Create it with: {command}"))
         _check_templates(path, found[-1].templates, name, mode, command)
     if len(found) == 1:
         return found[0]
+    # Joined, the position in the list is the class
     labels = [torch.full_like(m.category, i) for i, m in enumerate(found)]
     return PoseMetadata(
         *(torch.cat(members) for members in zip(*(m[:4] for m in found), strict=True)),
@@ -129,6 +132,7 @@ def read_metadata(path: Path, remedy: str) -> PoseMetadata:
     Files of the predecessor's predecessor know neither categories nor perspective: one category, and
     a camera far away.
     """
+    # Entries that early files lack are optional
     names = ("scale", "translation", "rotation", "path")
     arrays = load_arrays(path, names, remedy, optional=("z0", "category", "templates"))
     return _checked_metadata(path, arrays, remedy)
@@ -148,11 +152,13 @@ def metadata_from(path: Path, content: Any, remedy: str) -> PoseMetadata:
 
 
 def _checked_metadata(path: Path, arrays: dict[str, np.ndarray], remedy: str) -> PoseMetadata:
+    # The paths tell how many images there are; what early files lack is filled in
     count = arrays["path"].size
     if arrays["path"].shape != (count,) or arrays["path"].dtype.kind != "U":
         raise UserError(f"{path}: path is no list of texts. {remedy}")
     arrays.setdefault("z0", np.full((count, 1), ORTHOGRAPHIC_Z0, np.float32))
     arrays.setdefault("category", np.zeros(count, np.int64))
+    # One row for each image
     widths = {"scale": 1, "translation": 3, "rotation": 4, "z0": 1}
     shapes = {name: (count, width) for name, width in widths.items()}
     check_numbers(path, arrays, {**shapes, "category": (count,)}, remedy)
@@ -161,6 +167,7 @@ def _checked_metadata(path: Path, arrays: dict[str, np.ndarray], remedy: str) ->
         raise UserError(
             f"{path}: category has other numbers than 0-{len(CATEGORIES) - 1}. {remedy}"
         )
+    # In the types that the rest of the program uses
     pose = {name: torch.from_numpy(arrays[name]).float() for name in widths}
     paths = [str(entry) for entry in arrays["path"]]
     templates = str(arrays.get("templates", PUBLISHED))
@@ -177,6 +184,7 @@ def save_pseudo_item(
     What training reads again and again, meshes and textures, stays uncompressed.
     """
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
+    # Colors need eight bits, so sixteen are plenty; meshes and parts keep all
     half = {name: getattr(item, name) for name in ("texture", "texture_alpha", "image")}
     single = {"mesh": item.mesh, "seg": item.seg}
     arrays = {name: np.asarray(value, np.float16) for name, value in half.items()}
@@ -224,6 +232,7 @@ def check_item(
     """Raises a UserError unless the arrays of an item are finite, of their shapes, and its category is one."""
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
     remedy = f"Delete it and run: {_export_command(dataset, mode, resolution)}"
+    # Only what was read
     shapes = {name: shape for name, shape in item_shapes(resolution).items() if name in arrays}
     check_numbers(path, arrays, shapes, remedy)
     if arrays["category"] not in range(len(CATEGORIES)):
@@ -252,6 +261,7 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
         source = read_json(source_path(folder), f"Export them again with: {command}")
         made_with = source.get("templates", PUBLISHED) if isinstance(source, dict) else PUBLISHED
         _check_templates(folder, made_with, dataset, mode, command)
+    # An interrupted export has gaps at the end
     paths = pseudo_item_paths(dataset, resolution, mode)
     if [int(path.stem) for path in paths] != list(range(expected)):
         raise UserError(
@@ -262,6 +272,7 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
 
 def check_common_parts(dataset: str, resolution: int, mode: str) -> None:
     """Raises a UserError unless the part maps of several datasets have the same channels."""
+    # The record of an export names the parts of its maps
     paths = [source_path(pseudo_folder(n, resolution, mode)) for n in folder_names(dataset)]
     parts = [read_json(path).get("parts") if path.exists() else None for path in paths]
     if None in parts or parts.count(parts[0]) < len(parts):

@@ -57,9 +57,11 @@ def load_tensors(
         UserError: if the file is missing, damaged, or made from other detections or templates than
             `origin`; names the command that makes it. Published files don't tell their templates.
     """
+    # Damage and missing entries first
     content = checkpoint.load(path, remedy=f"Create it with: {command}")
     if not {*names} <= content.keys():
         raise UserError(f"{path}: expected the entries {', '.join(names)}. Make it with: {command}")
+    # Then whether it belongs to the present state of the cache
     if content.get("fingerprint", PUBLISHED) != origin.detections:
         raise UserError(
             f"{path} was made from other detections than the present detections.json, so its rows "
@@ -89,13 +91,16 @@ def check_numbers(
     """
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
+        # numpy knows no bfloat16
         value, known = content[name], dict(sizes)
         floating = isinstance(value, Tensor) and value.is_floating_point()
         array = np.asarray(value.float() if floating else value)
+        # Letters take the size that they meet first
         expected = tuple(
             sizes.setdefault(axis, size) if isinstance(axis, str) else axis
             for axis, size in zip(shape, array.shape, strict=False)
         )
+        # Shape, kind and values, told as one error
         fits = len(shape) == array.ndim and array.shape == expected and 0 not in expected
         if not fits or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
             wanted = ", ".join(f"{x} = {known[x]}" if x in known else str(x) for x in shape)
@@ -113,6 +118,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], compressed: Sequence[
         arrays: members by name.
         compressed: names of the members that are deflated; the others are stored as they are.
     """
+    # Member by member, because numpy compresses all or none
     with atomic_path(path) as temporary, open(temporary, "w+b") as file:
         with zipfile.ZipFile(file, "w", compresslevel=1) as archive:
             for name, array in arrays.items():
@@ -149,6 +155,7 @@ def load_arrays(
     """
     require_file(path, remedy)
     try:
+        # Published archives hold one pickled dictionary, ours a member for each array
         either = [*names, *optional]
         found = (
             _published_arrays(path, remedy)
@@ -167,6 +174,7 @@ def load_arrays(
 
 def _members(path: Path, names: Sequence[str], *, verify: bool) -> dict[str, np.ndarray]:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        # The size is checked before anything is unpacked
         largest = max((info.file_size for info in archive.zip.infolist()), default=0)
         if largest > MAX_BYTES:
             raise ValueError(f"unpacks to {largest} bytes, at most {MAX_BYTES} are expected")

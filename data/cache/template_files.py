@@ -98,6 +98,7 @@ def load_templates(category: str, mode: str, dataset: str | None = None) -> Tens
     if category not in CATEGORIES and not path.exists():
         raise UserError(ways_to_templates(category, dataset, mode))
     remedy = f"Create it with: python remesh.py --mode {mode} --classes {category}"
+    # A user's own ones cannot be made again by the same command
     own = path == written_path(category, mode, own=True)
     if own:
         remedy = (
@@ -122,6 +123,7 @@ def present_fingerprint(dataset: str, mode: str) -> str | None:
 
     Of several datasets (`all`), that of their templates one after another.
     """
+    # Nothing to compare with where the category or its templates are unknown
     names = expand_dataset(dataset)
     if not all(name in DATASETS or collection_path(name).exists() for name in names):
         return None

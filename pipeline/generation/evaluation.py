@@ -69,10 +69,12 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
         UserError: if the weights or the statistics of the photographs are missing, or the statistics
             were made with another network or from other images.
     """
+    # The photographs that renderings are compared with: all, or those of a class
     names = folder_names(config.data.dataset)
     if config.sampling.filter_class is not None:
         label = class_label(config.data.dataset, config.sampling.filter_class)
         names = expand_dataset(config.data.dataset)[label : label + 1]
+    # Statistics first: they are read faster than the weights
     title, key, make_features = _choose_measure(config)
     parts = [feature_statistics.load_statistics(name, key) for name in names]
     features = make_features()
@@ -157,6 +159,7 @@ def choose_file(config: GenerationConfig, device: torch.device) -> Path:
     remedy = f"Train it with: python run_generation.py --name {config.name} --dataset {config.data.dataset}"
     if config.sampling.which_epoch != "best":
         return model_file.resolve(config.folder, config.sampling.which_epoch, remedy)
+    # Recorded distances are trusted, others are measured now
     candidates = dict(checkpoint.numbered(config.folder))
     if not candidates:
         raise cli.UserError(f"{config.folder} has no numbered checkpoints to compare. {remedy}")
@@ -202,11 +205,13 @@ def compute_scores(
     and number of processes.
     """
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    # The other kinds take one half from the pseudo-ground-truth
     kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
     rows = sampling.eligible_rows(config, metadata)
     count = min(measure.real.num_images, MAX_SAMPLES)
     moments = {kind: Moments(len(measure.real.mean), device) for kind in kinds}
     generated = FeatureSample(count)
+    # Moments of this process's samples, which are the same for every batch size
     mine = list(distributed.shard(count))
     with progress(total=len(mine), description="evaluating") as bar:
         for start in range(0, len(mine), config.batch_size):
@@ -220,11 +225,13 @@ def compute_scores(
                 if kind == "combined":
                     generated.update(features, numbers)
             bar.update(len(numbers))
+    # Moments of all processes against those of the photographs
     scores = {}
     real = [torch.from_numpy(measure.real.mean), torch.from_numpy(measure.real.covariance)]
     for kind, total in moments.items():
         total.reduce()
         scores[kind] = frechet_distance(*total.result(), *real)
+    # The kernel distance needs the features themselves
     fake, photographs = generated.result(), torch.from_numpy(measure.real.sample)
     if min(len(fake), len(photographs)) > 1:
         scores["kid"] = kernel_distance(fake, photographs)

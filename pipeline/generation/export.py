@@ -35,6 +35,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     """
     rasterizer.set_backend(config.rasterizer)
     configure_logging()
+    # Everything that may fail comes before the folder is touched
     path = choose_file(config, device)
     model, config = load_trained(config, path, device)
     items = _items(model, config)
@@ -42,6 +43,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     how_many = config.sampling.how_many or config.batch_size
     eligible = _with_items(sampling.eligible_rows(config, model.views, model.categories), model)
     rows = sampling.sample_rows(eligible, how_many, config.seed)
+    # All processes check the folder before one of them changes it
     folder = Path("output") / config.name
     record = export_folder.provenance(config, path, model.step)
     export_folder.check(folder, record, overwrite=config.sampling.overwrite)
@@ -49,6 +51,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     if distributed.is_main():
         export_folder.begin(folder, record)
     distributed.barrier()
+    # Each process writes the meshes of its shard
     pictures, frames = [], []
     mine = list(distributed.shard(how_many))
     with progress(total=len(mine), description="exporting") as bar:
@@ -63,6 +66,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
             if turning:
                 frames.append(gallery.turntable_frames(template, sampling.select(sample, turning)))
             bar.update(len(numbers))
+    # Pictures of all meshes together
     all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
     if distributed.is_main():
         grid = make_grid(all_pictures, sampling.GRID_COLUMNS, padding=0, value=-1.0)

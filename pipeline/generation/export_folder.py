@@ -13,12 +13,8 @@ from utils.run_directory import environment
 
 # Everything that an export writes; all other files in the folder are somebody else's
 _EXPORTED = re.compile(r"mesh_\d+\.(?:obj|mtl|png|glb)|index\.html|turntable\.gif|provenance\.json")
-_SAME = (
-    "checkpoint_sha256",
-    "seed",
-    "truncation_sigma",
-    "filter_class",
-)  # what makes mesh <i> the same
+# What makes mesh <i> the same
+_SAME = ("checkpoint_sha256", "seed", "truncation_sigma", "filter_class")
 
 
 def provenance(config: GenerationConfig, path: Path, step: int | None) -> dict[str, Any]:
@@ -80,10 +76,12 @@ def _difference(folder: Path, record: dict[str, Any]) -> str:
     """Says how the meshes in a folder differ from those to be written; empty if they don't."""
     if not _exported(folder):
         return ""
+    # Exports of earlier versions do not tell
     path = folder / "provenance.json"
     earlier = files.read_json(path, "Delete it, then add --overwrite.") if path.exists() else {}
     if not isinstance(earlier, dict) or not {*_SAME} <= earlier.keys():
         return "of unknown origin"
+    # Commit and number of meshes may differ
     changed = [key for key in _SAME if earlier[key] != record[key]]
     words = "; ".join(f"{key} {earlier[key]}, now {record[key]}" for key in changed)
     return words and f"of another export ({words})"

@@ -73,6 +73,7 @@ def describe(dataset: PseudoGroundTruth, config: GenerationConfig) -> dict[str, 
     description |= {"views": dataset.metadata._asdict()}
     if not needs_items(config.model):
         return description
+    # A sample of what such a model is conditional on, spread over the photographs
     rows = sample_rows(range(len(dataset)), min(NUM_ITEMS, len(dataset)), config.seed)
     items = [dataset[row] for row in rows]
     maps = {
@@ -128,14 +129,17 @@ def load_trained(
         UserError: if the file is missing, damaged, or of another architecture.
     """
     state = model_file.load(path)
+    # The architecture is the file's
     other = checkpoint.stored_options(path, state, asdict(config.model))
     if other:
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)
     config = replace(config, model=replace(config.model, **other))
+    # Its own views, if they are of the data set that was asked for
     asked = {"dataset": config.data.dataset, "mode": config.data.mode}
     if "views" in state and not checkpoint.stored_options(path, state, asked):
         return _build(path, state, config.model, *_stored_views(path, state), device), config
+    # Otherwise those in cache/
     names = class_names(config.data.dataset)
     views = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     without = {key: value for key, value in state.items() if key != "items"}  # of other rows
@@ -174,6 +178,7 @@ def _build(
     device: torch.device,
 ) -> Model:
     generator = load_generator(options, path, state, device)
+    # The weights tell the conditions; the options must agree
     conditional = (bool(generator.num_classes), bool(generator.num_parts))
     if conditional != (options.conditional_class, options.conditional_semantics):
         raise UserError(
@@ -199,6 +204,7 @@ def _stored_items(path: Path, state: Mapping[str, Any], views: PoseMetadata) -> 
     if "items" not in state:
         return {}
     try:
+        # Every row must be one of the views
         rows, seg, mesh = (state["items"][name] for name in ("rows", "seg", "mesh"))
         items = {row: Item(*maps) for row, *maps in zip(rows, seg.float(), mesh, strict=True)}
         _ = [views.paths[row] for row in rows]

@@ -59,6 +59,7 @@ def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> 
 
     Drawn by inversion, one generator per sample number, so that a number always means the same mesh.
     """
+    # Uniform numbers through the inverse of the truncated distribution
     rows = [torch.rand(size, generator=seeding.torch_generator(seed, "code", i)) for i in samples]
     uniform = torch.stack(rows).double() if rows else torch.zeros(0, size, dtype=torch.double)
     bound = math.erf(sigma / math.sqrt(2))
@@ -116,6 +117,7 @@ def generate(
         samples: B numbers of samples.
     """
     device = next(generator.parameters()).device
+    # What the sample numbers and the rows stand for
     noise = latent_codes(
         samples, config.model.latent_dim, config.sampling.truncation_sigma, config.seed
     )
@@ -127,6 +129,7 @@ def generate(
         )
     items = [dataset[row] for row in rows] if dataset is not None and needs_items else []
     seg = torch.stack([item.seg for item in items]).to(device) if generator.num_parts else None
+    # Generate, and place under the poses of the photographs
     with torch.no_grad():
         texture, displacement = generator(noise.to(device), Conditions(class_id, seg))
     if config.model.texture_only:
@@ -156,6 +159,7 @@ def eligible_rows(
     """
     if config.sampling.filter_class is None:
         return list(range(len(metadata.category)))
+    # Rows of one class
     category = class_label(config.data.dataset, config.sampling.filter_class, categories)
     rows = (metadata.category == category).nonzero().flatten().tolist()
     if not rows:
@@ -167,6 +171,7 @@ def eligible_rows(
 
 def sample_rows(eligible: Sequence[int], how_many: int, seed: int) -> list[int]:
     """Draws rows without replacement, starting over as often as needed."""
+    # Whole permutations, so that every row comes equally often
     order: list[int] = []
     for turn in range(-(-how_many // len(eligible))):
         generator = seeding.numpy_generator(seed, "rows", turn)

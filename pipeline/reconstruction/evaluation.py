@@ -51,13 +51,16 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
     with progress(total=len(mine), description="evaluating") as bar:
         for start in range(mine.start, mine.stop, config.batch_size):
             index = torch.arange(start, min(start + config.batch_size, mine.stop))
+            # Estimate and render
             image = torch.stack([data[int(i)].image for i in index]).to(device)
             labels = data.labels.select(index).to(device)
             prediction = predict(model.network, scene, image, labels)
             maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
             colors = maps[:, -3:] if maps is not None and config.model.predicts_texture else None
+            # Compare with the photographs
             for name, column in picture_measures(image, alpha, colors).items():
                 values[name] += column.tolist()
+            # Compare with true shapes, where they are known
             faces = scene.sphere.faces.cpu().numpy()
             templates = scene.templates[labels.template]
             for i, mesh, template in zip(index, prediction.vertices, templates, strict=True):
@@ -87,6 +90,7 @@ def picture_measures(image: Tensor, alpha: Tensor, colors: Tensor | None) -> dic
     mask = image[:, 3:]
     measures = {"iou": hard_iou(alpha, mask)[:, 0], "soft_iou": iou(alpha, mask)[:, 0]}
     if colors is not None:
+        # Colors in [-1, 1] differ by 2 at most
         error = (colors - image[:, :3]).abs().mean(1, keepdim=True) / 2
         area = mask.flatten(1).sum(1)
         measures["color_error"] = (error * mask).flatten(1).sum(1) / area.clamp(min=1e-6)

@@ -90,9 +90,11 @@ def load_trained(
     remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset {config.data.dataset}"
     path = model_file.resolve(config.folder, config.which_epoch, remedy)
     state = model_file.load(path)
+    # The architecture is the file's, the images are the data set's
     other = checkpoint.stored_options(path, state, asdict(config.model))
     config = replace(config, model=replace(config.model, **other))
     data = make_data(config)
+    # Published files know what the data set knows
     check_vocabulary(path, state, data)
     vocabulary = _stored_vocabulary(path, state) or data.vocabulary
     return _build(path, state, config.model, vocabulary, device), data, config
@@ -105,12 +107,14 @@ def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionD
         UserError: names the difference, and what to do.
     """
     remedy = f"python run_reconstruction.py --name <another> --dataset {data.dataset}"
+    # Channels of the part maps would mean other parts
     stored, present = state.get("part_names", data.part_names), data.part_names
     if stored != present:
         raise UserError(
             f"{path} was trained with the parts {', '.join(stored) or 'none'}; the dataset now has "
             f"{', '.join(present) or 'none'}. Train again with: {remedy}"
         )
+    # Poses would mean other axes
     templates = state.get("templates", data.templates)
     if not (isinstance(templates, Tensor) and torch.equal(templates.cpu(), data.templates)):
         raise UserError(
@@ -161,6 +165,7 @@ def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | Non
     for names in (vocabulary.categories, vocabulary.part_names):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: its categories and parts are damaged ({names!r:.80}).")
+    # Sizes that agree with the names
     shapes = {
         "selection": (len(vocabulary.categories), "P", 1 + len(vocabulary.part_names)),
         "templates": ("T", "V", 3),

@@ -95,6 +95,7 @@ def shares(data: ReconstructionData) -> list[Share]:
     if len(names) == 1:
         templates = templates_fingerprint(data.templates)
         return [Share(names[0], data, range(len(data)), labels, data.detections, templates)]
+    # Images of one dataset lie next to each other
     counts = labels.bincount(minlength=len(names)).tolist()
     ends = list(itertools.accumulate(counts))
     return [
@@ -123,6 +124,7 @@ def _export(
     resolution, data = config.export.pseudogt_resolution, share.data
     folder = pseudo_files.pseudo_folder(share.name, resolution, config.data.mode)
     _begin(config, model.path, share, folder)
+    # Each process makes those of its share that an earlier run has not made
     mine = distributed.shard(len(share.rows))
     missing = [i for i in mine if not (folder / f"{i}.npz").exists()]
     _check_disk(config, share, folder, len(missing) * distributed.world_size())
@@ -131,12 +133,14 @@ def _export(
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
     ]
     for batch in progress(batches, description="pseudo-ground-truth"):
+        # The class is that of the folder, not of the run
         rows = [share.rows[i] for i in batch]
         items = make_items(model.network, scene, data, rows, resolution, device)
         for index, item in zip(batch, items, strict=True):
             item = item._replace(category=int(share.category[index]))
             pseudo_files.save_pseudo_item(share.name, resolution, config.data.mode, index, item)
     distributed.barrier()
+    # The poses last: where they are, the items are complete
     if distributed.is_main():
         pseudo_files.save_metadata(share.name, config.data.mode, _metadata(share))
     _write_statistics(share, config, networks, device)
@@ -178,12 +182,14 @@ def make_items(
         resolution: of the textures, in texels.
         device: where to compute.
     """
+    # Estimate the meshes under the poses of the photographs
     index = torch.tensor(indices)
     labels = data.labels.select(index).to(device)
     image = torch.stack([data[i].image for i in indices]).to(device)
     prediction = predict(network, scene, image, labels)
     assert prediction.parts is not None
     assert prediction.texture is not None
+    # Carry the pixels to where they belong
     coarse = prediction.texture.shape[-1]
     texture, alpha = visible_texture(data, indices, scene, prediction.screen, resolution, coarse)
     return [
@@ -212,9 +218,11 @@ def visible_texture(
     Visibility is found on a texture of the resolution `coarse` or below, so that every texel that is
     seen is several pixels wide.
     """
+    # Pixels of the photographs in texture space
     size = max(MIN_RENDER_SIZE, 2 * resolution)
     pictures = torch.stack([object_image(data.detection(i), size) for i in indices])
     pixels, covered = unwrap(pictures.to(screen.device), screen, scene.sphere, resolution)
+    # Texels that the camera sees
     seen = visibility(scene.sphere, screen, min(coarse, size // 8), size)
     target = (resolution, resolution)
     seen = F.interpolate(seen, target, mode="bilinear", align_corners=False) > 0
@@ -238,10 +246,12 @@ def _metadata(share: Share) -> pseudo_files.PoseMetadata:
 def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path) -> None:
     """Removes the items of another export: of another checkpoint, other poses or templates."""
     if distributed.is_main():
+        # What the items are a function of
         poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in share.detections]
         source = {str(p): file_digest(p) for p in [path, *poses]}
         source |= {"templates": share.templates, "parts": share.data.part_names}
         record = pseudo_files.source_path(folder)
+        # The record goes first and comes last, so that a kill in between is noticed
         if not record.exists() or files.read_json(record) != source:
             record.unlink(missing_ok=True)
             for item in pseudo_files.pseudo_item_paths(
@@ -287,6 +297,7 @@ def _statistics(
     network: ProxyFeatures | InceptionFeatures,
     device: torch.device,
 ) -> feature_statistics.FeatureStatistics:
+    # Every process sees the images of its shard, and the moments are summed
     items = [item for detections in collections for item in detections.items]
     moments, sample = Moments(network.dimension, device), FeatureSample(len(items))
     network = network.to(device)
@@ -300,6 +311,7 @@ def _statistics(
         sample.update(features, numbers)
     moments.reduce()
     mean, covariance = moments.result()
+    # Network and images tell later whether the statistics are out of date
     return feature_statistics.FeatureStatistics(
         mean.numpy(),
         covariance.numpy(),
