@@ -131,14 +131,17 @@ def without_duplicates(score: Tensor, candidates: Candidates) -> Tensor:
     Otherwise a pose that was found twice would count as twice as probable. Close means the same
     template and rotations within DUPLICATE degrees; of equal scores the first is the better one.
     """
+    # Pairs of candidates, a few images at a time
     first = torch.arange(score.shape[1])
     earlier = first[:, None] > first
     chunks = []
     for rows in torch.arange(len(score)).split(_CHUNK):
         some, mine, other = candidates.select(rows), score[rows, :, None], score[rows, None]
         close = _close(some, some.pose.rotation, some.choice, DUPLICATE)
+        # Of two equal ones the earlier is the better one
         better = (other > mine) | ((other == mine) & earlier)
         chunks.append((close & better).any(dim=2))
+    # No probability, no place among the leading ones
     return score.masked_fill(torch.cat(chunks), -torch.inf)
 
 
@@ -156,6 +159,7 @@ def distinct(score: Tensor, candidates: Candidates, count: int, separation: floa
     Returns:
         Positions (N, min(count, H)), best first.
     """
+    # Demoted scores stay in their order, below all others
     score = score.double().clone()
     rows, found = torch.arange(len(score)), []
     demoted = score.amax() - score.amin() + 1
@@ -165,12 +169,14 @@ def distinct(score: Tensor, candidates: Candidates, count: int, separation: floa
         best = candidates.select((rows, index))
         close = _close(candidates, best.pose.rotation[:, None], best.choice[:, None], separation)
         score -= demoted * close[..., 0]
+        # What has been found is never found again
         score[rows, index] = -torch.inf
     return torch.stack(found, dim=1)
 
 
 def _close(candidates: Candidates, rotation: Tensor, choice: Tensor, degrees: float) -> Tensor:
-    """Tells which candidates (N, H) are close to which of others: (N, H, K) for (N, K, 4), (N, K)."""
+    """Returns which candidates (N, H) are close to which others: (N, H, K) for (N, K, 4), (N, K)."""
+    # q and -q are the same rotation, and the angle between rotations is twice that between quaternions
     cosine = (candidates.pose.rotation @ rotation.transpose(1, 2)).abs()
     near = cosine > math.cos(math.radians(degrees) / 2)
     return near & (candidates.choice[..., None] == choice[:, None])
@@ -187,9 +193,11 @@ def with_complements(hypotheses: Hypotheses, num_templates: int) -> tuple[Candid
             f"The hypotheses of stage 1 were made with {got} templates, now there are "
             f"{num_templates}. Run pose_optimization_step1.py again."
         )
+    # Scale, translation and z0 stay as they are
     doubled = Pose(*(member.repeat(1, 2, 1) for member in hypotheses.pose))
     rotation = hypotheses.pose.rotation
     rotation = torch.cat([rotation, quaternion.complementary(rotation)], dim=1)
+    # One-hot weights name the template
     choice = hypotheses.template_weights.argmax(dim=2).repeat(1, 2)
     return Candidates(doubled._replace(rotation=rotation), choice), hypotheses.iou.repeat(1, 2)
 
@@ -202,10 +210,12 @@ def side_views(scored: Scored, usable: Tensor) -> Tensor:
     there are no others.
     """
     best = scored.best().candidates.pose.rotation
+    # Images whose candidates agree
     confident = ((scored.spread() < AGREEMENT) & usable).nonzero()[:, 0]
     if len(confident) == 0:
         logger.warning("no image has hypotheses that agree: all images make the semantic template")
         return usable.nonzero()[:, 0]
+    # Of these, the views from the side
     side = quaternion.complementary_score(best[confident])
     order = side.argsort(descending=True, stable=True)
     return confident[order[: max(LEAST_SUPPORT, int((side > LEAST_SIDE_VIEW).sum()))]]
@@ -224,6 +234,7 @@ def accept(scored: Scored, keep_share: float, threshold: float | None) -> Tensor
         # By doubts, which do not all round to the same number as confidences near 1 do
         order = scored.doubt().argsort(stable=True)
         return order[: max(1, round(keep_share * len(order)))].sort().values
+    # The published rule
     overlap = scored.best().overlap
     discarded = int(DISCARDED_SHARE * len(overlap))
     least = overlap.kthvalue(discarded).values if discarded else -torch.inf

@@ -54,6 +54,7 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     """
     raster = model.render(fits.pose, fits.choice, TILE)
     assert raster.attributes is not None
+    # The outline lies on the pixels that an erosion takes away
     images = functional.interpolate(fits.images, (TILE, TILE), mode="bilinear", antialias=True)
     coverage = raster.coverage
     inner = -functional.max_pool2d(-coverage, 3, stride=1, padding=1)
@@ -64,6 +65,7 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     palette = torch.from_numpy(part_palette(raster.attributes.shape[1] - 1)).to(images) / 127.5 - 1
     palette = torch.cat([palette.new_ones(1, 3), palette])
     parts = torch.einsum("nkhw,kc->nchw", raster.attributes, palette)
+    # Side by side, labeled with the confidence
     gray = images[:, 3:] - 1
     pairs = torch.cat([photographs, torch.where(coverage > 0, parts, gray)], dim=3)
     labels = [f"{100 * value:.0f} %" for value in fits.confidence.tolist()]
@@ -74,10 +76,12 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
 
 def view_histogram(rotation: Tensor) -> NDArray[np.uint8]:
     """Returns a map of the views (N, 4): azimuth to the right, elevation upwards, brighter = more."""
+    # Count the views in cells of 10 degrees
     azimuth, elevation, _ = quaternion.to_view(rotation.double())
     column = (azimuth / 10).long().clamp(0, 35)
     row = ((90 - elevation) / 10).long().clamp(0, 17)
     counts = torch.bincount(row * 36 + column, minlength=18 * 36).reshape(18, 36).double()
+    # The root shows rare views too
     level = (counts / counts.max()).sqrt().numpy()
     cells = np.kron(level, np.ones((CELL, CELL)))
     field = np.pad((cells * 255).astype(np.uint8), MARGIN, constant_values=40)

@@ -55,13 +55,16 @@ class ContourSearch:
     ) -> None:
         """Draws the templates (T, V, 3) with faces (F, 3) in every view of the grid."""
         self._num_starts, self._num_modes = num_starts or NUM_STARTS, num_modes or NUM_MODES
+        # The compiled loops work in float64
         shared = faces.cpu().numpy()
         self._meshes = Meshes(templates.cpu().double().numpy(), shared, edge_table(shared))
         self.prior = prior
+        # Every template in every view of the grid
         rotation = view_grid(prior)
         drawn = [self._draw(vertices, rotation) for vertices in self._meshes.templates]
         choice = torch.arange(len(drawn)).repeat_interleave(len(rotation))
         self._views = Candidates(camera.concatenate([pose for pose, _ in drawn]), choice)
+        # What the silhouettes of masks are compared with
         self._signatures, self._frames = signatures(torch.cat([masks for _, masks in drawn]))
 
     def find(self, masks: Tensor) -> Candidates:
@@ -94,6 +97,7 @@ class ContourSearch:
     def _draw(self, vertices: Array, rotation: Tensor) -> tuple[Pose, Tensor]:
         """Returns G poses of a template in all views, and its silhouettes (G, h, h) there."""
         count = len(rotation)
+        # In the middle of the image, within it
         pose = Pose(
             scale=rotation.new_full(
                 (count, 1), VIEW_RADIUS / np.linalg.norm(vertices, axis=1).max()
@@ -102,6 +106,7 @@ class ContourSearch:
             rotation=rotation,
             z0=rotation.new_full((count, 1), numba_contour.EXPECTED_Z0),
         )
+        # Threads share the silhouettes
         vectors = camera.to_vector(pose).numpy()
         masks = np.zeros((count, MASK_SIZE, MASK_SIZE), np.bool_)
 
@@ -155,11 +160,13 @@ def signatures(masks: Tensor) -> tuple[Tensor, Tensor]:
         Unit vectors (N, D), the mask about its centroid in units of its radius; centroid and radius
         (the root of the area) on the screen (N, 3).
     """
+    # Centroid and radius, from the first two moments
     axis = (torch.arange(masks.shape[-1]) + 0.5) / masks.shape[-1] * 2 - 1
     area = masks.sum(dim=(1, 2)).clamp(min=1)
     x = (masks.sum(dim=1) @ axis) / area
     y = (masks.sum(dim=2) @ -axis) / area
     radius = area.sqrt() * 2 / masks.shape[-1]
+    # The mask in a square about its centroid
     reach = SIGNATURE_REACH / math.sqrt(math.pi) * radius
     zero = torch.zeros_like(x)
     frame = torch.stack([reach, zero, x, zero, reach, -y], dim=1).reshape(-1, 2, 3)
@@ -199,14 +206,17 @@ def _signed_distance(mask: Array) -> Array:
 
 def _outline_samples(mask: Array, field: Array) -> Array:
     """Points (NUM_SAMPLES, 4) between neighbors inside and outside, with normals, in scan order."""
+    # Edges between pixels inside and outside, at their middles
     padded = np.pad(mask, 1)
     rows, columns = [np.nonzero(np.diff(padded, axis=axis)) for axis in (0, 1)]
     x = np.concatenate([rows[1] - 0.5, columns[1] + 0.0]) * 2 / len(mask) - 1
     y = 1 - np.concatenate([rows[0] + 0.0, columns[0] - 0.5]) * 2 / len(mask)
     if len(x) == 0:
         return np.zeros((NUM_SAMPLES, 4))
+    # As many as asked for, evenly spread
     order = np.lexsort((x, y))
     chosen = order[np.linspace(0, len(order) - 1, NUM_SAMPLES).round().astype(int)]
+    # The field grows along the outward normal
     points = np.zeros((NUM_SAMPLES, 4))
     for point, i in zip(points, chosen, strict=True):
         _, nx, ny = numba_contour.sample(field, x[i], y[i])

@@ -85,6 +85,7 @@ def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Parameters (40 T, 8) whose projection reaches 0.9 of the image, and template indices (40 T,).
     """
+    # All templates in the first view, then in the second, and so on
     views = quaternion.initial_views().to(templates)
     choice = torch.arange(len(templates), device=templates.device).repeat(len(views))
     count = len(choice)
@@ -94,6 +95,7 @@ def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
         views.repeat_interleave(len(templates), dim=0),
         templates.new_full((count, 1), INITIAL_Z0),
     )
+    # As large as the crops are
     extent = project(templates[choice], pose)[..., :2].abs().amax(dim=(1, 2))
     return to_vector(pose._replace(scale=INITIAL_EXTENT / extent[:, None])), choice
 
@@ -118,12 +120,13 @@ def silhouette_gradient(
         faces: (F, 3).
         targets: (N, h, w) masks.
         sharpness: of the soft edge.
-        prior: what is expected of the rotations; None for nothing.
+        prior: distribution of the rotations; None for a uniform one.
         fields: (N H, M, V, 3) deformations at their usual size; None for a rigid shape.
 
     Returns:
         Gradient (N H, 8 + M) and hard intersection over union (N H,).
     """
+    # Place the shapes on the screen
     per_image = len(parameters) // len(targets)
     image = torch.arange(len(targets), device=parameters.device).repeat_interleave(per_image)
     parameters = parameters.detach().requires_grad_()
@@ -131,13 +134,16 @@ def silhouette_gradient(
     if fields is not None:
         vertices = deform(vertices, coefficients, fields)
     screen = project(vertices, pose)
+    # Compare the silhouettes, under what is usual
     error, iou = silhouette_loss(screen, faces, targets, image, sharpness=sharpness)
     if fields is not None:
         error = with_shape(error, coefficients)
     if prior is not None:
         error = with_prior(error, pose.rotation, prior)
+    # Push back what leaves the image
     planar = screen[..., :2]
     wall = (planar - planar.detach().clamp(-1, 1)).square().mean(dim=(1, 2))
+    # Averaged over the hypotheses of an image
     (gradient,) = torch.autograd.grad((error + wall).sum() / per_image, parameters)
     return gradient, iou.detach()
 
@@ -155,9 +161,11 @@ def silhouette_iou(
 
 def better_half(iou: Tensor, num_images: int) -> Tensor:
     """Rows of the better half of each image's hypotheses, in their order; iou is (N H,)."""
+    # The best of each image, in their order
     table = iou.reshape(num_images, -1)
     order = table.argsort(dim=1, descending=True, stable=True)
     kept = order[:, : table.shape[1] // 2].sort(dim=1).values
+    # As rows of all hypotheses
     first = torch.arange(num_images, device=iou.device)[:, None] * table.shape[1]
     return (first + kept).flatten()
 
@@ -177,6 +185,7 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
         H hypotheses per image, 40 T before pruning.
     """
     num_images = len(targets)
+    # Every image starts from the same views
     start, choice = initial_hypotheses(templates)
     parameters, choice = start.repeat(num_images, 1), choice.repeat(num_images)
     vertices = templates[choice]
@@ -189,6 +198,7 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
             parameters, vertices, faces, masks[rung], schedule.sharpness(step)
         )
         parameters = constrain(optimizer.step(parameters, gradient))
+        # Grow the images; drop the worse half
         for _ in range(schedule.milestones.count(step)):
             rung += 1
             if schedule.prune and len(choice) > num_images:
@@ -225,14 +235,17 @@ def search_poses(
         NUM_MODES + NUM_FREE hypotheses per image. With deformations, their overlaps are those of the
         deformed templates; they are not kept.
     """
+    # Outlines first
     modes = search.find(targets).to(templates.device)
     free = modes.select((slice(None), slice(NUM_FREE)))
+    # Then silhouettes, with and without the prior
     masks = _resize(targets, targets.shape[-1] // 2)
     fields = shape_spread * deformation_fields(templates) if shape_spread > 0 else None
     found = [
         _refine(modes, masks, templates, faces, steps, search.prior, fields),
         _refine(free, masks, templates, faces, 2 * steps, None, fields),
     ]
+    # Compare both kinds at full resolution
     choice = torch.cat([modes.choice, free.choice], dim=1).flatten()
     parameters, vertices = torch.cat(found, dim=1).flatten(0, 1), templates[choice]
     if fields is not None:
@@ -255,6 +268,7 @@ def _refine(
     if fields is not None:
         fields = fields[choice]
         parameters = functional.pad(parameters, (0, fields.shape[1]))
+    # Sharper and slower from step to step
     optimizer, schedule = FullMatrixAdam(parameters), Schedule(steps, steps, prune=False)
     for step in range(steps):
         optimizer.lr = REFINEMENT_RATE * (1 - step / steps)

@@ -125,12 +125,14 @@ def cover(screen: Array, faces: Array, front: Array, mask: Array) -> None:
     half = size / 2
     for f in range(len(faces)):
         i, j, k = faces[f]
+        # Corners in pixels, y upwards
         ax, ay = (screen[i, 0] + 1) * half - 0.5, (screen[i, 1] + 1) * half - 0.5
         bx, by = (screen[j, 0] + 1) * half - 0.5, (screen[j, 1] + 1) * half - 0.5
         cx, cy = (screen[k, 0] + 1) * half - 0.5, (screen[k, 1] + 1) * half - 0.5
         front[f] = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) > 0
         if not front[f]:
             continue
+        # Pixel centers within the box of the face and on the image
         left, right = math.ceil(max(min(ax, bx, cx), 0.0)), min(max(ax, bx, cx), size - 1.0)
         low, high = math.ceil(max(min(ay, by, cy), 0.0)), min(max(ay, by, cy), size - 1.0)
         for v in range(low, math.floor(high) + 1):
@@ -167,11 +169,13 @@ def outline(
         i, j, first, second = edges[e]
         if front[first] == front[second]:
             continue
+        # Run along the edge with the front to the left
         sign = 1.0 if front[first] else -1.0
         dx, dy = sign * (screen[j, 0] - screen[i, 0]), sign * (screen[j, 1] - screen[i, 1])
         length = math.sqrt(dx * dx + dy * dy) + 1e-9
         x, y = (screen[i, 0] + screen[j, 0]) / 2, (screen[i, 1] + screen[j, 1]) / 2
         nx, ny = dy / length, -dx / length
+        # Look at the pixel just outside
         u = math.floor((x + 1) / 2 * size + 1.5 * nx)
         v = math.floor((1 - y) / 2 * size - 1.5 * ny)
         if 0 <= u < size and 0 <= v < size and mask[v, u]:
@@ -187,6 +191,7 @@ def outline(
 def sample(field: Array, x: float, y: float) -> tuple[float, float, float]:
     """Returns the value of a field (h, h) at a screen position, and its slopes in x and y."""
     size = len(field)
+    # Bilinear between pixel centers, constant beyond the outermost
     u = min(max((x + 1) / 2 * size - 0.5, 0.0), size - 1.001)
     v = min(max((1 - y) / 2 * size - 0.5, 0.0), size - 1.001)
     i, j = int(v), int(u)
@@ -229,6 +234,7 @@ def compare_outlines(
         vector: (7,) written.
     """
     matrix[:], vector[:] = 0.0, 0.0
+    # From the mesh to the target: distances in its field, by the length of the edges
     noise = LEAST_NOISE**2
     total = points[:, 7].sum()
     for p in range(len(points)):
@@ -237,6 +243,7 @@ def compare_outlines(
         weight = points[p, 7] / total / (1 + (value / OUTLIER) ** 2)
         add(row, value, weight, matrix, vector)
         noise += weight * value**2 / 2
+    # From the target to the mesh: nearest contour points that look the same way
     for m in range(len(samples)):
         x, y, nx, ny = samples[m]
         nearest, best = -1, np.inf
@@ -250,6 +257,7 @@ def compare_outlines(
             weight = 1 / len(samples) / (1 + best / OUTLIER**2)
             add(row, residual, weight, matrix, vector)
             noise += weight * residual**2 / 2
+    # As many measurements as EVIDENCE says, whose variance is the residual
     matrix *= EVIDENCE / noise
     vector *= EVIDENCE / noise
 
@@ -257,6 +265,7 @@ def compare_outlines(
 @compiled
 def add_prior(pose: Array, tilts: Tilts, row: Array, matrix: Array, vector: Array) -> None:
     """Adds the normal distributions of z0, elevation and roll to the normal equations."""
+    # Perspective
     row[:] = 0
     row[6] = 1 / Z0_SPREAD
     add(row, (pose[Z0] - EXPECTED_Z0) / Z0_SPREAD, 1.0, matrix, vector)
@@ -264,10 +273,12 @@ def add_prior(pose: Array, tilts: Tilts, row: Array, matrix: Array, vector: Arra
     # The object's z axis in the camera frame
     a, b, c = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
     level = math.sqrt(a * a + b * b) + 1e-6
+    # Elevation: the angle of that axis out of the picture plane
     spread = tilts.elevation_spread
     row[:] = 0
     row[0], row[1] = -b / level / spread, a / level / spread
     add(row, (math.atan2(-c, level) - tilts.elevation) / spread, 1.0, matrix, vector)
+    # Roll: its angle within the picture plane
     spread = tilts.roll_spread
     row[0], row[1] = -a * c / level**2 / spread, -b * c / level**2 / spread
     row[2] = 1 / spread

@@ -1,9 +1,10 @@
 """Parts without labels, for stage 2: a network learns part maps from the collection itself.
 
-The most confident images teach. What a part stands for is a place on the template: the features that
-pixels of one part share are the positions on the surface that the poses of these images put there.
-With the weights of a pretrained network, all images teach, and its features take that place. Every
-image must be divided in the same way after a deformation. Writes parts_learned_K<k>_<mode>.npz.
+Parts are learned from the most confident images. What a part stands for is a place on the template:
+the features that pixels of one part share are the positions on the surface that the poses of these
+images put there. With the weights of a pretrained network, parts are learned from all images, and its
+features take that place. Every image must be divided in the same way after a deformation. Writes
+parts_learned_K<k>_<mode>.npz.
 """
 
 import hashlib
@@ -60,7 +61,7 @@ _CHUNK = 16  # images at a time, where the result does not depend on it
 logger = logging.getLogger(__name__)
 
 
-class Teaching(NamedTuple):
+class ConfidentSet(NamedTuple):
     """Poses that are probably right.
 
     Attributes:
@@ -74,7 +75,7 @@ class Teaching(NamedTuple):
     choice: Tensor
 
 
-class Lessons(NamedTuple):
+class TrainingSet(NamedTuple):
     """What parts are learned from.
 
     Attributes:
@@ -99,7 +100,7 @@ class Lessons(NamedTuple):
 def learn_parts(
     config: PartsConfig,
     detections: Detections,
-    teaching: Teaching,
+    confident: ConfidentSet,
     model: SemanticModel,
     backbone: Backbone | None,
     device: torch.device,
@@ -111,23 +112,23 @@ def learn_parts(
     Args:
         config: options.
         detections: all N objects.
-        teaching: poses of the images that teach.
+        confident: poses of the images that parts are learned from.
         model: the templates.
         backbone: a pretrained network whose features the parts shall share; None for places on
             the template.
         device: where to compute.
     """
-    settings = _settings(config, teaching, model, backbone)
+    settings = _settings(config, confident, model, backbone)
     path = learned_parts_path(config.dataset, config.mode, config.num_parts)
     key = (path, detections.fingerprint, settings)
     if distributed.is_main() and load_learned_parts(*key) is None:
         images = torch.cat(list(_crops(detections, SIZE)))
-        lessons = Lessons(images, teaching.rows, surface_features(teaching, model))
+        training_set = TrainingSet(images, confident.rows, surface_features(confident, model))
         if backbone is not None:
             features = backbone_features(backbone, detections, device)
-            lessons = Lessons(images, torch.arange(len(images)), features)
+            training_set = TrainingSet(images, torch.arange(len(images)), features)
         with distributed.alone():
-            network = train(config, lessons, settings, device)
+            network = train(config, training_set, settings, device)
         maps = predict(network, images, device)
         boxes = torch.tensor([square_box(item.bbox) for item in detections.items])
         save_learned_parts(path, LearnedParts(maps, boxes), detections.fingerprint, settings)
@@ -141,13 +142,13 @@ def learn_parts(
     return parts
 
 
-def surface_features(teaching: Teaching, model: SemanticModel) -> Tensor:
+def surface_features(confident: ConfidentSet, model: SemanticModel) -> Tensor:
     """Returns where on the template the pixels of M images lie: |x|, y, z (M, 4, SIZE, SIZE)."""
     maps = []
-    for rows in torch.arange(len(teaching.choice)).split(_CHUNK):
-        vertices = model.templates[teaching.choice[rows].to(model.templates.device)]
+    for rows in torch.arange(len(confident.choice)).split(_CHUNK):
+        vertices = model.templates[confident.choice[rows].to(model.templates.device)]
         places = torch.cat([vertices[..., :1].abs(), vertices[..., 1:]], dim=-1)
-        pose = to_device(select(teaching.pose, rows), vertices.device)
+        pose = to_device(select(confident.pose, rows), vertices.device)
         screen = project(vertices, pose)
         raster = rasterize(screen, model.faces, SIZE, attributes=places, soft=False)
         assert raster.attributes is not None
@@ -183,12 +184,12 @@ def _standardize(features: Tensor) -> Tensor:
 
 
 def train(
-    config: PartsConfig, lessons: Lessons, settings: str, device: torch.device
+    config: PartsConfig, training_set: TrainingSet, settings: str, device: torch.device
 ) -> PartNetwork:
     """Trains the network; continues an interrupted run of the same settings."""
     seed_everything(config.seed, "parts")
     network = PartNetwork(config.num_parts).to(device)
-    basis = 0.1 * torch.randn(config.num_parts, lessons.features.shape[1] - 1)
+    basis = 0.1 * torch.randn(config.num_parts, training_set.features.shape[1] - 1)
     places = nn.ParameterList([basis.to(device)])
     optimizer = torch.optim.Adam(
         [{"params": list(network.parameters())}, {"params": list(places)}], lr=LEARNING_RATE
@@ -203,7 +204,7 @@ def train(
             group["lr"] = rate
         terms = {
             name: Term(value, WEIGHTS[name])
-            for name, value in train_step(network, places[0], lessons, generator).items()
+            for name, value in train_step(network, places[0], training_set, generator).items()
         }
         optimizer.zero_grad()
         weighted_sum(terms).backward()
@@ -229,18 +230,18 @@ def train(
 
 
 def train_step(
-    network: PartNetwork, basis: Tensor, lessons: Lessons, generator: torch.Generator
+    network: PartNetwork, basis: Tensor, training_set: TrainingSet, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Returns the losses of a batch and its warped copy.
 
     Args:
         network: the network.
         basis: (K, D) what each part stands for.
-        lessons: images and features.
+        training_set: images and features.
         generator: of the batch and its warp.
     """
     device = basis.device
-    images, features = (x.to(device) for x in lessons.draw(generator))
+    images, features = (x.to(device) for x in training_set.draw(generator))
     warp = random_warp(BATCH, generator).to(device)
     jittered = jitter_colors(images, generator)
     warped, moved = warp.images(torch.cat([jittered, features], dim=1)).split(
@@ -283,11 +284,11 @@ def _crops(detections: Detections, size: int) -> Iterator[Tensor]:
 
 
 def _settings(
-    config: PartsConfig, teaching: Teaching, model: SemanticModel, backbone: Backbone | None
+    config: PartsConfig, confident: ConfidentSet, model: SemanticModel, backbone: Backbone | None
 ) -> str:
     """Returns a text that changes with everything the parts depend on beside the detections."""
     tensors = (
-        [teaching.rows, *teaching.pose, teaching.choice, model.templates.cpu()]
+        [confident.rows, *confident.pose, confident.choice, model.templates.cpu()]
         if backbone is None
         else backbone.state_dict().values()
     )

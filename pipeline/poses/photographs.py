@@ -63,6 +63,7 @@ class Reader:
 
     def batches(self, rows: Sequence[int]) -> Iterator[Photographs]:
         """Yields the photographs of the rows, in their order."""
+        # Nothing is kept: each pass reads a photograph once
         dataset = ObjectImages(
             self._detections,
             self._size,

@@ -69,6 +69,7 @@ class Refinement(NamedTuple):
         """Returns the chosen candidates (n, R), which have positions `index`, in better poses."""
         device = photographs.images.device
         flat = chosen.flatten().to(device)
+        # What the guide expects to see on each candidate
         values = guide.expected(photographs.rows, index, chosen.to(device)).flatten(0, 1)
         painted = Painted(self.templates[flat.choice], self.faces, values)
         # Each photograph is the target of its R candidates
@@ -76,6 +77,7 @@ class Refinement(NamedTuple):
         both = torch.cat([photographs.masks[:, None], guide.maps(photographs)], dim=1)
         both = shrink(both, size).repeat_interleave(repeats, dim=0)
         targets = Targets(both[:, 0], both[:, 1:])
+        # Every candidate for itself
         vectors = refine(painted, targets, to_vector(flat.pose), self.prior, self.steps)
         pose = from_vector(vectors.cpu().unflatten(0, chosen.choice.shape))
         return Candidates(pose, chosen.choice)

@@ -30,6 +30,7 @@ def agreement(overlap: Tensor, rotation: Tensor) -> Tensor:
     Returns:
         (N,) scores in [0, 1].
     """
+    # The sum over all pairs of p_i p_j <q_i, q_j>^2 is the squared norm of the moment
     weights = torch.softmax(overlap.double() / TEMPERATURE, dim=1)
     q = rotation.double()
     moment = torch.einsum("nh,nhi,nhj->nij", weights, q, q)
@@ -55,6 +56,7 @@ def report(
         kept: (K,) rows of the images that are kept.
     """
     figures = {"images": len(detections), "kept": len(kept), **figures}
+    # Errors where the truth is known
     truth = load_ground_truth(detections)
     if truth is not None:
         figures["rotation_of_all"] = rotation_report(rotation, truth)
@@ -64,6 +66,7 @@ def report(
         figures["view_of_all"] = view_report(rotation, labels)
         figures["view_of_kept"] = view_report(rotation[kept], labels, kept)
     _log(stage, figures)
+    # Beside the figures of other stages and templates
     path = folders.cache_folder(detections.dataset) / "metrics.json"
     content = files.read_json(path) if path.exists() else {}
     content.setdefault(stage, {})[mode] = figures
@@ -72,6 +75,7 @@ def report(
 
 def _log(title: str, figures: dict[str, Any]) -> None:
     """Logs numbers in one line, nested ones in a line of their own."""
+    # Numbers first, then what is nested
     plain = {name: value for name, value in figures.items() if not isinstance(value, dict)}
     words = (
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

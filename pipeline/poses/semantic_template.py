@@ -46,6 +46,7 @@ def splat(screen: Tensor, faces: Tensor, maps: Tensor) -> Tensor:
     attributes = screen.new_zeros(*screen.shape[:2], maps.shape[1], requires_grad=True)
     raster = rasterize(screen, faces, maps.shape[-1], attributes=attributes, soft=False)
     assert raster.attributes is not None
+    # The gradient of a linear function is its adjoint
     (gradient,) = torch.autograd.grad((raster.attributes * maps).sum(), attributes)
     return gradient
 

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-NOISE = (
-    0.1  # as that of the prior of poses: deformations weigh as measurements with the error's noise
-)
+NOISE = 0.1  # as that of the view prior: effective sample size 20, variance = current residual
 
 
 def deformation_fields(vertices: Tensor) -> Tensor:
@@ -15,6 +13,7 @@ def deformation_fields(vertices: Tensor) -> Tensor:
     left out, since the object may lift its head, but the axes stay.
     """
     x, y, z = vertices.unbind(-1)
+    # Monomials by which each axis moves, even in x but for the axis x itself
     along = ((x, x * y, x * z), (y, y * y, y * z, z * z), (z, y * y, y * z, z * z))
     fields = []
     for axis, monomials in enumerate(along):
@@ -34,7 +33,7 @@ def deform(vertices: Tensor, coefficients: Tensor, fields: Tensor) -> Tensor:
 
 
 def with_shape(error: Tensor, coefficients: Tensor) -> Tensor:
-    """Adds to mean squared errors (B,) what speaks against coefficients (B, M) of unit spread."""
+    """Adds the prior penalty of coefficients (B, M) of unit spread to mean squared errors (B,)."""
     energy = torch.zeros_like(error)
     for coefficient in coefficients.unbind(1):
         energy = energy + coefficient.square() / 2

@@ -95,6 +95,7 @@ def make_schedule(options: SearchOptions, mode: str) -> Schedule:
 
 def report_hypotheses(options: Step1Options, detections: Detections, found: Hypotheses) -> None:
     """Logs how well the hypotheses fit, and the rotation error of the best of each image."""
+    # The best overlap of each image is its pose, so far
     rotation = found.pose.rotation
     best = found.iou.argmax(dim=1)
     confident = agreement(found.iou, rotation) < options.v_agr_threshold
@@ -117,6 +118,7 @@ def open_table(
     """Opens the hypotheses that an interrupted run of the same command has finished, or none."""
     search, mode = options.search, options.collection.mode
     schedule = make_schedule(search, mode)
+    # Everything that the hypotheses depend on
     contour = search.search == "contour"
     steps = [search.refine_steps, search.adapt_shape, *views] if contour else asdict(schedule)
     settings = {
@@ -126,6 +128,7 @@ def open_table(
         "search": search.search,
         "steps": steps,
     }
+    # As many hypotheses for every image
     count = NUM_MODES + NUM_FREE if contour else schedule.num_hypotheses(len(templates))
     columns = {
         "pose": Column((count, VECTOR_SIZE)),

@@ -66,7 +66,7 @@ from utils.row_files import digest, open_folder
 from utils.run_directory import configure_logging
 from utils.threads import one_torch_thread
 
-TEACHING_SHARE = 0.5  # of the images, the most confident ones, teach parts
+CONFIDENT_SHARE = 0.5  # of the images: parts are learned from them
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
 UV_SIZE = 128  # texels of exported part maps
 
@@ -200,6 +200,7 @@ class Stage:
 
         What earlier scores have left out as near duplicates stays out, wherever the others move.
         """
+        # Parts, or masks where none are shown
         iou = measured.read("iou")
         shape = outlines.judge(iou)
         if parts is not None:
@@ -207,6 +208,7 @@ class Stage:
         score = prior_support(candidates, self._prior) + shape.support()
         if earlier is not None:
             score = score.masked_fill(earlier.score.isneginf(), -torch.inf)
+        # Colors, given all that
         known = without_duplicates(score, candidates)
         score = score + self._colors.judge(measured, known).support()
         return rank(candidates, score, iou, shape.value)
@@ -224,12 +226,13 @@ class Stage:
         rows = confident_rows(scored)
         if self._options.choice.parts_source != "learned":
             return None, scored, rows
+        # Poses that are probably right train the network
         best = scored.best().candidates.select(rows)
-        teaching = part_discovery.Teaching(rows, best.pose, best.choice)
+        confident = part_discovery.ConfidentSet(rows, best.pose, best.choice)
         learned = part_discovery.learn_parts(
             self._options.parts,
             self.detections,
-            teaching,
+            confident,
             self._blank,
             self._backbone,
             self._device,
@@ -239,7 +242,7 @@ class Stage:
 
 def confident_rows(scored: Scored) -> Tensor:
     """Returns the rows of the images from which parts are learned."""
-    return accept(scored, TEACHING_SHARE, threshold=None)
+    return accept(scored, CONFIDENT_SHARE, threshold=None)
 
 
 def prior_support(candidates: Candidates, prior: ViewPrior) -> Tensor:
@@ -250,6 +253,7 @@ def prior_support(candidates: Candidates, prior: ViewPrior) -> Tensor:
 def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None:
     """Writes the poses that are kept, the semantic template and the figures of the stage."""
     best, confidence = chosen.scored.best(), chosen.scored.confidence()
+    # Poses of the images that are kept
     kept, model = best.select(chosen.rows), chosen.model
     poses = EstimatedPoses(
         indices=chosen.rows,
@@ -259,6 +263,7 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
         miou=kept.overlap[:, None],
         confidence=confidence[chosen.rows, None],
     )
+    # The template of the last round
     template = SemanticTemplate(model.probabilities, list(chosen.part_names))
     collection = options.collection
     key = (collection.dataset, collection.mode)
@@ -267,6 +272,7 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     pose_files.save_estimated_poses(*key, poses, origin)
     if options.output.export_semantic_template:
         export_semantic_template(collection, template, model)
+    # How well they fit, and how good they are
     figures = {
         "mean_iou": kept.iou.mean().item(),
         "mean_miou": kept.overlap.mean().item(),

@@ -61,6 +61,7 @@ class Survey:
         index = scored.leading(REFINED)
 
         def work(photographs: Photographs) -> Mapping[str, Tensor]:
+            # Move each photograph's candidates by the first guide that speaks for it
             where = index[photographs.rows]
             chosen = scored.candidates.select(photographs.rows).gather(where)
             vectors = to_vector(chosen.pose)
@@ -71,16 +72,19 @@ class Survey:
                 if len(at):
                     some = photographs.select(at), where[at], chosen.select(at)
                     vectors[at] = to_vector(refinement.move(*some, guide).pose)
+            # Measure them where they are now
             moved = Candidates(from_vector(vectors), chosen.choice)
             return {"pose": vectors, **measure_all(evidence, photographs, moved)}
 
         shape = (index.shape[1], VECTOR_SIZE)
         table = self._run(name, {"pose": Column(shape), **columns(evidence, shape[0])}, work)
+        # Also those that other processes have moved
         pose = from_vector(table.columns["pose"].read(range(self._count)))
         return table, index, Candidates(pose, scored.candidates.gather(index).choice)
 
     def _run(self, name: str, layout: Mapping[str, Column], work: Work) -> Table:
         """Works through the rows of this process that are not finished yet."""
+        # What an earlier run has finished stays
         table = Table(self._folder / name, self._count, layout)
         shard = distributed.shard(self._count)
         rows = table.unfinished(shard)
@@ -89,6 +93,7 @@ class Survey:
             for photographs in self._reader.batches(rows):
                 table.write(photographs.rows.tolist(), work(photographs))
                 bar.update(len(photographs.rows))
+        # From here on all rows may be read
         distributed.barrier()
         return table
 

@@ -10,7 +10,7 @@ from geometry import quaternion
 
 LEAST_DENSITY = math.exp(-10)  # photographs of any view exist
 GROUP = 64  # poses computed at a time
-NOISE = 0.1  # an image weighs as 20 measurements, whose noise is the error that is left
+NOISE = 0.1  # effective sample size 20: 2 / 20, variance = current residual
 
 
 def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
@@ -18,6 +18,7 @@ def log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
 
     The rotation is a camera's view of an object that has lifted its head: the pitch is integrated out.
     """
+    # One row per rotation
     rows = rotation.reshape(-1, 4)
     # Whole groups, and sums without reductions: PyTorch rounds differently at the end of a tensor
     missing = rows.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(-len(rows) % GROUP, -1)
@@ -35,6 +36,7 @@ def _log_prior(rotation: Tensor, prior: ViewPrior) -> Tensor:
     x, y, z = (cosine * upright - sine * forward).unbind(1)  # (9, N) each
     elevation = torch.rad2deg(torch.atan2(-z, (x * x + y * y + 1e-9).sqrt()))
     roll = torch.rad2deg(torch.atan2(x, -y))
+    # Normal in elevation and roll, averaged over the pitch
     energy = ((elevation - prior.elevation) / prior.elevation_spread).square()
     energy = energy + (roll / prior.roll_spread).square()
     weights = torch.softmax(-deviations.square() / 2, dim=0)
@@ -50,5 +52,5 @@ def _sum(rows: Tensor, start: float) -> Tensor:
 
 
 def with_prior(error: Tensor, rotation: Tensor, prior: ViewPrior) -> Tensor:
-    """Adds to mean squared errors (B,) what the prior has against the rotations (B, 4)."""
+    """Adds the prior penalty of rotations (B, 4) to mean squared errors (B,)."""
     return error - NOISE * error.detach() * log_prior(rotation, prior)

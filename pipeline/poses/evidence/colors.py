@@ -84,6 +84,7 @@ class Colors:
 
     def measure(self, photographs: Photographs, candidates: Candidates) -> dict[str, Tensor]:
         """Paints n photographs with their candidates (n, H)."""
+        # The mask is the last channel, and becomes the weight
         small = shrink(photographs.images, PAINTED_SIZE)
         candidates = candidates.to(small.device)
         painted = []
@@ -106,6 +107,7 @@ class Colors:
             in others.
         """
         density = color_density(lambda rows: from_bytes(measured.read(NAME, rows)), score)
+        # Where no other image has such colors, all candidates have the same density
         unseen = density.new_tensor(BACKGROUND / len(score)).log()
         speaks = (density > unseen + 1e-3).any(dim=1)
         return Verdict(density, torch.ones(len(score)), speaks)
@@ -131,6 +133,7 @@ class ColorGuide:
 
     def expected(self, rows: Tensor, index: Tensor, chosen: Candidates) -> Tensor:
         """Returns the colors (n, R, V, 3) that the textures of candidates lead to expect."""
+        # Image by image, each against the bank without itself
         textures = self._fetch(rows.tolist())
         colors = [
             expected_colors(textures.select((torch.tensor(i), some)), int(row), self._bank)
@@ -154,6 +157,7 @@ def squared_distances(first: Moments, second: Moments) -> Tensor:
 
     Where they show little in common it tends to `EXPECTED_DISTANCE`.
     """
+    # |a - b|^2 in every cell, weighted by how much of it both show
     squares = first.squares @ second.weights.T + first.weights @ second.squares.T
     difference = squares - 2 * first.sums @ second.sums.T
     common = first.weights @ second.weights.T
@@ -175,12 +179,15 @@ def color_density(fetch: Fetch, score: Tensor) -> Tensor:
     """
     density = torch.zeros_like(score, dtype=torch.float64)
     shard = distributed.shard(len(score))
+    # From the most confident images to all of them
     for step in range(ROUNDS):
         share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
         bank = choose_bank(fetch, score + density, share)
+        # The images of this process
         mine = torch.zeros(len(shard), score.shape[1], dtype=torch.float64)
         for i, row in enumerate(shard):
             mine[i] = kernels(Textures(*(x[0] for x in fetch([row]))), row, bank).sum(dim=1)
+        # The density of all of them is small enough for every process
         total = torch.cat(distributed.gather(mine))
         density = (total + BACKGROUND / len(score)).log()
     return density.to(score)
@@ -194,9 +201,11 @@ def expected_colors(textures: Textures, image: int, bank: Bank) -> Tensor:
         image: to which they belong.
         bank: of the other images.
     """
+    # Mean of the bank, by likeness
     kernel = kernels(textures, image, bank)
     kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-12)
     sums = (kernel @ bank.textures.sums).unflatten(1, (-1, DEPTH))
+    # Mean color of the texture itself, for cells that nobody has seen
     own = textures.weights / textures.weights.sum(dim=-1, keepdim=True).clamp(min=1e-6)
     mean = torch.einsum("rc,rcd->rd", own, textures.values).double()
     weights = kernel @ bank.textures.weights
@@ -211,6 +220,7 @@ def choose_bank(fetch: Fetch, score: Tensor, share: float) -> Bank:
     best = score.argmax(dim=1, keepdim=True)
     against = probability.scatter(1, best, 0.0).sum(dim=1)
     confident = against.argsort(stable=True)[:size].sort().values
+    # Unlikely candidates would blur the density
     image, candidate = (probability[confident] >= LEAST_PROBABILITY).nonzero(as_tuple=True)
     textures = fetch(confident.tolist()).select((image, candidate))
     return Bank(confident[image], probability[confident[image], candidate], moments(textures))
@@ -223,6 +233,7 @@ def kernels(textures: Textures, image: int, bank: Bank) -> Tensor:
     contributes.
     """
     distances = squared_distances(moments(textures), bank.textures)
+    # Probabilities of the members from other images, which add up to 1
     others = bank.probability * (bank.image != image)
     share = others / others.sum().clamp(min=1e-6)
     return share * torch.exp(-distances / (2 * BANDWIDTH**2))

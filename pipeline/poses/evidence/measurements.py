@@ -32,9 +32,11 @@ class Measurements:
     def read(self, name: str, rows: Sequence[int] | None = None) -> Tensor:
         """Returns a measurement (n, H, ...) of the candidates of n images, by default of all."""
         rows = range(self.count) if rows is None else rows
+        # From the last complete table on
         layers = [layer for layer in self._layers if name in layer.table.columns]
         complete = max(i for i, layer in enumerate(layers) if layer.where is None)
         values = layers[complete].table.columns[name].read(rows)
+        # What has moved since
         for table, where in layers[complete + 1 :]:
             assert where is not None
             values = replace(values, where[torch.as_tensor(rows)], table.columns[name].read(rows))

@@ -32,6 +32,7 @@ class Outlines:
         masks = shrink(photographs.masks[:, None], size)[:, 0]
         candidates = candidates.to(masks.device)
         overlaps = []
+        # Image by image, so that results do not depend on the batch
         for i, mask in enumerate(masks):
             pose, choice = candidates.select(i)
             screen = project(self._templates[choice], pose)

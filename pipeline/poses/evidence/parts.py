@@ -71,17 +71,19 @@ class GivenParts:
         pose too. Maps that no pose comes near to are doubtful, and such that no pose meets at all
         say nothing.
         """
+        # Maps that no pose meets say nothing
         best = overlap.amax(dim=1)
         speaks = self.speaks & (best > 0)
         if not speaks.any():
             return Verdict(overlap, torch.ones_like(best), speaks)
+        # What a good overlap is, and by how much an image lacks it
         good = best[speaks].quantile(GOOD_QUANTILE)
         noise = LEAST_NOISE * good + MISFIT_NOISE * (good - best).clamp(min=0)
         return Verdict(overlap, noise, speaks)
 
 
 def shows_parts(detections: Detections, names: Sequence[str]) -> Tensor:
-    """Tells which of the N images show one of the named parts."""
+    """Returns which of the N images (N,) show one of the named parts."""
     known = set(names)
     shown = (not known.isdisjoint(p.name for p in item.parts) for item in detections.items)
     return torch.tensor(list(shown))
@@ -124,6 +126,7 @@ class PartEvidence:
         targets = shrink(self.source.maps(photographs), size)
         candidates = candidates.to(targets.device)
         overlaps = []
+        # Image by image, so that results do not depend on the batch
         for i, target in enumerate(targets):
             raster = self.model.render(*candidates.select(i), size)
             assert raster.attributes is not None
@@ -184,6 +187,7 @@ def part_overlap(predicted: Tensor, target: Tensor) -> Tensor:
     Returns:
         (...), 0 where the target shows nothing at all.
     """
+    # Parts that the target does not show do not count
     shown = target.sum(dim=(-2, -1)) > LEAST_MASS
     ratio = iou(predicted, target) * shown
     return ratio.sum(dim=-1) / shown.sum(dim=-1).clamp(min=1)

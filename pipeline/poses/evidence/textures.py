@@ -28,6 +28,7 @@ class Textures(NamedTuple):
 
     def to_bytes(self) -> Tensor:
         """Rounds to bytes (..., C, D + 1), the weight last."""
+        # Values of [-1, 1] and weights of [0, 1] on the same scale
         levels = torch.cat([(self.values + 1) / 2, self.weights[..., None]], dim=-1) * LEVELS
         return levels.round().clamp(0, LEVELS).to(torch.uint8)
 
@@ -43,9 +44,11 @@ def surface_cells(mesh: SphereMesh) -> Tensor:
     """Returns the cell (V,) of each vertex; mirrored vertices share one."""
     rings, segments = mesh.grid.shape
     cells = torch.zeros(len(mesh.vertices), dtype=torch.int64, device=mesh.faces.device)
+    # Blocks of rings and segments
     ring = torch.arange(rings, device=cells.device) // RINGS_PER_CELL
     segment = torch.arange(segments, device=cells.device) // SEGMENTS_PER_CELL
     cells[mesh.grid] = ring[:, None] * (int(segment[-1]) + 1) + segment
+    # Poles join a neighbor; left and right are one
     cells[mesh.poles] = cells[mesh.grid[[0, -1], 0]]
     cells[mesh.negative] = cells[mesh.positive]
     return torch.unique(cells, return_inverse=True)[1]
@@ -59,6 +62,7 @@ def to_textures(sums: Tensor, cells: Tensor) -> Textures:
         cells: (V,).
     """
     count = int(cells.max()) + 1
+    # Add up the vertices of each cell
     total = sums.new_zeros(len(sums), count, sums.shape[-1]).index_add_(1, cells, sums)
     weights = total[..., -1]
     values = total[..., :-1] / weights.clamp(min=1e-3)[..., None]

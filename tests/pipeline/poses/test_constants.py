@@ -511,7 +511,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (fitting, "REFINEMENT_RATE", lambda: one_step(), 0.03),
     (fitting, "NUM_FREE", count_hypotheses, 10),
     (contour_search, "STEPS", steps_of_the_search, 12),
-    (step2, "TEACHING_SHARE", lambda: len(step2.confident_rows(pairs(8 * [0.9], 8 * [0.0]))), 4),
+    (step2, "CONFIDENT_SHARE", lambda: len(step2.confident_rows(pairs(8 * [0.9], 8 * [0.0]))), 4),
     # An elevation of 0 where 5 is expected, with a spread of 3
     (step2, "PRIOR_WEIGHT", lambda: step2.prior_support(near(0.0), LEVEL).item(), -0.5 * (5 / 3) ** 2 / 2),
 ]  # fmt: skip

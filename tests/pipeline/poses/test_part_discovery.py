@@ -21,8 +21,8 @@ from pipeline.poses import part_discovery
 from pipeline.poses.options import PartsConfig
 from pipeline.poses.part_discovery import (
     SIZE,
-    Lessons,
-    Teaching,
+    ConfidentSet,
+    TrainingSet,
     learn_parts,
     predict,
     surface_features,
@@ -51,8 +51,8 @@ def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pose:
     return pose
 
 
-def true_teaching(pose: Pose) -> Teaching:
-    return Teaching(torch.arange(6), pose, torch.zeros(6, dtype=torch.int64))
+def true_poses(pose: Pose) -> ConfidentSet:
+    return ConfidentSet(torch.arange(6), pose, torch.zeros(6, dtype=torch.int64))
 
 
 def body_model() -> SemanticModel:
@@ -66,7 +66,7 @@ def mean_in(maps: Tensor, region: Tensor) -> Tensor:
 
 
 def test_surface_features_are_the_same_places_in_all_views(truth: Pose) -> None:
-    features = surface_features(true_teaching(truth), body_model())
+    features = surface_features(true_poses(truth), body_model())
     values, weight = features[:, :-1], features[:, -1:]
     assert features.shape == (6, 4, SIZE, SIZE)
     mean = (values * weight).sum(dim=(0, 2, 3)) / weight.sum()
@@ -83,9 +83,9 @@ def test_surface_features_are_the_same_places_in_all_views(truth: Pose) -> None:
 def test_parts_tell_the_ends_of_the_object_apart(truth: Pose) -> None:
     masks, parts = pose_world.draw(truth, SIZE)
     images = torch.cat([masks[:, None].expand(-1, 3, -1, -1), masks[:, None]], dim=1)
-    features = surface_features(true_teaching(truth), body_model())
+    features = surface_features(true_poses(truth), body_model())
     config = replace(CONFIG, parts_iters=40)
-    network = train(config, Lessons(images, torch.arange(6), features), "settings", CPU)
+    network = train(config, TrainingSet(images, torch.arange(6), features), "settings", CPU)
     maps = predict(network, images, CPU).float()
     difference = mean_in(maps, parts[:, 1]) - mean_in(maps, parts[:, 2])
     assert difference.abs().max() > 40, difference  # of 255
@@ -120,7 +120,7 @@ def test_interrupted_training_ends_with_the_same_file(
     truth: Pose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part_discovery, "SAVE_INTERVAL", 2)
-    arguments = (CONFIG, load_detections("toy"), true_teaching(truth), body_model(), None, CPU)
+    arguments = (CONFIG, load_detections("toy"), true_poses(truth), body_model(), None, CPU)
     whole = learn_parts(*arguments)
     path = Path("cache/toy/parts_learned_K2_singletpl.npz")
     content = path.read_bytes()
@@ -150,11 +150,11 @@ def test_parts_that_share_features_do_not_depend_on_poses(truth: Pose) -> None:
     network = torchvision.models.resnet18(weights=None, num_classes=2)
     torch.save(network.state_dict(), "weights.pth")
     backbone, detections = load_backbone("weights.pth"), load_detections("toy")
-    other = true_teaching(truth._replace(rotation=truth.rotation.flip(0)))
+    other = true_poses(truth._replace(rotation=truth.rotation.flip(0)))
     for features, same in ((backbone, True), (None, False)):
         maps = [
-            learn_parts(CONFIG, detections, teaching, body_model(), features, CPU).maps
-            for teaching in (true_teaching(truth), other)
+            learn_parts(CONFIG, detections, confident, body_model(), features, CPU).maps
+            for confident in (true_poses(truth), other)
         ]
         assert torch.equal(*maps) is same
 
