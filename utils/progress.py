@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,6 +13,15 @@ from tqdm import tqdm
 from utils.distributed import is_main
 
 logger = logging.getLogger(__name__)
+
+# The default is a semaphore of the system, about which Python warns when a process is killed
+tqdm.set_lock(threading.RLock())
+
+
+def print_line(text: str) -> None:
+    """Prints above a progress bar instead of through it."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def progress(

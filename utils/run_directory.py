@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils import checkpoint, files
 from utils.cli import UserError
 from utils.distributed import barrier, is_main
 from utils.options import differences
+from utils.progress import print_line
 
 LATEST = "checkpoint_latest.pth"
 
@@ -217,8 +216,7 @@ class _ConsoleHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        print_line(self.format(record))
 
 
 def environment() -> dict[str, Any]:

@@ -324,6 +324,8 @@ class _Loop:
         )
         if due(step, self.schedule.checkpoint) and not path.exists():
             self.save(step, numbered=True)
+        if distributed.is_main():
+            self.run.prune_checkpoints(self.keep, self.task.score)
 
     def _show(self, step: int, *, picture: bool, evaluate: bool) -> None:
         """Draws and evaluates; Ctrl-C ends this at once, to be made up by the next process."""

@@ -191,7 +191,7 @@ def make_task(
     return training.Task(
         members=gan.members(),
         constants=description,
-        batches=partial(_batches, dataset, config, device),
+        batches=partial(endless_batches, dataset, config, device),
         update=update,
         rates=update.rates,
         remedy="Use smaller rates: --lr_g, --lr_d.",
@@ -308,7 +308,7 @@ def _descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Term], rate: 
     optimizer.step()
 
 
-def _batches(
+def endless_batches(
     dataset: PseudoGroundTruth, config: GenerationConfig, device: torch.device, step: int
 ) -> Generator[UVSample]:
     """Yields this process's batches from `step` on, without end."""

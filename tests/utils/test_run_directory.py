@@ -78,3 +78,26 @@ def test_tensorboard_writes_events(tmp_path):
     assert [path.name.split(".")[0] for path in (tmp_path / "tensorboard_gan").iterdir()] == [
         "events"
     ]
+
+
+def test_a_cut_line_is_mended_before_the_next_one_is_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.record(step=1)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo')
+    run.record(step=2)
+    assert run.records() == [{"step": 1}, {"step": 2}]
+
+
+def test_nothing_of_an_earlier_attempt_stays_when_a_run_begins_anew(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.record(step=10, loss=1.0)
+    run.rewind(0)
+    assert run.records() == []
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"step": "x"}', "\xff", '{"step": 1}{"step": 2}'])
+def test_a_damaged_record_is_told_with_its_line(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is damaged\. Delete this line"):
+        RunDirectory(tmp_path).records()
