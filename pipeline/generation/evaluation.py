@@ -21,13 +21,7 @@ from data.cache.folders import class_label
 from data.definitions import expand_dataset, folder_names
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.sphere_mesh import SphereMesh
-from models.generator import Generator
-from pipeline.generation import sampling
-from pipeline.generation.config import GenerationConfig
-from pipeline.generation.model_file import Model, load_trained
-from rendering import rasterizer
-from utils import checkpoint, cli, distributed, model_file
-from utils.fid import (
+from models.fid import (
     FeatureSample,
     InceptionFeatures,
     Moments,
@@ -37,6 +31,12 @@ from utils.fid import (
     frechet_distance,
     kernel_distance,
 )
+from models.generator import Generator
+from pipeline.generation import sampling
+from pipeline.generation.config import GenerationConfig
+from pipeline.generation.model_file import Model, load_trained
+from rendering import rasterizer
+from utils import checkpoint, cli, distributed, model_file
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 

@@ -22,6 +22,14 @@ from data.definitions import folder_names
 from data.detections import Detections
 from data.memory import free_space
 from geometry import camera
+from models.fid import (
+    FeatureSample,
+    InceptionFeatures,
+    Moments,
+    ProxyFeatures,
+    StandardFeatures,
+    fingerprint,
+)
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
@@ -32,14 +40,6 @@ from rendering.inverse import unwrap, visibility
 from utils import distributed, files
 from utils.cli import UserError
 from utils.digests import file_digest
-from utils.fid import (
-    FeatureSample,
-    InceptionFeatures,
-    Moments,
-    ProxyFeatures,
-    StandardFeatures,
-    fingerprint,
-)
 from utils.progress import progress
 from utils.run_directory import configure_logging
 

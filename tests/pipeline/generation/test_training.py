@@ -14,11 +14,11 @@ from scipy import stats
 
 import run_generation
 from data.cache import feature_statistics, pseudo_files
+from models.fid import fingerprint
 from pipeline.generation import evaluation, sampling, training
 from pipeline.generation.config import make_config
 from utils import checkpoint
 from utils.cli import UserError
-from utils.fid import fingerprint
 from utils.files import read_json
 
 COUNT = 5

@@ -9,9 +9,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from utils import distributed, fid
-from utils.cli import UserError
-from utils.fid import (
+from models import fid
+from models.fid import (
     FeatureSample,
     InceptionFeatures,
     Moments,
@@ -21,6 +20,8 @@ from utils.fid import (
     frechet_distance,
     kernel_distance,
 )
+from utils import distributed
+from utils.cli import UserError
 
 
 def gaussian(seed: int, dimension: int) -> tuple[torch.Tensor, torch.Tensor]:
