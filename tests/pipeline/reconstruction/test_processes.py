@@ -23,7 +23,7 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
     try:
         data = make_data(options)
         network = make_network(options, data, device).double()
-        scene = make_scene(data, device)
+        scene = make_scene(data.vocabulary, device)
         scene = scene._replace(
             sphere=scene.sphere.double(),
             templates=scene.templates.double(),
