@@ -35,14 +35,18 @@ def load_batches(
     Raises:
         UserError: if an item cannot be read, or a worker has been killed.
     """
-    workers = min(num_workers, os.cpu_count() or 1)
+    workers = min(num_workers, _usable_cores())
     if workers:
         workers = _affordable(dataset, sampler, workers)
     loader = DataLoader(
         dataset, batch_sampler=sampler, num_workers=workers, worker_init_fn=_ignore_signals
     )
     if workers:
-        yield from _from_workers(iter(loader))
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        # PyTorch raises for a killed worker wherever the training is; asked for a batch, it tells too
+        signal.signal(signal.SIGCHLD, before)
+        yield from _from_workers(batches)
     else:
         yield from _from_thread(iter(loader))
 
@@ -69,6 +73,13 @@ def _from_workers(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
                 "Run the same command again with a smaller --num_workers to continue."
             ) from None
         yield batch
+
+
+def _usable_cores() -> int:
+    """Returns the cores that this process may use, fewer than there are in many containers."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _affordable(dataset: Dataset[Any], sampler: StepSampler, workers: int) -> int:

@@ -65,3 +65,13 @@ def test_a_wireframe_shows_the_faces_that_look_at_the_viewer():
     assert away.max() == 0
     assert toward[:, :, 0].argmax(axis=0)[32] < 8  # the tip is up
     assert toward[48].any()
+
+
+def test_rows_of_images_stand_below_their_names():
+    rows = {"first": torch.full((2, 3, 20, 90), -1.0), "second": torch.zeros(2, 3, 20, 90)}
+    pixels = pictures.labeled_rows(rows, "step 3")
+    assert pixels.shape == (2 * (14 + 20 + 4), 2 * 92 + 2, 3)
+    names, images = pixels.reshape(2, 38, 186, 3)[:, :14], pixels.reshape(2, 38, 186, 3)[:, 14:]
+    assert [(image[3:5, 10] == level).all() for image, level in zip(images, (0, 128), strict=True)]
+    dark = [(strip.min(axis=2) < 100).any(axis=0).nonzero()[0].max() for strip in names]
+    assert dark[0] > dark[1] > 0  # the title makes the first name longer

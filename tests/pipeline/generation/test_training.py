@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ from scipy import stats
 import run_generation
 from data.cache import feature_statistics, pseudo_files
 from models.fid import fingerprint
+from geometry.sphere_mesh import SphereMesh
+from models.conditions import Conditions
 from pipeline.generation import evaluation, sampling, training
 from pipeline.generation.config import make_config
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import read_json
+from utils.run_directory import RunDirectory
+from utils.training import make_length
 
 COUNT = 5
 OPTIONS = ["--name", "toy_singletpl", "--dataset", "toy", "--texture_resolution", "128"]
@@ -99,16 +104,40 @@ def assert_equal(first: object, second: object) -> None:
 
 
 @pytest.mark.slow
-def test_resumed_training_equals_uninterrupted_bitwise(toy: Path) -> None:
-    run("--iters", "8")
-    uninterrupted = weights()
-    (toy / "checkpoints_gan").rename(toy / "first")
-    run("--iters", "5")
-    run("--iters", "8")
-    resumed = weights()
-    for state in (uninterrupted, resumed):
-        del state["args"]
-    assert_equal(uninterrupted, resumed)
+def left_behind(folder: Path) -> tuple[list[dict], dict[str, bytes], list[str]]:
+    """Returns records without times, pictures and the names of checkpoints."""
+    records = RunDirectory(folder).records()
+    for record in records:
+        record.pop("seconds_per_step", None)
+    pictures = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+    return records, pictures, sorted(path.name for path in folder.glob("*.pth"))
+
+
+def test_killed_training_ends_as_uninterrupted_bitwise(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_statistics()
+    options = ("--iters", "8", "--checkpoint_freq", "3", "--evaluate_freq", "4", "--proxy_distance")
+    run(*options)
+    folder = toy / "checkpoints_gan/toy_singletpl"
+    uninterrupted, expected = weights(), left_behind(folder)
+    folder.rename(toy / "first")
+    update = training.Update.__call__
+    for death in (2, 5, 7):
+
+        def killed(self: training.Update, step: int, batch: Any, death: int = death) -> dict:
+            if step == death:
+                raise SystemExit
+            return update(self, step, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Update, "__call__", killed)
+            with pytest.raises(SystemExit):
+                run(*options)
+    run(*options)
+    assert_equal(uninterrupted, weights())
+    assert left_behind(folder) == expected
+    assert sum("proxy" in record for record in expected[0]) == 2
 
 
 def test_a_finished_run_is_not_trained_again(toy: Path) -> None:
@@ -145,28 +174,28 @@ def test_an_applied_checkpoint_brings_its_own_architecture(toy: Path) -> None:
 
 @pytest.mark.slow
 def test_warmup_draws_the_generator_to_the_mean_shape(toy: Path) -> None:
-    shapes = torch.stack(
-        [
-            torch.from_numpy(pseudo_files.load_pseudo_item("toy", 128, "singletpl", i).mesh)
-            for i in range(COUNT)
-        ]
+    """Adam's first step has the length of the rate, and the mean displacement is 0.1."""
+    run("--iters", "1", "--warmup_steps", "400", "--lr_g", "0.01")
+    bias = weights()["generator"]["conv_mesh.bias"]
+    torch.testing.assert_close(bias, torch.full((3,), 0.01), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("step", "warmth"), [(0, 1.0), (100, 0.75), (400, 0.0), (900, 0.0)])
+def test_warmup_fades_linearly(toy: Path, step: int, warmth: float) -> None:
+    config = make_config(
+        vars(run_generation.build_parser().parse_args([*OPTIONS, "--warmup_steps", "400"]))
     )
-    distances = []
-    for warmup in ("0", "400"):
-        run(
-            "--iters",
-            "45",
-            "--warmup_steps",
-            warmup,
-            "--lr_g",
-            "0.01",
-            "--name",
-            f"w{warmup}_singletpl",
-        )
-        generator = weights(f"checkpoints_gan/w{warmup}_singletpl")["generator"]
-        bias = generator["conv_mesh.bias"]
-        distances.append((bias - shapes.mean((0, 2, 3))).abs().max())
-    assert distances[1] < distances[0]
+    cpu = torch.device("cpu")
+    dataset = sampling.open_dataset(config)
+    gan, length = training.Gan(config, 0, 0, cpu), make_length(COUNT, 3, 900, 1)
+    update = training.Update(gan, SphereMesh(), config, length)
+    batch = next(training.endless_batches(dataset, config, cpu, 0))
+    terms = update.generator_terms(batch, torch.randn(3, 64), step)
+    assert terms["mean_color"].weight == pytest.approx(10 * warmth)
+    assert terms["mean_shape"].weight == pytest.approx(1000 * warmth)
+    shape = batch.mesh.square().mean()  # generated displacements are zero at first
+    torch.testing.assert_close(terms["mean_shape"].value, shape)
+    assert terms["mean_shape"].value.requires_grad == (warmth > 0)
 
 
 @pytest.mark.slow
@@ -189,13 +218,45 @@ def test_both_networks_change_and_the_average_follows(toy: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "flag", ["--conditional_class", "--conditional_semantics", "--texture_only"]
-)
-def test_every_kind_of_model_trains_and_exports(toy: Path, flag: str) -> None:
-    run("--iters", "2", flag)
-    run("--export_sample", "--how_many", "1", flag)
-    assert (toy / "output/toy_singletpl/mesh_0.obj").exists()
+def test_a_part_map_decides_what_is_generated_where(toy: Path) -> None:
+    seg = torch.zeros(2, 2, 128, 128)
+    seg[0, 0], seg[1, 0] = 1.0, 1.0
+    seg[1, :, :64] = seg[1, :, :64].flip(0)  # another part in the upper half
+    run("--iters", "2", "--conditional_semantics")
+    options = [*OPTIONS, "--conditional_semantics"]
+    config = make_config(vars(run_generation.build_parser().parse_args(options)))
+    path = checkpoint.resolve(config.folder, "latest")
+    generator = sampling.load_generator(config.model, path, 0, 2, torch.device("cpu"))
+    textures, _ = generator(torch.randn(1, 64).expand(2, -1), Conditions(seg=seg))
+    change = (textures[0] - textures[1]).abs().mean((0, 2))
+    assert change[:32].mean() > 3 * change[-16:].mean()
+
+
+@pytest.mark.slow
+def test_meshes_of_a_texture_model_are_those_of_the_pseudo_ground_truth(toy: Path) -> None:
+    run("--iters", "2", "--texture_only")
+    run("--export_sample", "--how_many", "1", "--texture_only")
+    row = sampling.sample_rows(range(COUNT), 1, seed=1)[0]
+    item = pseudo_files.load_pseudo_item("toy", 128, "singletpl", row)
+    expected = SphereMesh().deform(torch.from_numpy(item.mesh.astype(np.float32))[None])[0]
+    mesh = trimesh.load_mesh(toy / "output/toy_singletpl/mesh_0.obj", process=False)
+    assert mesh.bounds[1] - mesh.bounds[0] == pytest.approx(
+        (expected.amax(0) - expected.amin(0))[[0, 2, 1]].numpy(), abs=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_a_class_model_trains_the_classes_that_it_sees(toy: Path) -> None:
+    config = make_config(
+        vars(run_generation.build_parser().parse_args([*OPTIONS, "--conditional_class"]))
+    )
+    start = training.Gan(config, 1, 0, torch.device("cpu")).generator.state_dict()
+    run("--iters", "2", "--conditional_class")
+    name = "emb_class.weight"
+    assert (weights()["generator"][name] != start[name]).all()
+    run("--export_sample", "--how_many", "1", "--conditional_class")
+    with Image.open(toy / "output/toy_singletpl/mesh_0.png") as texture:
+        assert texture.size == (128, 128)
 
 
 @pytest.mark.slow
