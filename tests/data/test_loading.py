@@ -81,7 +81,6 @@ def test_what_a_worker_cannot_read_is_told_without_its_traceback() -> None:
             pass
 
 
-@pytest.mark.slow
 def test_a_killed_worker_ends_the_training_with_one_line() -> None:
     with pytest.raises(UserError, match=r"process that loads data was killed.*smaller --num_w"):
         for _ in load_batches(Numbers(fatal=7), sampler(), 1):

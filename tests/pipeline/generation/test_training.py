@@ -15,10 +15,10 @@ from scipy import stats
 
 import run_generation
 from data.cache import feature_statistics, pseudo_files
-from models.fid import fingerprint
 from geometry.sphere_mesh import SphereMesh
 from models.conditions import Conditions
-from pipeline.generation import evaluation, sampling, training
+from models.fid import fingerprint
+from pipeline.generation import evaluation, model_file, sampling, training
 from pipeline.generation.config import make_config
 from utils import checkpoint
 from utils.cli import UserError
@@ -226,7 +226,7 @@ def test_a_part_map_decides_what_is_generated_where(toy: Path) -> None:
     options = [*OPTIONS, "--conditional_semantics"]
     config = make_config(vars(run_generation.build_parser().parse_args(options)))
     path = checkpoint.resolve(config.folder, "latest")
-    generator = sampling.load_generator(config.model, path, 0, 2, torch.device("cpu"))
+    generator = model_file.load_generator(config.model, path, weights(), torch.device("cpu"))
     textures, _ = generator(torch.randn(1, 64).expand(2, -1), Conditions(seg=seg))
     change = (textures[0] - textures[1]).abs().mean((0, 2))
     assert change[:32].mean() > 3 * change[-16:].mean()
