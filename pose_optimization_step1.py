@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and estimates the hypotheses."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    # The reference search optimizes poses by rendering, and leaves the template as it is
     if args.adapt_shape and args.search == "reference":
         parser.error("--adapt_shape needs --search contour")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and chooses the poses."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    # The features are what the part network is trained to agree with
     if args.parts_features and args.parts_source != "learned":
         parser.error("--parts_features needs --parts_source learned")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it

@@ -30,6 +30,7 @@ NUM_TEMPLATES = 4  # that are learned in mode multitpl
 
 def categories(text: str) -> tuple[str, ...]:
     """Option type: `all` for the 13 known categories, or any names separated by commas."""
+    # A name given twice would be fitted twice
     names = CATEGORIES if text == "all" else tuple(dict.fromkeys(text.split(",")))
     wrong = [name for name in names if not is_word(name)]
     if wrong:
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses, checks and starts the stage."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    # Accepted because published commands have it, but there is only one way to fit
     if not args.symmetric:
         parser.error("--no-symmetric: templates are always symmetric; leave the option out.")
     if args.up and args.front and args.up[-1] == args.front[-1]:
@@ -98,9 +100,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.template_learning import stage
     else:
         from pipeline.remeshing import stage
+    # Learning needs all photographs at once, so that it runs in a single process
     devices = distributed.resolve_devices(args.gpu_ids)[: 1 if args.from_photographs else None]
     set_backend(args.rasterizer)
     configure_logging(None)
+    # Both stages read their options by name from the same parser
     names = stage.Config.__dataclass_fields__
     config = stage.Config(**{name: getattr(args, name) for name in names})
     distributed.launch(stage.run, devices, config)
@@ -108,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_learning(parser: cli.Parser, args: argparse.Namespace) -> None:
     """Refuses options of learning without it, and fills in the number of templates."""
+    # An option without effect is a mistake: the user expects it to do something
     if not args.from_photographs:
         for name in ("num_templates", "views", "mirror"):
             if getattr(args, name):

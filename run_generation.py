@@ -87,12 +87,15 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     """Refuses combinations that have no meaning."""
     if args.epochs and args.iters:
         parser.error("--epochs and --iters exclude each other")
+    # Accepted because published commands have it, but there is only one way to generate
     if not args.symmetric_g:
         parser.error("--no-symmetric_g: only mirror-symmetric generation is supported")
+    # An option without effect is a mistake: the user expects it to do something
     if args.filter_class and not (args.conditional_class and (args.evaluate or args.export_sample)):
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
+    # Each names the network whose features are compared
     if args.standard_fid and args.proxy_distance:
         parser.error("--standard_fid and --proxy_distance exclude each other")
     if args.overwrite and not args.export_sample:

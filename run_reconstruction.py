@@ -80,6 +80,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--epochs and --iters exclude each other")
     if args.evaluate and args.generate_pseudogt:
         parser.error("--evaluate and --generate_pseudogt exclude each other")
+    # Accepted because published commands have them, but only these values are supported
     if not args.symmetric:
         parser.error("--no-symmetric: only mirror-symmetric meshes are supported")
     if args.mesh_path != "autodetect" and "31rings" not in args.mesh_path:
@@ -88,6 +89,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(f"--image_resolution {args.image_resolution}: must be a multiple of 32")
     if args.pseudogt_path is not None:
         parser.error("--pseudogt_path: the pseudo-ground-truth is always written to cache/DATASET/")
+    # Checkpoints are not evaluated during training, so that none is known as the best
     if args.which_epoch == "best":
         parser.error("--which_epoch best: expected a number or latest")
 

@@ -1,4 +1,4 @@
-"""Why a mesh makes a poor template: its axes, or sides that differ, told by its silhouettes."""
+"""Why a mesh makes a poor template, judged by its silhouettes: wrong axes, or sides that differ."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,6 +50,7 @@ def better_axes(
     Returns:
         The present axes and the best ones, or None if no others are clearly better.
     """
+    # Rotations from the present axes to every possible pair of up and front
     present = object_axes(up, front)
     choices = [(u, f) for u in AXES for f in AXES if u[-1] != f[-1]]
     turns = torch.from_numpy(np.stack([object_axes(*c) @ present.T for c in choices])).float()
@@ -59,6 +60,7 @@ def better_axes(
     masks = silhouettes(boxed(mesh), turned.flatten(0, 1), SIZE).unflatten(0, turned.shape[:2])
     wanted = torch.stack([silhouettes(boxed(other), views, SIZE) for other in known])
     ious = mask_overlap(masks[:, None], wanted[None]).mean(2).amax(1).tolist()
+    # The most similar known mesh decides, as shapes within a category differ widely
     found = [Orientation(*axes, iou) for axes, iou in zip(choices, ious, strict=True)]
     now, best = found[choices.index((up, front))], max(found, key=lambda x: x.iou)
     return (now, best) if best.iou > now.iou + CLEARLY_BETTER else None
@@ -71,6 +73,7 @@ def cause_of_poor_fit(mesh: Mesh, iou: float) -> str:
         mesh: in object space.
         iou: overlap that the fit has reached.
     """
+    # More alike about another axis than about x: the mesh is turned
     alike = [symmetry(mesh, axis) for axis in range(3)]
     if max(alike) > alike[0] + CLEARLY_BETTER:
         axis = "xyz"[int(np.argmax(alike))]
@@ -78,6 +81,7 @@ def cause_of_poor_fit(mesh: Mesh, iou: float) -> str:
             f"its mirror plane is across {axis} rather than across x (overlap with the mirror image "
             f"{max(alike):.2f} and {alike[0]:.2f}), so --up and --front are wrong."
         )
+    # Asymmetry explains a good part of what the fit has missed
     if 1 - alike[0] > (1 - iou) / 3:
         return (
             f"its left and right differ{_place_of_difference(mesh)} (overlap with its mirror image "
@@ -92,6 +96,7 @@ def cause_of_poor_fit(mesh: Mesh, iou: float) -> str:
 def symmetry(mesh: Mesh, axis: int = 0) -> float:
     """Returns the overlap of silhouettes of a mesh and of its mirror image across an axis."""
     rolled = Mesh(np.roll(mesh.vertices, -axis, axis=1), mesh.faces)  # a rotation, to x
+    # The same views for both, so that only the mesh differs
     centered, views = _about_plane(rolled), _views(NUM_VIEWS)
     masks = [silhouettes(either, views, SIZE) for either in (centered, _mirrored(centered))]
     return float(mask_overlap(*masks).mean())
@@ -110,6 +115,7 @@ def _mirrored(mesh: Mesh) -> Mesh:
 
 def _place_of_difference(mesh: Mesh) -> str:
     """Returns where the visual hull of a mesh differs most from its mirror image, as words."""
+    # Points of the visual hull that have no counterpart across the mirror plane
     mesh, views = _about_plane(mesh), _views(3 * NUM_VIEWS)
     masks = silhouettes(mesh, views, SIZE)
     random = torch.rand((NUM_POINTS, 3), generator=torch_generator(1))
@@ -118,6 +124,7 @@ def _place_of_difference(mesh: Mesh) -> str:
     one_sided = points[_inside(points, views, masks) != _inside(reflected, views, masks)]
     if not len(one_sided):
         return ""
+    # Where they lie on average, relative to the size of the mesh
     _, along, height = (one_sided.mean(0) / points.abs().amax(0)).tolist()
     if height < -0.25:
         return " mostly below, as striding legs do"

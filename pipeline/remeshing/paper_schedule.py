@@ -1,4 +1,4 @@
-"""The published way of fitting the sphere: all views at every step, hours per category on a CPU."""
+"""The published schedule of the fit: all views at every step, hours per category on a CPU."""
 
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ def fit_published(task: Task) -> Tensor:
 
 def _align(task: Task) -> tuple[Tensor, Placement]:
     """First phase: finds size and position of the sphere, common to all its vertices."""
+    # The stretch along the axes is common to all templates, so that their vertices correspond
     count = len(task.extent)
     sphere = task.template.vertices.expand(count, -1, -1)
     stretch = task.extent.amax(0).view(1, 1, 3).clone()
@@ -62,6 +63,7 @@ def _align(task: Task) -> tuple[Tensor, Placement]:
         placement = _constrain(task, Placement(*moved))
         if not _is_free(task):
             placement = placement._replace(scale=torch.ones_like(placement.scale))
+    # The vertices absorb size and position, and the second phase starts from a neutral placement
     vertices = stretch * placement.scale * sphere + placement.offset
     fresh = _start(count, sphere)
     return vertices, fresh._replace(
@@ -71,11 +73,13 @@ def _align(task: Task) -> tuple[Tensor, Placement]:
 
 def _refine(task: Task, vertices: Tensor, placement: Placement) -> tuple[Tensor, Placement]:
     """Second phase: moves every vertex; rate, smoothness and blur decrease slowly."""
+    # With fewer steps the rate follows the same course, only faster
     rate, smoothness, blur = FIRST_RATE, SMOOTHNESS, 1.0
     warm = (TOP_RATE - FIRST_RATE) / max(1.0, WARMUP_STEPS * task.step_factor)
     decay = DECAY ** (1 / task.step_factor)
     rising = True
     velocity = [torch.zeros_like(value) for value in (vertices, *placement)]
+    # The rate climbs to its top and then decays; the phase ends where it began
     while rising or rate >= FIRST_RATE:
         state = [value.detach().requires_grad_() for value in (vertices, *placement)]
         loss = _refinement_loss(task, state[0], Placement(*state[1:]), smoothness, blur)
@@ -94,6 +98,7 @@ def _refinement_loss(
     task: Task, vertices: Tensor, placement: Placement, smoothness: float, blur: float
 ) -> Tensor:
     template = task.template
+    # All views of all templates in one batch
     placed = _place(vertices, placement)
     targets = task.targets.masks.flatten(0, 1)
     screen = _all_views(task, placed)
@@ -101,6 +106,7 @@ def _refinement_loss(
     errors, _ = silhouette_loss(
         screen, template.faces, targets, index, sharpness=int(SHARPNESS / blur)
     )
+    # Silhouettes and agreement of the templates, then the regularizers of the surface
     loss = errors.mean() + _template_disagreement(placed, placement)
     loss = loss + FLATNESS * flatness(vertices, template.faces, template.neighbors).mean()
     loss = loss + LENGTH * template.edge_length(vertices)
@@ -150,6 +156,7 @@ def _normalized_step(
 
     Directions are gradients divided by their length: per vector, of the last member as a whole.
     """
+    # Only directions count, since the gradients of the members differ by orders of magnitude
     gradients = torch.autograd.grad(loss, state, allow_unused=True)
     moved = []
     for i, (value, gradient, speed) in enumerate(zip(state, gradients, velocity, strict=True)):
@@ -170,11 +177,13 @@ def _constrain(task: Task, placement: Placement) -> Placement:
     """Keeps the mirror plane, and the common frame where the templates share one."""
     in_plane = placement.offset.new_tensor([0.0, 1.0, 1.0])
     placement = placement._replace(offset=placement.offset * in_plane)
+    # Aligned templates, and a single one, are in the common frame already
     if not _is_free(task):
         fixed = _start(len(placement.offset), placement.offset)
         return placement._replace(
             common_offset=fixed.common_offset, common_scale=fixed.common_scale
         )
+    # Scales are relative: otherwise templates would agree by shrinking
     relative = placement.common_scale / placement.common_scale.amax()
     shift = placement.common_offset * in_plane
     return placement._replace(

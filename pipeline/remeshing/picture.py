@@ -35,6 +35,7 @@ def compare(
     Returns:
         (h, w, 3) uint8.
     """
+    # One cell per named view; the first one of a row shows the overlap
     angles = [[torch.tensor(angle) for angle in (*view, 0.0)] for view in VIEWS.values()]
     views = torch.stack([quaternion.from_view(*view) for view in angles])
     cells = []

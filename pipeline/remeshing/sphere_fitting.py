@@ -1,4 +1,4 @@
-"""How the sphere finds the silhouettes of a template: the fast way, seconds per template on a CPU."""
+"""Fits the sphere to the silhouettes of a template: the fast way, seconds per template on a CPU."""
 
 from typing import NamedTuple
 
@@ -93,6 +93,7 @@ def to_screen(vertices: Tensor, views: Tensor) -> Tensor:
 def overlap(template: SphereMesh, vertices: Tensor, targets: Targets) -> Tensor:
     """Returns the mean intersection over union (T,) of rendered and target silhouettes."""
     results = []
+    # Hard silhouettes, since soft ones depend on the sharpness of the phase
     for mesh, views, masks in zip(vertices, *targets, strict=True):
         screen = to_screen(mesh[None], views)
         raster = rasterize(screen, template.faces, masks.shape[-1], soft=False)
@@ -106,8 +107,8 @@ def fit_fast(task: Task) -> Tensor:
     Gradients are spread over the surface by a stiffness that decreases from phase to phase (Nicolet,
     Jacobson and Jakob 2021, "Large Steps in Inverse Rendering of Geometry"), which moves whole limbs
     at once and keeps triangles from folding. A slight pressure from inside keeps the two sides of thin
-    parts apart, about which silhouettes say nothing. All templates start alike, so that their
-    vertices correspond.
+    parts apart, about which silhouettes say nothing. All templates start from the same sphere, so
+    that their vertices correspond.
 
     Returns:
         (T, V, 3) symmetric meshes.
@@ -125,6 +126,7 @@ def fit_fast(task: Task) -> Tensor:
 
 def _inner_ellipsoid(task: Task, views: Tensor, masks: Tensor, extent: Tensor) -> Tensor:
     """Sphere (V, 3) turned into an ellipsoid with center and spread of the visual hull."""
+    # Carve the visual hull: random points of the box that fall inside every mask
     random = torch.rand(NUM_POINTS, 3, generator=task.generator)
     points = (2 * random.to(extent) - 1) * extent
     where = to_screen(points[None], views)[:, :, None, :2] * extent.new_tensor([1.0, -1.0])
@@ -132,6 +134,7 @@ def _inner_ellipsoid(task: Task, views: Tensor, masks: Tensor, extent: Tensor) -
     inside = points[hits.amin(0) > 0.5]
     if len(inside) < NUM_POINTS // 1000:  # thinner than a pixel nearly everywhere
         return 0.8 * extent * task.template.vertices
+    # Match center and second moments, with the center on the mirror plane
     center = inside.mean(0) * extent.new_tensor([0.0, 1.0, 1.0])
     radii = (5 * (inside - center).square().mean(0)).sqrt()  # exact for an ellipsoid
     return center + 0.8 * radii * task.template.vertices
@@ -142,6 +145,7 @@ def _descend(task: Task, vertices: Tensor, targets: Targets, phase: Phase) -> Te
     template, views = task.template, targets.views
     descent = SurfaceDescent(vertices[None], template.faces, phase.stiffness)
     for step in range(1, phase.steps + 1):
+        # A few random views per step are enough, since the stiffness smooths their gradients
         chosen = torch.randperm(len(views), generator=task.generator)[:VIEWS_PER_STEP]
         loss = _loss(
             template,
@@ -158,6 +162,7 @@ def _loss(
     template: SphereMesh, mesh: Tensor, targets: Targets, chosen: Tensor, sharpness: float
 ) -> Tensor:
     """What a mesh (V, 3) is to minimize, seen from the chosen views."""
+    # Overlap of the silhouettes, less the pressure from inside
     screen = to_screen(mesh[None], targets.views[chosen])
     errors, _ = silhouette_loss(screen, template.faces, targets.masks, chosen, sharpness=sharpness)
     loss = SILHOUETTE * errors.mean() - PRESSURE * volume(mesh, template.faces)

@@ -1,8 +1,8 @@
 """Stage 0: deforms the UV sphere onto the modeled templates of each category.
 
 Reads <templates>/<category><n>.obj, writes cache/remeshed_templates/<mode>/<category>_templates.pth
-(cache/own_templates/ of other than the modeled templates) and, for looking at, an .obj and a picture
-beside it. Only silhouettes count, so open shells, loose parts and wrong windings do no harm.
+(cache/own_templates/ if the templates are a user's own), beside it an .obj and a picture to look at.
+Only silhouettes count, so open shells, loose parts and wrong windings do no harm.
 """
 
 import logging
@@ -54,7 +54,7 @@ class Config:
 
     @property
     def own(self) -> bool:
-        """Whether the templates are others than those modeled here."""
+        """Whether the templates are a user's own rather than those modeled here."""
         return self.templates != MODELED_TEMPLATES
 
 
@@ -81,19 +81,22 @@ def run(device: torch.device, config: Config) -> None:
         UserError: before anything is fitted, if a file cannot be read or seems to have other axes; at
             the end, if a fit is too poor to take the place of present templates.
     """
+    # Read and check all files first: a fit takes minutes, and a mistake should show at once
     mine = [config.classes[i] for i in distributed.shard(len(config.classes))]
     loaded = {category: _load(category, config) for category in mine}
     refused = []
     for category, meshes in loaded.items():
         result = remesh(meshes, category in ALIGNED_CATEGORIES, config, device)
         refused += _keep(category, meshes, result, config)
+    # One error for the complaints of all processes, after all good results are saved
     refused = [line for lines in distributed.gather(refused) for line in lines]
     if refused:
         raise UserError(" ".join(refused))
 
 
 def _load(category: str, config: Config) -> list[Mesh]:
-    """Reads the templates of a category and doubts the axes of a user's own."""
+    """Reads the templates of a category, and questions the axes of a user's own."""
+    # Templates of the modeled meshes, if present, show how objects of the category are oriented
     faces = SphereMesh().faces.numpy()
     paths = [template_files.written_path(category, mode, own=False) for mode in MODES]
     known = [
@@ -103,9 +106,11 @@ def _load(category: str, config: Config) -> list[Mesh]:
         for vertices in template_files.read_templates(path, "Delete it.")
     ]
     meshes = []
+    # Options take precedence over the axes that the file format defines
     for path in find_templates(config.templates, category, config.mode):
         up, front = (given or by_format for given, by_format in zip(_given(config), format_axes(path), strict=True))  # fmt: skip
         meshes.append(load_mesh(path, up=up, front=front))
+        # Axes that the user gave are only questioned; guessed ones must be confirmed
         if known and (found := better_axes(meshes[-1], up, front, known)):
             now, best = found
             doubt = (
@@ -124,14 +129,17 @@ def _given(config: Config) -> tuple[str | None, str | None]:
 
 def _keep(category: str, meshes: Sequence[Mesh], result: Remeshed, config: Config) -> list[str]:
     """Saves a result, or what is wrong with it beside the present templates; returns the complaint."""
+    # A poor fit never replaces existing templates, but is better than none
     present = template_files.templates_path(category, config.mode)
     target = template_files.written_path(category, config.mode, own=config.own)
     poor = not (result.iou >= config.min_iou).all()  # NaN too
     rejected = result.picture is None or (poor and present.exists())
     stem = f"{category}_rejected" if rejected else target.stem
+    # The picture of a rejected fit is saved too, as it shows what went wrong
     if result.picture is not None:
         save_image(target.with_name(f"{stem}.png"), result.picture)
         save_meshes(target.with_name(f"{stem}.obj"), result.vertices, SphereMesh().faces)
+    # Say what is wrong and what may help
     overlaps = " ".join(f"{value:.3f}" for value in result.iou.tolist())
     complaint = f"{category}: silhouette IoU {overlaps}, expected {config.min_iou:g} or more."
     if poor and result.picture is None:
@@ -142,14 +150,16 @@ def _keep(category: str, meshes: Sequence[Mesh], result: Remeshed, config: Confi
         complaint += f" Likely cause: {cause} See {target.with_name(f'{stem}.png')}."
     if rejected:
         kept = f" {present} stays as it was." if present.exists() else ""
-        force = f" --min_iou {float(result.iou.min()) - 0.005:.2f} takes it all the same."
+        force = f" --min_iou {float(result.iou.min()) - 0.005:.2f} accepts it anyway."
         return [complaint + kept + (force if result.picture is not None else "")]
+    # Save, and remove the leftovers of a rejected attempt, which would mislead
     template_files.save_templates(category, config.mode, result.vertices, own=config.own)
     for suffix in (".png", ".obj"):  # of an earlier attempt
         target.with_name(f"{category}_rejected{suffix}").unlink(missing_ok=True)
     _LOG.info("%s: silhouette IoU from unseen views %s -> %s", category, overlaps, target)
     if poor:
         _LOG.warning("%s", complaint)
+    # Say which templates the later stages read, since a user's own take precedence
     if config.own:
         _LOG.info("%s: these are used from now on; delete them to go back to the others", category)
     elif present != target:
@@ -163,6 +173,7 @@ def find_templates(folder: Path, category: str, mode: str) -> list[Path]:
     Raises:
         UserError: if there is no <category>1.
     """
+    # Upper and lower case count alike; numbers run without a gap, and the first known format wins
     present = {path.name.lower(): path for path in sorted(folder.glob("*")) if path.is_file()}
     found: list[Path] = []
     while matches := [
@@ -193,6 +204,7 @@ def remesh(meshes: Sequence[Mesh], aligned: bool, config: Config, device: torch.
     Returns:
         The fitted meshes and how well they do from unseen views.
     """
+    # Silhouettes of all templates from random views, some of which are held out
     meshes = normalize(meshes, aligned)
     template = SphereMesh().to(device)
     shape = (len(meshes), NUM_VIEWS + NUM_TEST_VIEWS, 4)
@@ -202,6 +214,7 @@ def remesh(meshes: Sequence[Mesh], aligned: bool, config: Config, device: torch.
         for mesh, rotations in zip(meshes, views, strict=True)
     ]
     targets = Targets(views.to(device), torch.stack(masks).to(device))
+    # The fit starts from the extent of the templates
     extent = torch.tensor(np.array([np.abs(mesh.vertices).max(0) for mesh in meshes]))
     task = Task(
         template,
@@ -212,8 +225,10 @@ def remesh(meshes: Sequence[Mesh], aligned: bool, config: Config, device: torch.
         torch_generator(config.seed, 1),
     )
     vertices = SCHEDULES[config.schedule](task)
+    # A diverged fit has no overlap and no picture
     if not vertices.isfinite().all():
         return Remeshed(vertices.cpu(), torch.full((len(meshes),), torch.nan), None)
+    # Judge the fit by the held-out views
     unseen = Targets(*(member[:, NUM_VIEWS:] for member in targets))
     iou = overlap(template, vertices, unseen).cpu()
     faces = template.faces.cpu().numpy()

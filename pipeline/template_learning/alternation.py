@@ -13,18 +13,16 @@ from pipeline.template_learning.colors import with_colors
 from pipeline.template_learning.surface import Phase, fit_surface
 from pipeline.template_learning.views import Views, find_views
 
-# Width, length and height of the ellipsoids that learning begins from: lying, narrow and wide, and upright
-BEGINNINGS = (
+# Width, length and height of the ellipsoids that learning starts from: lying, narrow and wide, and upright
+STARTING_SHAPES = (
     (0.2, 1.0, 0.35),
     (0.45, 1.0, 0.4),
     (0.4, 1.0, 0.8),
     (0.3, 0.3, 1.0),
     (0.6, 0.6, 1.0),
 )
-BUMPS, BUMP_STIFFNESS = (
-    0.06,
-    40.0,
-)  # their unevenness, which breaks symmetries, and how smooth it is
+# Their unevenness, which breaks symmetries, and how smooth it is
+BUMPS, BUMP_STIFFNESS = 0.06, 40.0
 # Factors that are tried on the axes: too wide a shape is explained by views from further to the front
 STRETCHES = ((1.0, 1.0, 1.0), (0.7, 1.0, 1.0), (1.3, 1.0, 1.0), (1.0, 0.8, 1.0), (1.0, 1.2, 1.0))
 NUM_STRETCHED = 40  # masks that judge proportions
@@ -45,7 +43,7 @@ class Evidence(NamedTuple):
     Attributes:
         masks: (N, h, h) in [0, 1], crops.
         images: (N, 4, g, g) RGB in [-1, 1] and mask; None to learn from masks alone.
-        prior: from where objects are seen.
+        prior: directions that objects are seen from.
     """
 
     masks: Tensor
@@ -60,6 +58,7 @@ class Evidence(NamedTuple):
 
 def begin(mesh: SphereMesh, proportions: tuple[float, ...], generator: torch.Generator) -> Tensor:
     """Returns an ellipsoid (1, V, 3) with some smooth symmetric bumps."""
+    # White noise smoothed by the stiffness of the surface
     stiff = stiffness_matrix(mesh.faces, len(mesh.vertices), BUMP_STIFFNESS)
     bumps = torch.linalg.solve(stiff, torch.randn(mesh.vertices.shape, generator=generator))
     uneven = mesh.vertices + BUMPS / bumps.std() * bumps
@@ -89,11 +88,14 @@ def one_round(
         Templates (T, V, 3), centered and of size 1, and the views of those before.
     """
     mesh, phase = SphereMesh(), phase_of(progress)
+    # Poses of the present shapes, first with a preference for views from the side
     views = find_views(templates, evidence.masks, evidence.prior).sideways(sideways(progress))
     if evidence.images is not None:
+        # While overlaps are low, small differences between them say less than colors do
         doubt = DOUBT * (1 - views.iou.amax(dim=1).mean().item())
         phase = phase._replace(temperature=max(phase.temperature, doubt))
         views = with_colors(mesh, templates, views, evidence.images, phase.temperature)
+    # Move the surfaces, on small masks at first
     size = SIZES[progress > 0.5]
     small = functional.interpolate(
         evidence.masks[:, None], (size, size), mode="bilinear", antialias=True
@@ -102,11 +104,12 @@ def one_round(
 
 
 def best_proportions(templates: Tensor, evidence: Evidence) -> Tensor:
-    """Stretches the templates (T, V, 3) as masks and prior like it best.
+    """Stretches the templates (T, V, 3) to the proportions that explain the masks best.
 
-    Rounds of poses and shape keep the proportions that they began with. But the poses that wrong ones
-    need explain the masks a little less, and are less likely.
+    Alternating between poses and shape keeps the proportions of the start. Wrong ones need poses that
+    explain the masks a little less, and that the prior finds less likely.
     """
+    # Some masks, evenly spread over the collection, are enough to compare proportions
     rows = torch.linspace(0, len(evidence.masks) - 1, min(NUM_STRETCHED, len(evidence.masks)))
     masks = evidence.masks[rows.round().long()]
     stretched = [normalize(templates * templates.new_tensor(factors)) for factors in STRETCHES]
@@ -117,6 +120,7 @@ def best_proportions(templates: Tensor, evidence: Evidence) -> Tensor:
 
 def normalize(templates: Tensor) -> Tensor:
     """Centers meshes (T, V, 3) along y and z, and scales them to max |coordinate| = 1."""
+    # x is left alone, as x = 0 is the mirror plane
     middle = (templates.amin(1, keepdim=True) + templates.amax(1, keepdim=True)) / 2
     centered = templates - middle * middle.new_tensor([0.0, 1.0, 1.0])
     return centered / centered.abs().amax(dim=(1, 2), keepdim=True)

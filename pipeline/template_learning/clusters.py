@@ -23,6 +23,7 @@ def split(template: Tensor, evidence: Evidence, count: int) -> Tensor:
 
     The template is fitted to each mask in its likeliest pose; the coefficients are clustered.
     """
+    # The likeliest pose of each mask is where its fit starts
     views = find_views(template, evidence.masks, evidence.prior)
     best = views.score.argmax(dim=1)
     pose = views.candidates.gather(best[:, None]).flatten().pose
@@ -37,12 +38,14 @@ def split(template: Tensor, evidence: Evidence, count: int) -> Tensor:
 def cluster(points: Tensor, count: int) -> Tensor:
     """Returns the means (count, D) of clusters of points (N, D).
 
-    Lloyd's algorithm from the point next to the mean and those that are furthest from the ones before.
+    Lloyd's algorithm, started at the point nearest to the mean and then at the furthest from all before.
     """
+    # Centers far from each other: random ones would often share a cluster
     centers = points[torch.cdist(points, points.mean(0, keepdim=True)).argmin(0)]
     while len(centers) < count:
         furthest = torch.cdist(points, centers).amin(dim=1).argmax()
         centers = torch.cat([centers, points[furthest][None]])
+    # Lloyd's iterations
     for _ in range(ITERATIONS):
         nearest = torch.cdist(points, centers).argmin(dim=1)
         members = functional.one_hot(nearest, count).to(points)
@@ -58,6 +61,7 @@ def _fit(parameters: Tensor, template: Tensor, evidence: Evidence, fields: Tenso
     small = functional.interpolate(
         evidence.masks[:, None], (SIZE, SIZE), mode="bilinear", antialias=True
     )[:, 0]
+    # Every mask has a pose and a deformation of its own, fitted together
     shapes, bent = template.expand(count, -1, -1), fields.expand(count, -1, -1, -1)
     parameters = functional.pad(parameters, (0, len(fields)))
     optimizer = FullMatrixAdam(parameters)

@@ -13,7 +13,7 @@ from pipeline.template_learning.views import Views
 def with_colors(
     mesh: SphereMesh, templates: Tensor, views: Views, images: Tensor, temperature: float
 ) -> Views:
-    """Weighs the modes by how usual the colors are that they paint onto the templates.
+    """Weighs the modes by how common the colors are that they paint onto the templates.
 
     Args:
         mesh: the sphere.
@@ -22,6 +22,7 @@ def with_colors(
         images: (N, 4, h, w) RGB in [-1, 1], 0 outside the mask, and the mask.
         temperature: of the score.
     """
+    # The colors that each mode paints, against those that the other images paint in the same places
     photographs = Photographs(torch.arange(len(images)), images, images[:, :0])
     painted = Colors(templates, mesh).measure(photographs, views.candidates)[NAME]
     density = color_density(lambda rows: from_bytes(painted[list(rows)]), views.score / temperature)

@@ -25,6 +25,7 @@ DOT = 0.012  # radius in screen units
 def template_picture(templates: Tensor, titles: list[str]) -> NDArray[np.uint8]:
     """Returns a picture with a row of views for each of T templates (T, V, 3), and a title."""
     tiles = []
+    # The title goes into the first cell of a row
     for vertices, title in zip(templates, titles, strict=True):
         for k, (name, (azimuth, elevation)) in enumerate(VIEWS.items()):
             tile = _draw(vertices, azimuth, elevation)
@@ -37,6 +38,7 @@ def template_picture(templates: Tensor, titles: list[str]) -> NDArray[np.uint8]:
 def _draw(vertices: Tensor, azimuth: float, elevation: float) -> Tensor:
     """Draws a mesh (V, 3), lit from the upper left of the viewer, and its axes: (3, h, w)."""
     mesh = SphereMesh()
+    # Oblique views without perspective, so that sizes compare
     angles = (torch.tensor([angle]) for angle in (azimuth, elevation, 0.0))
     pose = Pose(
         torch.full((1, 1), SCALE),
@@ -45,12 +47,14 @@ def _draw(vertices: Tensor, azimuth: float, elevation: float) -> Tensor:
         torch.zeros(1, 1),
     )
     screen = project(vertices[None].cpu(), pose, orthographic=True)
+    # Diffuse light on the vertices, with some ambient light for the sides turned away
     light = functional.normalize(torch.tensor([-0.4, 0.6, 0.7]), dim=0)
     shade = 0.35 + 0.65 * (_normals(screen[0], mesh.faces) @ light).clamp(min=0)
     colors = shade[None, :, None] * torch.tensor(BODY)
     raster = rasterize(screen, mesh.faces, TILE, attributes=colors, soft=False)
     assert raster.attributes is not None
     picture = raster.attributes[0] + (1 - raster.coverage[0])
+    # The axes are drawn over the mesh, or it would hide them
     for end, color in zip(AXES.values(), AXIS_COLORS, strict=True):
         picture = _draw_axis(
             picture, project(torch.tensor([[end]]), pose, orthographic=True), color
@@ -60,6 +64,7 @@ def _draw(vertices: Tensor, azimuth: float, elevation: float) -> Tensor:
 
 def _draw_axis(picture: Tensor, end: Tensor, color: tuple[float, float, float]) -> Tensor:
     """Dots from the middle of a picture (3, h, w) to a point on the screen (1, 1, 3)."""
+    # Pixel centers in screen units, y up
     axis = (torch.arange(TILE) + 0.5) / TILE * 2 - 1
     x, y = axis[None, :], -axis[:, None]
     for share in torch.linspace(0, 1, DOTS):

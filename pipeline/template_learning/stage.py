@@ -61,6 +61,7 @@ class Config:
 def run(device: torch.device, config: Config) -> None:
     """Learns, turns and saves the templates, in one process, on the CPU."""
     del device  # the search for poses has loops for the CPU alone
+    # Everything that may be refused comes before the hours of learning
     detections = load_detections(config.from_photographs)
     category = check_category(config, detections)
     turn = frame(config)
@@ -68,9 +69,11 @@ def run(device: torch.device, config: Config) -> None:
     prior = VIEWS[config.views] if config.views else record.views
     evidence = check(load_evidence(detections, prior, config.colors), detections.dataset)
     learned = learn(evidence, config.num_templates, _folder(config, detections, prior), config.seed)
+    # Turned to the axes that the user asked for
     templates = SphereMesh().symmetrize(normalize(learned.templates @ turn.T))
     path = save_templates(category, config.mode, templates, own=True)
     save_meshes(path.with_suffix(".obj"), templates, SphereMesh().faces)
+    # What to look at, and what to check
     picture = PICTURES / f"{config.from_photographs}_templates_{config.mode}.png"
     titles = [f"{category}{i + 1}" for i in range(len(templates))]
     save_image(picture, template_picture(templates, titles))
@@ -95,6 +98,7 @@ def check_category(config: Config, detections: Detections) -> str:
 
 def frame(config: Config) -> Tensor:
     """Returns the orthogonal matrix (3, 3) that takes the learned axes to those of object space."""
+    # Turns keep the mirror plane, so that neither axis may be x
     axes = config.up or "z", config.front or "-y"
     if any("x" in axis for axis in axes):
         raise UserError(
@@ -107,6 +111,7 @@ def frame(config: Config) -> Tensor:
 
 def load_evidence(detections: Detections, prior: ViewPrior, colors: bool) -> Evidence:
     """Reads masks (N, MASK_SIZE, MASK_SIZE) and, if wanted, small images of all photographs."""
+    # Small images are averaged from the same crops, which are read once
     crops = ObjectImages(detections, MASK_SIZE, antialias=True)
     images = torch.stack([crops[i].image for i in range(len(crops))])
     small = torch.nn.functional.avg_pool2d(images, MASK_SIZE // IMAGE_SIZE)
@@ -119,12 +124,14 @@ def check(evidence: Evidence, dataset: str) -> Evidence:
     Raises:
         UserError: if they are too few, or all alike.
     """
+    # Several objects in a mask would be learned as one shape
     single = torch.tensor([is_one_object(mask.numpy() > 0.5) for mask in evidence.masks])
     if not single.all():
         left_out = int((~single).sum())
         logger.warning("%d masks are empty or show several objects: left out", left_out)
     evidence = evidence.select(single.nonzero()[:, 0])
     count = len(evidence.masks)
+    # Too few masks, or masks of a single view, leave the shape undetermined
     if count < LEAST_IMAGES:
         raise UserError(
             f"--from_photographs {dataset}: {count} usable masks are too few to learn a template "
@@ -142,6 +149,7 @@ def check(evidence: Evidence, dataset: str) -> Evidence:
 
 def is_one_object(mask: np.ndarray) -> bool:
     """Whether a mask (h, w) has one large piece."""
+    # Sizes of the pieces, the background aside
     labels, count = cast(tuple[np.ndarray, int], label(mask))
     pieces = np.sort(np.bincount(labels.ravel(), minlength=count + 1)[1:])
     return len(pieces) > 0 and (len(pieces) == 1 or pieces[-2] <= LARGEST_PIECE * pieces[-1])
@@ -149,19 +157,18 @@ def is_one_object(mask: np.ndarray) -> bool:
 
 def variety(masks: Tensor) -> float:
     """Returns how much masks (N, h, h) differ in form: mean squared distance of their signatures."""
+    # The mirror image of a view is no other view, as objects are symmetric
     vectors, flipped = (signatures(m)[0] for m in (masks, masks.flip(-1)))
-    likeness = torch.maximum(vectors @ vectors.T, vectors @ flipped.T)
-    return (2 - 2 * likeness).mean().item()
+    similarity = torch.maximum(vectors @ vectors.T, vectors @ flipped.T)
+    return (2 - 2 * similarity).mean().item()
 
 
 def report(category: str, learned: Learned, path: Path, picture: Path) -> None:
     """Logs what was learned, and what may be wrong with it."""
     scores = "  ".join(f"{score:.3f}" for score in learned.scores)
-    logger.info("beginnings, by masks that were left out: %s", scores)
-    logger.info(
-        "%s: overlap %.3f with masks that were left out -> %s", category, learned.overlap, path
-    )
-    logger.info("%s shows the axes; --up, --front and --mirror turn them in a moment", picture)
+    logger.info("starting shapes, by held-out masks: %s", scores)
+    logger.info("%s: overlap %.3f with held-out masks -> %s", category, learned.overlap, path)
+    logger.info("%s shows the axes; --up, --front and --mirror turn them within seconds", picture)
     if learned.overlap < LOW_OVERLAP:
         logger.warning(
             "%s: overlap %.2f is low: the objects differ much, or --views is wrong. "
@@ -173,6 +180,7 @@ def report(category: str, learned: Learned, path: Path, picture: Path) -> None:
 
 def _folder(config: Config, detections: Detections, prior: ViewPrior) -> Path:
     """Returns where the rounds of these settings are kept; those of others are removed."""
+    # The rounds are a function of these
     settings = [detections.fingerprint, prior, config.colors, config.seed]
     key = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
     parent = cache_folder(detections.dataset) / "template_learning"

@@ -20,7 +20,7 @@ PRESSURE = 0.1
 
 
 class Phase(NamedTuple):
-    """How freely the surface moves.
+    """How freely the surface moves in a round.
 
     Attributes:
         temperature: of the probabilities of modes, in units of overlap.
@@ -52,12 +52,14 @@ def fit_surface(
     Returns:
         (T, V, 3) symmetric meshes.
     """
+    # Pairs of an image and a mode, drawn in proportion to their probability
     weights = views.weights(phase.temperature).flatten()
     modes, per_image = views.candidates.flatten(), views.iou.shape[1]
     descent = SurfaceDescent(templates, mesh.faces, phase.stiffness)
     for step in range(phase.steps):
         drawn = torch.multinomial(weights, PAIRS_PER_STEP, replacement=True, generator=generator)
         vertices = mesh.symmetrize(descent.vertices())
+        # Silhouettes of the drawn modes against the masks of their images
         pose, choice = modes.select(drawn)
         screen = project(vertices[choice], pose)
         errors, _ = silhouette_loss(
@@ -69,7 +71,7 @@ def fit_surface(
 
 
 def _roughness(mesh: SphereMesh, vertices: Tensor) -> Tensor:
-    """What speaks against meshes (T, V, 3): roughness, and flat limbs, which a pressure blows up."""
+    """Regularizer of meshes (T, V, 3): their roughness, less a pressure that inflates flat limbs."""
     loss = SMOOTHNESS * mesh.laplacian(vertices).square().sum()
     loss = loss + FLATNESS * flatness(vertices, mesh.faces, mesh.neighbors).sum()
     return loss - PRESSURE * torch.stack([volume(v, mesh.faces) for v in vertices]).sum()

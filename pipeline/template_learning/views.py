@@ -1,4 +1,4 @@
-"""From where each mask shows the present templates: several modes, each with a probability."""
+"""The views in which each mask may show the present templates: several modes with probabilities."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Views(NamedTuple):
     Attributes:
         candidates: (N, K) poses and templates.
         iou: (N, K) overlap with the mask.
-        score: (N, K) overlap minus what the prior has against the rotation.
+        score: (N, K) overlap minus the prior penalty of the rotation.
         colors: (N, K) logarithm of the density of colors; 0 where they have not been compared.
     """
 
@@ -44,8 +44,9 @@ class Views(NamedTuple):
     def sideways(self, preference: float) -> "Views":
         """Returns the views with a preference for those from the side: overlap lost from the front.
 
-        A collection that shows one side is else explained by a longer object seen at an angle.
+        Otherwise a collection that shows one side is explained by a longer object seen at an angle.
         """
+        # How far the length of the object points towards the viewer
         along = quaternion.to_matrix(self.candidates.pose.rotation)[..., 2, 1]
         return self._replace(score=self.score - preference * along.square())
 
@@ -55,6 +56,7 @@ class Views(NamedTuple):
         Images that no pose explains are unusual, badly cut out, or hidden in part.
         """
         best = self.best()
+        # A soft threshold below the median overlap
         trust = torch.sigmoid((best - best.median() + TOLERANCE) / SOFTNESS)
         return torch.softmax(self.score / temperature + self.colors, dim=1) * trust[:, None]
 
@@ -75,6 +77,7 @@ def find_views(templates: Tensor, masks: Tensor, prior: ViewPrior) -> Views:
 
 def overlaps(templates: Tensor, faces: Tensor, modes: Candidates, masks: Tensor) -> Tensor:
     """Returns the intersection over union (N, K) of the modes with their masks (N, h, h)."""
+    # The resolution at which the search compares too
     small = functional.interpolate(
         masks[:, None], (MASK_SIZE, MASK_SIZE), mode="bilinear", antialias=True
     )[:, 0]

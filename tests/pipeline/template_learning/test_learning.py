@@ -81,7 +81,7 @@ def test_a_surface_becomes_the_body_that_casts_the_silhouettes(template: SphereM
     assert torch.equal(fitted[:, template.negative], mirrored)
 
 
-def test_beginnings_are_uneven_ellipsoids_of_size_one(template: SphereMesh):
+def test_starting_shapes_are_uneven_ellipsoids_of_size_one(template: SphereMesh):
     first, second = (
         alternation.begin(template, (0.3, 1.0, 0.5), torch.Generator().manual_seed(seed))
         for seed in (1, 2)
@@ -144,7 +144,7 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prepared collection of 30 photographs of the body, and learning that takes seconds."""
     monkeypatch.chdir(tmp_path)
     pose_world.write_dataset(seen_from_around(30)[1])
-    monkeypatch.setattr(learning, "BEGINNINGS", ((0.3, 1.0, 0.4), (0.3, 0.3, 1.0)))
+    monkeypatch.setattr(learning, "STARTING_SHAPES", ((0.3, 1.0, 0.4), (0.3, 0.3, 1.0)))
     monkeypatch.setattr(learning, "CONTEST_ROUNDS", 2)
     monkeypatch.setattr(learning, "MAIN_ROUNDS", 1)
     monkeypatch.setattr(learning, "STRETCHED_ROUNDS", ())
@@ -188,13 +188,13 @@ def test_several_templates_are_learned(collection: None):
 
 @pytest.mark.slow
 def test_the_body_is_learned_from_its_silhouettes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(learning, "BEGINNINGS", ((0.3, 0.3, 1.0), (0.45, 1.0, 0.4)))
+    monkeypatch.setattr(learning, "STARTING_SHAPES", ((0.3, 0.3, 1.0), (0.45, 1.0, 0.4)))
     masks, _ = seen_from_around(50)
     learned = learning.learn(Evidence(masks, None, PRIOR), 1, tmp_path, seed=1)
     start = alternation.normalize(SphereMesh().vertices[None] * torch.tensor([0.45, 1.0, 0.4]))
     front = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
     found = min(distance(learned.templates[0] * sign) for sign in front)
-    assert learned.beginning == 1
+    assert learned.start == 1
     assert learned.overlap > 0.93
     assert found < 0.6 * min(distance(start[0] * sign) for sign in front)
 
