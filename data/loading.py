@@ -1,11 +1,15 @@
 """Batches for training, loaded while earlier ones are used: in a thread, or in worker processes."""
 
+import atexit
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +22,7 @@ from utils.cli import UserError
 SHARED_MEMORY = "/dev/shm"  # where worker processes put their batches
 _PREFETCH = 2  # batches that a worker is ahead, the default of PyTorch
 _HELD = 2  # batches that the training process holds
+_DYING_SECONDS = 1  # between the end of a worker's connection and that of the worker
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +46,7 @@ def load_batches(
     loader = DataLoader(
         dataset, batch_sampler=sampler, num_workers=workers, worker_init_fn=_ignore_signals
     )
-    if workers:
-        before = signal.getsignal(signal.SIGCHLD)
-        batches = iter(loader)
-        # PyTorch raises for a killed worker wherever the training is; asked for a batch, it tells too
-        signal.signal(signal.SIGCHLD, before)
-        yield from _from_workers(batches)
-    else:
-        yield from _from_thread(iter(loader))
+    yield from _from_workers(loader) if workers else _from_thread(iter(loader))
 
 
 def _from_thread(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
@@ -59,20 +57,44 @@ def _from_thread(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
             yield batch
 
 
-def _from_workers(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
-    while True:
-        try:
-            batch = next(loader)
-        except UserError as error:  # PyTorch puts the worker's traceback around the message
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                "A process that loads data was killed, probably because memory has run out. "
-                "Run the same command again with a smaller --num_workers to continue."
-            ) from None
-        yield batch
+def _from_workers(loader: DataLoader[Any]) -> Generator[tuple[Tensor, ...]]:
+    # PyTorch raises for a killed worker wherever the training is; asked for a batch, it tells too
+    handler, others = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, handler)
+
+    # Workers ignore SIGTERM, with which Python would end them before it waits for them
+    workers = [child for child in multiprocessing.active_children() if child not in others]
+    end = partial(_end, workers)
+    atexit.register(end)
+    try:
+        while True:
+            yield _next(batches, workers)
+    finally:
+        end()
+        atexit.unregister(end)
+
+
+def _next(batches: Iterator[Any], workers: Sequence[BaseProcess]) -> tuple[Tensor, ...]:
+    try:
+        return next(batches)
+    except UserError as error:  # PyTorch puts the worker's traceback around the message
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+    except (RuntimeError, OSError, EOFError):  # the last two where half a batch has been sent
+        for worker in workers:
+            worker.join(_DYING_SECONDS)
+        if all(worker.is_alive() for worker in workers):
+            raise
+        raise UserError(
+            "A process that loads data was killed, probably because memory has run out. "
+            "Run the same command again with a smaller --num_workers to continue."
+        ) from None
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def _usable_cores() -> int:

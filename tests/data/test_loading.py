@@ -1,9 +1,12 @@
 """Batches come in the same order however they are loaded, and workers fail in one line."""
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import namedtuple
 from typing import NamedTuple
@@ -16,6 +19,7 @@ from torch.utils.data import Dataset
 from data import loading
 from data.loading import load_batches
 from data.samplers import StepSampler
+from tests.conftest import REPOSITORY
 from utils.cli import UserError
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
@@ -79,6 +83,30 @@ def test_what_a_worker_cannot_read_is_told_without_its_traceback() -> None:
     with pytest.raises(UserError, match=r"^7\.jpg does not exist\.$"):
         for _ in load_batches(Numbers(absent=7), sampler(), 1):
             pass
+
+
+def test_no_worker_outlives_an_error_whose_traceback_is_kept() -> None:
+    with pytest.raises(UserError) as kept:
+        for _ in load_batches(Numbers(absent=7), sampler(), 2):
+            pass
+    assert multiprocessing.active_children() == []
+    assert kept.traceback
+
+
+def test_a_program_ends_its_workers_though_it_keeps_the_batches() -> None:
+    """Python waits for all its processes at the end, and these ignore its request to end."""
+    program = (
+        "from tests.data.test_loading import Numbers, load_batches, sampler\n"
+        "batches = load_batches(Numbers(), sampler(), 1)\n"
+        "print(int(next(batches).process[0]))\n"
+        "import builtins; builtins.kept = batches\n"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.stdout), 0)
 
 
 def test_a_killed_worker_ends_the_training_with_one_line() -> None:
