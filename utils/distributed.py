@@ -194,7 +194,7 @@ def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, fol
             raise Terminated from None
         mistakes = sorted(folder.glob("mistake_*"))
         if mistakes:
-            raise UserError(mistakes[0].read_text(encoding="utf-8")) from None
+            raise UserError(os.fsdecode(mistakes[0].read_bytes())) from None
         assert context is not None
         if lost := _lost_process(context, error):
             raise UserError(
@@ -245,14 +245,18 @@ def _run_child(
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     torch.distributed.init_process_group(
         _communication(device),
-        init_method=(folder / "rendezvous").as_uri(),
+        # The file itself, in bytes: an address would spell spaces and accents in another way
+        store=torch.distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage] - documented
+            os.fsencode(folder / "rendezvous"),  # pyright: ignore[reportArgumentType] - as well
+            len(devices),
+        ),
         rank=index,
         world_size=len(devices),
     )
     try:
         result = function(device, *args)
     except UserError as error:
-        (folder / f"mistake_{index}").write_text(str(error), encoding="utf-8")
+        (folder / f"mistake_{index}").write_bytes(os.fsencode(str(error)))
         raise
     except KeyboardInterrupt:
         (folder / "interrupted").touch()

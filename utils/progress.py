@@ -19,8 +19,9 @@ tqdm.set_lock(threading.RLock())
 
 
 def print_line(text: str) -> None:
-    """Prints above a progress bar instead of through it."""
-    tqdm.write(text, file=sys.stdout)
+    """Prints above a progress bar instead of through it; escapes what the console cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
     sys.stdout.flush()
 
 

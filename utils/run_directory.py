@@ -204,7 +204,7 @@ def configure_logging(path: str | Path | None = None) -> None:
     handlers: list[logging.Handler] = [_ConsoleHandler()] if is_main() else [logging.NullHandler()]
     if path is not None and is_main():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
     for number, handler in enumerate(handlers):
         handler.set_name(f"run_{number}")
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -91,5 +91,6 @@ def _key(detections: Detections, digest: str, size: int) -> str:
     key = hashlib.sha256(f"{digest} {size} {detections.fingerprint}".encode())
     for item in detections.items:
         status = os.stat(item.image_path)
-        key.update(f"{item.image_path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        line = f"{item.image_path} {status.st_size} {status.st_mtime_ns}\n"
+        key.update(os.fsencode(line))
     return key.hexdigest()[:16]

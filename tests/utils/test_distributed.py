@@ -30,7 +30,7 @@ def take_part(device: torch.device, size: int) -> dict:
 
 def fail_on_the_last(device: torch.device) -> None:
     if not distributed.is_main():
-        raise UserError("the last process found no images.")
+        raise UserError("the last process found no images: caf\udce9.")
     distributed.barrier()
 
 
@@ -63,8 +63,11 @@ def test_two_processes_share_the_work_and_return_the_first_result():
 
 
 @pytest.mark.slow
-def test_a_users_mistake_in_one_process_ends_all_and_arrives_unchanged():
-    with pytest.raises(UserError, match=r"^the last process found no images\.$"):
+def test_a_users_mistake_in_one_process_ends_all_and_arrives_unchanged(monkeypatch, tmp_path):
+    folder = tmp_path / "a b é #%20\udce9"  # names that an address would spell differently
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with pytest.raises(UserError, match=r"^the last process found no images: caf\udce9\.$"):
         distributed.launch(fail_on_the_last, [CPU, CPU])
 
 

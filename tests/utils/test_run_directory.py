@@ -1,5 +1,7 @@
+import io
 import json
 import logging
+import sys
 
 import pytest
 
@@ -62,6 +64,16 @@ def test_the_log_goes_to_the_console_and_the_file_once(tmp_path, capsys):
     logging.getLogger("pipeline.x").info("only on the console")
     assert capsys.readouterr().out == "step 3\nonly on the console\n"
     assert (tmp_path / "run" / "log.txt").read_text() == "step 3\n"
+
+
+def test_names_in_another_encoding_are_escaped(tmp_path, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", console)
+    configure_logging(tmp_path / "log.txt")
+    logging.getLogger("x").info("left out: caf\udce9 and Müsli")
+    configure_logging()
+    assert console.buffer.getvalue() == b"left out: caf\\udce9 and M\\xfcsli\n"
+    assert (tmp_path / "log.txt").read_text("utf-8") == "left out: caf\\udce9 and Müsli\n"
 
 
 def test_the_silent_writer_ignores_every_call(tmp_path):
