@@ -47,11 +47,14 @@ def cache_folder(source: Path) -> Path:
     kernels = [path for pattern in KERNELS for path in sorted(source.glob(pattern))]
     # A change of any kernel gives a new folder
     contents = b"".join(path.read_bytes() for path in kernels)
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    places = [Path(chosen)] if chosen else []
-    for place in [*places, source / "utils" / "__pycache__", user / "textured_mesh_gan"]:
-        folder = place / f"kernels_{hashlib.sha256(contents).hexdigest()[:12]}"
+    user = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    places = [
+        os.environ.get("NUMBA_CACHE_DIR"),
+        source / "utils" / "__pycache__",
+        f"{user}/textured_mesh_gan" if user[0] != "~" else None,  # users in containers have no home
+    ]
+    for place in filter(None, places):
+        folder = Path(place) / f"kernels_{hashlib.sha256(contents).hexdigest()[:12]}"
         if _is_writable(folder):
             return folder
     return Path(tempfile.mkdtemp())

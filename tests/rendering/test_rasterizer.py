@@ -387,6 +387,14 @@ def test_machine_code_is_kept_where_one_may_write(
     shutil.rmtree(source / "utils" / "__pycache__")
     (source / "utils" / "__pycache__").write_text("a file in the way, as in a read-only folder")
     assert cache_folder(source).is_relative_to(tmp_path / "user")
+    # Neither a variable nor the list of users names a home
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cache_folder(source).parent == tmp_path
+    assert not (tmp_path / "~").exists()
 
 
 def test_every_file_of_kernels_is_in_the_key_of_the_cache() -> None:
