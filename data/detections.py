@@ -205,7 +205,7 @@ def read_published(path: Path, dataset: str) -> Detections:
     Raises:
         UserError: if the file is missing, damaged, or holds more than plain data.
     """
-    remedy = "Get it from its source again."
+    remedy = "Download it again."
     rows = load_pickled(path, remedy)
     try:
         category = rows[0]["class"]

@@ -21,7 +21,7 @@ _REMEDY = "It is written by ./demo.sh, which calls this report at its end."
 def build_parser() -> cli.Parser:
     """Returns the parser of the options."""
     # fmt: off
-    parser = cli.Parser(prog="python -m pipeline.demo_report", description=__doc__)
+    parser = cli.Parser(prog="python -m scripts.demo_report", description=__doc__)
     parser.add_argument("--dataset", type=cli.run_name, required=True, metavar="NAME", help="the demo's dataset")
     parser.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of its two runs")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder with durations.tsv; report.txt goes there")
@@ -38,8 +38,9 @@ def read_durations(path: Path) -> dict[str, float]:
     return seconds
 
 
-def read_merits(dataset: str, name: str) -> dict[str, str]:
-    """Returns the figure of merit of every stage that has one, in words."""
+def read_qualities(dataset: str, name: str) -> dict[str, str]:
+    """Returns the quality of the result of every stage that has a measure of it, in words."""
+    # Poses are compared with the truth that synthetic photographs have
     poses = read_json(cache_folder(dataset) / "metrics.json", _REMEDY)
     first, second = poses["step1"]["singletpl"], poses["step2"]["singletpl"]
     reconstruction = _latest(f"checkpoints_recon/{name}", "soft_iou")  # only of evaluations
@@ -53,11 +54,12 @@ def read_merits(dataset: str, name: str) -> dict[str, str]:
     }
 
 
-def format_table(seconds: Mapping[str, float], merits: Mapping[str, str]) -> str:
-    """Returns the table: stage, time as minutes:seconds, figure of merit."""
-    rows = [("stage", "time", "figure of merit")]
-    rows += [(stage, _clock(taken), merits.get(stage, "")) for stage, taken in seconds.items()]
+def format_table(seconds: Mapping[str, float], qualities: Mapping[str, str]) -> str:
+    """Returns the table: stage, time as minutes:seconds, quality."""
+    rows = [("stage", "time", "quality")]
+    rows += [(stage, _clock(taken), qualities.get(stage, "")) for stage, taken in seconds.items()]
     rows.append(("all", _clock(sum(seconds.values())), ""))
+    # The first two columns are aligned; nothing follows the third
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}".rstrip() for a, b, c in rows]
     return "\n".join(lines)
@@ -66,6 +68,7 @@ def format_table(seconds: Mapping[str, float], merits: Mapping[str, str]) -> str
 def _latest(folder: str, metric: str) -> dict[str, Any]:
     """Returns a run's last record of a metric."""
     require_file(folder, _REMEDY)
+    # Runs append to the same file, so that the last record counts
     records = [record for record in RunDirectory(folder).records() if metric in record]
     if not records:
         raise cli.UserError(f"{folder}/metrics.jsonl has no {metric!r}. {_REMEDY}")
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     configure_logging()
     durations = read_durations(args.output / "durations.tsv")
-    table = format_table(durations, read_merits(args.dataset, args.name))
+    table = format_table(durations, read_qualities(args.dataset, args.name))
     (args.output / "report.txt").write_text(table + "\n", encoding="utf-8")
     logger.info("\n%s\n\nMeshes and their picture are in %s/", table, args.output)
 

@@ -102,6 +102,7 @@ def load_plain(path: str | Path, device: torch.device | str = "cpu", remedy: str
         UserError: if the file is missing, damaged, or holds other objects.
     """
     require_file(path, remedy)
+    # All damage ends in one line; running out of GPU memory is no damage
     try:
         with open(path, "rb") as file:
             return load_stream(file, device)
@@ -129,6 +130,7 @@ def load_stream(file: IO[bytes], device: torch.device | str = "cpu") -> Any:
         pickle.UnpicklingError: if there are other objects, or less content than memory to hold it;
             other exceptions if the content is damaged.
     """
+    # Archives are checked before PyTorch reads them: their size, then their digest
     if file.read(4) == b"PK\x03\x04":  # files of PyTorch before 1.6 are no archives
         _refuse_bomb(file)
         check_archive(file)
@@ -151,6 +153,7 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
         pickle.UnpicklingError: at an instruction that uses anything but text, bytes or a number of 32
             bits as a key; IndexError, KeyError or ValueError if the pickle is damaged.
     """
+    # For every value on the stack: whether it may be a key
     stack: list[bool | None] = []  # None is a mark
     variables: dict[Any, bool | None] = {}
     for opcode, argument, position in pickletools.genops(content):
@@ -181,6 +184,7 @@ def instructions(content: bytes | IO[bytes]) -> Iterator[tuple[str, Any, int]]:
 def _refuse_costly_keys(file: IO[bytes]) -> None:
     """Goes through the instructions of all pickles in a file before PyTorch runs them."""
     file.seek(0)
+    # An archive has one pickle, an older file several in a row
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
@@ -227,10 +231,11 @@ def _refuse_inflated(content: Any, size: int) -> None:
 
 
 def _dense_storage(tensor: torch.Tensor) -> torch.UntypedStorage:
-    """Returns the memory of a tensor; only dense ones, whose numbers are all there, have one."""
+    """Returns the memory of a tensor; only dense ones, which store all their numbers, have one."""
+    # Sparse, quantized and expanded tensors may stand for far more numbers than are stored
     dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
     if not dense or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise pickle.UnpicklingError("a tensor that is not all there")
+        raise pickle.UnpicklingError("a tensor that is incomplete")
     return tensor.untyped_storage()
 
 
@@ -247,7 +252,7 @@ def stored_options(
     Raises:
         UserError: if a stored value is of another type than the present one.
     """
-    # Options that the file does not tell count as unchanged
+    # Options that the file does not hold count as unchanged
     stored = state.get("args", {})
     if not isinstance(stored, dict):
         raise UserError(f"{path}: its args are a {type(stored).__name__}, no dictionary.")
@@ -271,7 +276,7 @@ def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.
     "latest" is the highest number, or `checkpoint_latest.pth` in a folder without numbered ones.
 
     Raises:
-        UserError: if there is no such checkpoint; names those that there are.
+        UserError: if there is no such checkpoint; lists the available ones.
     """
     folder = require_file(folder, remedy)
     # Numbered ones first; published folders have none
@@ -283,6 +288,6 @@ def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.
         return unnumbered
     if str(which).isdecimal() and int(which) in found:
         return found[int(which)]
-    # The steps that there are help to correct the command
+    # The available steps help to correct the command
     listed = ", ".join(map(str, found)) or "none"
     raise UserError(f"{folder} has no checkpoint {which!r}; numbered ones: {listed}. {remedy}")

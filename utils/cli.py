@@ -33,6 +33,7 @@ def run(main: Callable[[], object]) -> None:
     Exit status: 1 after a `UserError`, on a full disk or a path that may not be used, 130 after
     Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
     """
+    # Installed first, so that SIGTERM ends every stage in the same way
     signal.signal(signal.SIGTERM, _terminator())
     try:
         main()
@@ -118,6 +119,7 @@ def mode_from_name(name: str, mode: str) -> str:
     """Returns singletpl or multitpl, read from the run's name when `mode` is "autodetect"."""
     if mode != "autodetect":
         return mode
+    # By convention the name of a run contains its mode
     for candidate in MODES:
         if candidate in name:
             return candidate

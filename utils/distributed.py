@@ -36,9 +36,11 @@ def resolve_devices(gpu_ids: Sequence[int | str] | None) -> list[torch.device]:
         UserError: if a GPU is asked for that this machine does not have.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    # One GPU, unless torchrun has started a process for each
     if gpu_ids is None:
         available = range(count if _in_torchrun() else min(count, 1))
         return [torch.device("cuda", i) for i in available] or [torch.device("cpu")]
+    # Missing GPUs are refused here, where the error can name the option
     missing = [i for i in gpu_ids if i != "cpu" and int(i) >= count]
     if missing:
         asked = ",".join(map(str, gpu_ids))
@@ -102,6 +104,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replaces every gradient by its mean over all processes, with one exchange for all of them."""
     if not _is_initialized():
         return
+    # One exchange of a flat vector is much faster than one for each parameter
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = all_reduce_(torch.cat([g.flatten() for g in gradients])) / world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
@@ -160,6 +163,7 @@ def _in_torchrun() -> bool:
 
 def _run_torchrun_rank(function: Callable, devices: Sequence[torch.device], args: tuple) -> Any:
     local_rank = int(os.environ["LOCAL_RANK"])
+    # Ranks beyond the number of GPUs would have to share one, which NCCL refuses
     if devices[0].type == "cuda" and local_rank >= len(devices):
         raise UserError(
             f"torchrun started more processes than this machine has GPUs ({len(devices)}). "
@@ -176,11 +180,11 @@ def _run_torchrun_rank(function: Callable, devices: Sequence[torch.device], args
 
 def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, folder: Path) -> None:
     """Starts the processes, waits for them, and ends them all when one of them fails."""
-    # It announces the signals by which it ends the other processes
+    # PyTorch would log the signals by which it ends the other processes
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     context: ProcessContext | None = None
     try:
-        with interrupts.blocked():  # until the processes can tell Ctrl-C in one line
+        with interrupts.blocked():  # until the processes can report Ctrl-C in one line
             context = spawn(
                 _run_child, (function, list(devices), args, folder), nprocs=len(devices), join=False
             )
@@ -192,6 +196,7 @@ def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, fol
     except (ProcessRaisedException, ProcessExitedException) as error:
         if (folder / "interrupted").exists():  # one process was asked to end, and the others failed
             raise Terminated from None
+        # Either a process has left the message of a user error, or a process was lost
         mistakes = sorted(folder.glob("mistake_*"))
         if mistakes:
             raise UserError(os.fsdecode(mistakes[0].read_bytes())) from None
@@ -212,6 +217,7 @@ def _lost_process(context: ProcessContext, error: Exception) -> str:
     The others fail too, and may be noticed first.
     """
     codes = [process.exitcode or 0 for process in context.processes if process is not None]
+    # Those that SIGTERM has ended were ended because of another one
     lost = [i for i, code in enumerate(codes) if code < 0 and code != -signal.SIGTERM]
     if not lost and isinstance(error, ProcessExitedException):
         lost = [error.error_index]
@@ -239,9 +245,11 @@ def _end(context: ProcessContext | None) -> None:
 def _run_child(
     index: int, function: Callable, devices: list[torch.device], args: tuple, folder: Path
 ) -> None:
+    # Ctrl-C was blocked until this process could handle it
     interrupts.unblock()
     device = devices[index]
     _select(device)
+    # The cores are divided among the processes
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     torch.distributed.init_process_group(
         _communication(device),
@@ -253,6 +261,7 @@ def _run_child(
         rank=index,
         world_size=len(devices),
     )
+    # How the process ended is left in files, since its exceptions arrive as text
     try:
         result = function(device, *args)
     except UserError as error:

@@ -33,7 +33,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # A full disk is told with the name of the file
+        # The error about a full disk names the file
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             error.filename = str(path)
         raise
@@ -55,6 +55,7 @@ def exclusive(path: str | Path, what: str) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened for appending, so that the name of the present holder survives
     with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,6 +66,7 @@ def exclusive(path: str | Path, what: str) -> Iterator[None]:
                 f"{what} is in use by process {holder}. Wait until it has ended, or end it with: "
                 f"kill {holder}"
             ) from None
+        # The lock is held: name this process, for the errors of others
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a loop: noted when they come, obeyed where the work can be continued."""
+"""Ctrl-C and SIGTERM in a loop: noted when they arrive, obeyed where the work can be resumed."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Notes both signals inside a `with` block, and raises what they stand for at its end.
+    """Notes both signals inside a `with` block, and raises the matching exception at its end.
 
     Workers that are forked inside the block ignore them: the process that forked them ends them. A
     second Ctrl-C ends the process at once.
@@ -61,6 +61,7 @@ class StopRequest:
         if number == self.signal == signal.SIGINT:
             os.write(2, b"interrupted twice: ended at once\n")
             os._exit(130)
+        # The first signal counts, and is obeyed when the loop asks for it
         self.signal = self.signal or number
         if self._prompt:
             self._prompt = False
@@ -69,7 +70,7 @@ class StopRequest:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Lets both signals wait until the end of the block; processes started in it begin so."""
+    """Holds both signals back until the end of the block; processes started in it inherit that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -78,5 +79,5 @@ def blocked() -> Iterator[None]:
 
 
 def unblock() -> None:
-    """Takes the signals that have waited since this process was started by one that blocks them."""
+    """Delivers the signals held back since this process was started by one that blocks them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

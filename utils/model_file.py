@@ -1,4 +1,4 @@
-"""A model in one file: `model.pth` in the folder of a run, all that using the model takes.
+"""A model in one file: `model.pth` in the folder of a run, all that is needed to use the model.
 
 It holds weights, options, what inputs and outputs stand for, and where the model comes from; no state
 of the training, and nothing that lies in cache/ or datasets/ is needed beside it. Complete
@@ -38,7 +38,7 @@ def resolve(folder: str | Path, which: str, remedy: str) -> Path:
         return checkpoint.resolve(folder, which, remedy)
     if path.exists():
         return path
-    checkpoint.resolve(folder, which, remedy)  # says so where there is none
+    checkpoint.resolve(folder, which, remedy)  # an error where there is none
     newest = RunDirectory(folder).newest_checkpoint()
     assert newest is not None
     return newest[0]
@@ -51,7 +51,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         UserError: if it is missing, damaged, or of a later format.
     """
     state = checkpoint.load(path, device)
-    # Files that do not tell their format are published ones, or earlier ones of ours
+    # Files without a format are published ones, or earlier ones of ours
     version = state.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         raise UserError(
@@ -61,7 +61,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def step_of(path: Path, state: Mapping[str, Any]) -> int | None:
-    """Returns the number of steps that a model was trained for; None where it does not tell."""
+    """Returns the number of steps that a model was trained for; None if unknown."""
     step = state.get("iteration")
     if step is not None and (not isinstance(step, int) or step < 0):
         raise UserError(f"{path} is damaged: it was saved after {step!r} steps.")

@@ -48,6 +48,7 @@ def cache_folder(source: Path) -> Path:
     # A change of any kernel gives a new folder
     contents = b"".join(path.read_bytes() for path in kernels)
     user = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    # From the most explicit place to the most general one
     places = [
         os.environ.get("NUMBA_CACHE_DIR"),
         source / "utils" / "__pycache__",

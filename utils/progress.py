@@ -42,6 +42,7 @@ def progress(
         description: a word or two that name the work.
         initial: items that an earlier run has done.
     """
+    # Iterables with a length need no total
     if total is None and iterable is not None and hasattr(iterable, "__len__"):
         total = len(iterable) + initial  # type: ignore[arg-type] - has a length, checked above
     if is_main() and not sys.stderr.isatty() and os.environ.get("TMG_PROGRESS") == "1":
@@ -97,6 +98,7 @@ class LoggedProgress:
 
     def _log(self) -> None:
         seconds = max(time.monotonic() - self.start, 1e-9)
+        # The rate of this process alone: what an earlier run has done does not count
         rate = max(self.n - self.initial, 1) / seconds
         left = ((self.total or self.n) - self.n) / rate
         line = "%s %d/%s  %.3g/s  %.0f s left"

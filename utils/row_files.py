@@ -34,11 +34,13 @@ class RowFile:
 
     def __init__(self, path: Path, count: int, column: Column) -> None:
         """Names the file, which the main process makes where it is missing or of another size."""
+        # A row and its checksum lie side by side, so that one write stores both
         example = torch.zeros(column.shape, dtype=column.dtype).numpy()
         self._shape, self._dtype = column.shape, example.dtype
         self._bytes = example.nbytes
         self._record = np.dtype([("data", np.uint8, (self._bytes,)), ("check", np.uint32)])
         size = count * self._record.itemsize
+        # A new file is filled with zeros, which no checksum fits
         if distributed.is_main() and not (path.exists() and path.stat().st_size == size):
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:
@@ -49,6 +51,7 @@ class RowFile:
     def write(self, rows: Sequence[int], values: Tensor) -> None:
         """Stores the values (n, ...) of n rows."""
         data = values.detach().cpu().contiguous().numpy().astype(self._dtype, copy=False)
+        # Row by row, as rows of other processes may lie between them
         with open(self._path, "r+b") as file:
             for row, value in zip(rows, data, strict=True):
                 content = value.tobytes()
@@ -120,6 +123,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool = Tru
         settings: everything that the rows depend on.
         resume: keeps the rows of an interrupted computation of the same settings.
     """
+    # The name of the folder is a hash of all that the rows depend on
     place = folder / hashlib.sha256(to_json(settings).encode()).hexdigest()[:16]
     if distributed.is_main():
         for other in folder.glob("*"):

@@ -35,7 +35,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training the same run; they are told which one does."""
+        """Keeps other processes from training the same run; their error names the one that does."""
         with ExitStack() as stack:
             if is_main():
                 stack.enter_context(files.exclusive(self.path / ".lock", str(self.path)))
@@ -54,12 +54,14 @@ class RunDirectory:
             UserError: if one of the options `fixed` has, or config.json is damaged.
         """
         path, remedy = self.path / "config.json", "Delete it and run again."
+        # A new run has nothing to compare with
         if not path.exists():
             return ""
         stored = files.read_json(path, remedy)
         if not isinstance(stored, dict):
             raise UserError(f"{path} is damaged: expected an object with options. {remedy}")
         changed = differences(config, stored)
+        # Options that decide what the weights mean must not change
         for key in fixed:
             if key in changed:
                 raise UserError(
@@ -103,6 +105,7 @@ class RunDirectory:
 
         Published checkpoints may hold the weights alone, without a number of steps.
         """
+        # The latest checkpoint is usually a link to the newest numbered one, and then read once
         latest = self.path / LATEST
         paths = [path for _, path in checkpoint.numbered(self.path)[-1:]]
         if latest.exists() and not any(path.samefile(latest) for path in paths):
@@ -116,6 +119,7 @@ class RunDirectory:
         if not numbered:
             checkpoint.save(latest, state)
             return
+        # Both names share one file, which halves the disk space
         path = checkpoint.path_of(self.path, step)
         checkpoint.save(path, state)
         with files.atomic_path(latest) as temporary:
@@ -132,6 +136,7 @@ class RunDirectory:
             score: name of a measure in metrics.jsonl.
         """
         numbered = dict(checkpoint.numbered(self.path))
+        # The newest ones stay, and the best of those that were measured
         spared = set(sorted(numbered)[-keep:])
         scores = {r["step"]: r[score] for r in self.records() if score in r and "step" in r}
         measured = [step for step in sorted(scores) if step in numbered]
@@ -149,6 +154,7 @@ class RunDirectory:
         """
         if folder is None or not is_main():
             return _SilentWriter()
+        # An optional package, and a slow import
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -159,7 +165,7 @@ class RunDirectory:
 
 
 def _mend(file: BinaryIO) -> None:
-    """Takes away a last line that a crash has cut off."""
+    """Removes a last line that a crash has cut off."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(size - 1)
@@ -198,6 +204,7 @@ def configure_logging(path: str | Path | None = None) -> None:
     Only the first process speaks. A second call replaces the handlers of the first.
     """
     root = logging.getLogger()
+    # Handlers of others, such as pytest's, stay
     for handler in [h for h in root.handlers if (h.get_name() or "").startswith("run_")]:
         root.removeHandler(handler)
         handler.close()

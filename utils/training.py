@@ -1,7 +1,7 @@
 """The training loop of all stages: step, log, picture, evaluate, save, always in this order.
 
 A stage brings its networks, losses and conditions as the functions of a `Task`; the loop knows
-nothing else of them. What is saved last includes everything before it, so a run that was killed
+nothing else about them. What is saved last includes everything before it, so a run that was killed
 continues with the same weights, records and pictures as one that was not.
 """
 
@@ -96,6 +96,7 @@ class Length(NamedTuple):
             epochs: the default.
             shares: the default of a run whose length is given in steps: so many intervals in all.
         """
+        # The user's interval is in the unit of the length: steps or epochs
         if given:
             return given if self.in_steps else given * self.epoch
         if self.in_steps and shares:
@@ -190,6 +191,7 @@ def train(
             has diverged.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
+    # The lock is held and signals are noted until everything is saved
     with run.locked(), StopRequest() as stop:
         if changes := run.changes(options, fixed=("dataset", "mode")):
             logger.info("options that have changed: %s", changes)
@@ -197,6 +199,7 @@ def train(
         step = loop.restore(found)
         loop.open_writer(tensorboard, options, step)
         with closing(loop.writer):
+            # What an interrupted process left undone comes first
             loop.make_up(step)
             if step >= schedule.total:
                 logger.info("%s is already trained for %d steps", run.path, step)
@@ -237,11 +240,13 @@ class _Loop:
             step = self._load(path, state)
             self.latest = dict(state.get("losses", {}))
             logger.info("continuing %s after step %d", self.run.path, step)
+        # Steps after the checkpoint are made again, and so are their records
         self.run.rewind(step)
         self.saved = self.first = step
         return step
 
     def _load(self, path: Path, state: Mapping[str, Any]) -> int:
+        # Published checkpoints lack the optimizers
         if any(name not in state for name in (*self.task.members, "iteration")):
             raise UserError(
                 f"{path} holds weights only, so training cannot continue from it. Use another --name."
@@ -281,6 +286,7 @@ class _Loop:
         if not self.schedule.due(step, LOG_INTERVAL):
             return
         losses = self._means()
+        # Divergence is noticed before it is recorded
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise self._diverged(step, name)
@@ -302,6 +308,7 @@ class _Loop:
     def conclude(self, step: int) -> None:
         """Draws, evaluates and saves what is due after a step."""
         due = self.schedule.due
+        # Pictures and scores first: what is saved last includes everything before it
         self._show(
             step,
             picture=due(step, self.schedule.picture),
@@ -315,6 +322,7 @@ class _Loop:
         """Draws, evaluates and saves what was due after a restored step and is missing."""
         if step == 0:
             return
+        # Scores and pictures that exist already are not made again
         due, path = self.schedule.due, checkpoint.path_of(self.run.path, step)
         known = any(r.get("step") == step and self.task.score in r for r in self.run.records())
         self._show(
@@ -329,6 +337,7 @@ class _Loop:
 
     def _show(self, step: int, *, picture: bool, evaluate: bool) -> None:
         """Draws and evaluates; Ctrl-C ends this at once, to be made up by the next process."""
+        # A picture of a diverged network would look like a result
         if picture or evaluate:
             self._require_finite(step)
         try:
@@ -366,6 +375,7 @@ class _Loop:
 
     def save(self, step: int, *, numbered: bool) -> None:
         """Saves the state, unless it shows that the training has diverged."""
+        # Divergence is noticed before the last good state is replaced
         losses = self._means()
         self._require_finite(step)
         if distributed.is_main():

@@ -90,9 +90,7 @@ def extract(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(error.errno, error.strerror, str(folder)) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"{archive} was not unpacked: {reason}. Get it from its source again."
-        ) from None
+        raise UserError(f"{archive} was not unpacked: {reason}. Download it again.") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -26,7 +26,7 @@ from utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-REMEDY = "Get it from its source again."
+REMEDY = "Download it again."
 _MODE = f"(?:{'|'.join(MODES)})"
 
 
@@ -49,13 +49,14 @@ def inspect(folder: Path, *, convert: bool) -> Counter[str]:
         How many files are plain, converted (or, if that is not wanted, pickled) and unknown.
 
     Raises:
-        UserError: after all others were handled, if there are none, or some of them were refused.
+        UserError: after all others were handled, if there are no files, or some were refused.
     """
     require_file(folder, "Unpack the published archives first.")
     counts: Counter[str] = Counter()
     for path in progress(list(_files(folder)), description="checking files"):
         state, what = _handle(path, convert)
         counts[state] += 1
+        # Files with numbers for names are too many to list, unless something is wrong with one
         if state in ("refused", "unknown") or not path.stem.isdecimal():
             logger.info("%-9s  %s", state, cli.one_line(f"{path}: {what}"))
     logger.info("%s", ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
@@ -68,6 +69,7 @@ def inspect(folder: Path, *, convert: bool) -> Counter[str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yields all files, and links to folders, in an order that puts detections before poses."""
+    # Sorted, so that the order is the same on every file system
     for parent, folders, names in os.walk(folder):
         folders.sort()
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
@@ -80,8 +82,10 @@ def _rank(name: str) -> tuple[bool, str]:
 
 def _handle(path: Path, convert: bool) -> tuple[str, str]:
     """Returns the state of a file, and what it holds or why it was refused."""
+    # A link could lead out of the folder, and conversion would overwrite its target
     if path.is_symlink():
         return "refused", "a link; only the files themselves are read"
+    # The name says what a file should hold, its check whether it does
     check = next((f for pattern, f in CHECKS if re.search(f"(?:^|/){pattern}$", str(path))), None)
     if check is None:
         return "unknown", "no file of the published system"
@@ -98,12 +102,14 @@ def _handle(path: Path, convert: bool) -> tuple[str, str]:
 
 def _check_checkpoint(path: Path) -> Report:
     state = checkpoint.load(path, remedy=REMEDY)
+    # A network is a dictionary of named tensors alone, unlike the state of an optimizer
     networks = {key: value for key, value in state.items() if _is_network(value)}
     if not networks:
         raise UserError(f"{path}: has no network. {REMEDY}")
     damaged = [key for key, network in networks.items() if not _all_finite(network)]
     if damaged:
         raise UserError(f"{path}: {', '.join(damaged)} has values that are not finite. {REMEDY}")
+    # Sizes tell one architecture from another
     sizes = (
         f"{key} ({sum(x.numel() for x in n.values()):,} numbers)" for key, n in networks.items()
     )
@@ -143,6 +149,7 @@ def _stamping(path: Path, content: dict[str, Any]) -> Callable[[], object] | Non
     source = path.with_name("detections.npy")
     if not source.exists():
         return None
+    # Poses refer to detections by row
     detections = read_published(source, path.parent.name)
     rows = content["indices"].amax() + 1 if "indices" in content else len(content["R"])
     if rows > len(detections):
@@ -171,6 +178,7 @@ def _check_metadata(path: Path) -> Report:
 
 def _check_item(path: Path) -> Report:
     arrays = load_arrays(path, PseudoItem._fields, REMEDY)
+    # The name of the folder tells the resolution
     size = int(path.parent.name.split("_")[1].partition("x")[0])
     check_numbers(path, arrays, item_shapes(size), REMEDY)
     return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)

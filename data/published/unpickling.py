@@ -40,7 +40,7 @@ _OPCODES = set(
         """,
     )
 )
-_MISTAKES = (  # what unpickling of a damaged or hostile file ends with
+_READ_ERRORS = (  # what unpickling of a damaged or hostile file ends with
     *(pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(EOFError, RuntimeError, RecursionError, MemoryError, OverflowError, ImportError),
     AssertionError,
@@ -57,7 +57,7 @@ def is_pickled(path: str | Path) -> bool:
         return False
 
 
-def load_pickled(path: str | Path, remedy: str = "Get it from its source again.") -> Any:
+def load_pickled(path: str | Path, remedy: str = "Download it again.") -> Any:
     """Reads the object of a published .npy or .npz file; nothing in the file is executed.
 
     Args:
@@ -73,13 +73,15 @@ def load_pickled(path: str | Path, remedy: str = "Get it from its source again."
     """
     require_file(path, remedy)
     try:
+        # An archive or a bare array: the content decides, not the suffix
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 file.seek(0)
                 return _load_npy(file)
             with zipfile.ZipFile(file) as archive, archive.open(_member(archive)) as member:
                 return _load_npy(member)
-    except _MISTAKES as error:
+    except _READ_ERRORS as error:
+        # Messages may repeat what the file holds: one line of them, and a short one
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} was not loaded: {reason}. {remedy}") from None
 
@@ -92,6 +94,7 @@ def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 def _load_npy(file: IO[bytes]) -> Any:
+    # The version that numpy writes for all but very long headers
     version = npy_format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"expected version 1.0 of the .npy format, got {version}")
@@ -99,6 +102,7 @@ def _load_npy(file: IO[bytes]) -> Any:
         shape, _, dtype = npy_format.read_array_header_1_0(file)
     except (SyntaxError, tokenize.TokenError):
         raise ValueError("a damaged header of the .npy format") from None
+    # Plain arrays are read elsewhere, without this detour
     if not dtype.hasobject or len(shape) > 1:
         raise ValueError(f"expected a pickled object, got an array {shape} of {dtype}")
     values = loads(file.read())
@@ -115,7 +119,7 @@ def loads(content: bytes) -> Any:
             exceptions if it is damaged.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged text; the errors tell enough
+        warnings.simplefilter("ignore")  # about damaged text; the errors say enough
         _inspect(content)
         built = _Unpickler(io.BytesIO(content)).load()
         return _Plain().convert(built)
@@ -129,9 +133,11 @@ def _inspect(content: bytes) -> None:
             raise pickle.UnpicklingError(
                 f"the pickle has more than {MAX_INSTRUCTIONS} instructions"
             )
+        # Containers take far more memory than the bytes that make them
         containers += name in _CONTAINERS
         if containers > MAX_CONTAINERS:
             raise pickle.UnpicklingError(f"the pickle makes more than {MAX_CONTAINERS} containers")
+        # Only instructions and names that plain data need
         if name not in _OPCODES:
             raise pickle.UnpicklingError(f"the pickle has the instruction {name}")
         if name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
@@ -161,7 +167,7 @@ class _Value:
 
 
 class _Function(_Value):
-    """A function of ours that stands for a named one."""
+    """A function of this module that stands for one that a pickle names."""
 
     __slots__ = ()
 
@@ -206,6 +212,7 @@ class _Array:
     __slots__ = ("value",)
 
     def __setstate__(self, state: tuple) -> None:
+        # The state as numpy pickles it: version, shape, type, order, bytes
         _, shape, kind, fortran, content = state
         dtype = kind.build()
         if not dtype.hasobject:
@@ -234,6 +241,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _storage(content: bytes) -> _Value:
     """The numbers of a tensor, in an archive of PyTorch's within the pickle."""
+    # The same checks as for any other file of PyTorch's
     stored = checkpoint.load_stream(io.BytesIO(content))
     if not isinstance(stored, torch.TypedStorage):
         raise pickle.UnpicklingError(f"expected a tensor's storage, got {type(stored).__name__}")
@@ -264,8 +272,8 @@ _NAMES: dict[tuple[str, str], Callable] = {
 class _Plain:
     """Replaces what stands for arrays by arrays; shared containers stay shared.
 
-    A list of twice the list before, and so on, is small until something goes through all of its
-    elements, so that these are counted.
+    A list of twice the list before, and so on, is small until something visits all of its elements,
+    so these are counted.
     """
 
     def __init__(self) -> None:
@@ -280,6 +288,7 @@ class _Plain:
         if value is None or isinstance(value, bool | int | float | str | bytes):
             return value, 1
         if id(value) not in self._done:
+            # Marked while it is being made, so that a container inside itself is noticed
             self._done[id(value)] = None
             self._done[id(value)] = found = self._container(value)
             if found[1] > MAX_INSTRUCTIONS:

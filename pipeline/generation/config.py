@@ -34,7 +34,7 @@ class GeneratorOptions:
         norm_g: normalization, one of models.layers.NORMS.
         conditional_class: whether the category is a condition.
         conditional_semantics: whether the part map in UV space is a condition.
-        mesh_path: autodetect, or a name that tells the rings of the sphere (16 or 31).
+        mesh_path: autodetect, or a name that contains the number of rings of the sphere (16 or 31).
         texture_only: whether the meshes are those of the pseudo-ground-truth.
     """
 
@@ -148,7 +148,7 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """All options of run_generation.py that are read, which describes and defaults them.
+    """All options that the stage reads; run_generation.py describes them and holds the defaults.
 
     Attributes:
         name: of the run.

@@ -1,6 +1,6 @@
 """Evaluation of the GAN: Frechet distances between features of generated renderings and photographs.
 
-FID as the reference computes it: torchvision's ImageNet Inception v3, 299 x 299 renderings without
+FID as published: torchvision's ImageNet Inception v3, 299 x 299 renderings without
 perspective on grey, against the stored statistics of the photographs; not comparable with scores of
 the TensorFlow port, which --standard_fid measures with. Without weights --proxy_distance measures in
 the features of an untrained network, under that name. Where a sample of the photographs' features is
@@ -113,11 +113,13 @@ def _check_origin(
         feature_statistics.statistics_path(dataset, key),
         feature_statistics.statistics_command(dataset),
     )
+    # Published statistics do not name their network, which is that of FID
     if real.network != network and (real.network or key != "fid"):
         raise cli.UserError(
             f"{path} was made with another network (fingerprint {real.network[:8] or 'unknown'}, "
             f"here {network[:8]}), so a distance to it means nothing. Make it again with: {command}"
         )
+    # Statistics of other images would shift the distance without a trace
     now = feature_statistics.images_fingerprint(dataset)
     if real.images and now is not None and real.images != now:
         raise cli.UserError(
@@ -127,7 +129,7 @@ def _check_origin(
 
 
 def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> Measure | None:
-    """Returns the measure for a training run; None, and a line that says why, without weights."""
+    """Returns the measure for a training run; without weights None, and a log line that says why."""
     try:
         return make_measure(config, device)
     except cli.UserError as error:
@@ -138,6 +140,7 @@ def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> M
 def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
     """Prints and records the distances of the chosen model; returns them by kind."""
     rasterizer.set_backend(config.rasterizer)
+    # Missing weights or statistics are reported before the model is read
     measure = make_measure(config, device)
     path = choose_file(config, device)
     configure_logging(config.folder / "log.txt")
@@ -182,6 +185,7 @@ def _scores_of(
 ) -> dict[str, float]:
     """Returns the distances of a model, with the pseudo-ground-truth where it is that of its views."""
     dataset = sampling.optional_dataset(config)
+    # Poses and pseudo-ground-truth go together row by row
     if dataset is not None and dataset.metadata.paths != model.views.paths:
         logger.info("the pseudo-ground-truth is of other images than the model's, and left out")
         dataset = None
@@ -273,6 +277,7 @@ def _substitute(
         return sample
     items = [dataset[row] for row in rows]
     device = sample.texture.device
+    # The half that is measured alone stays as it was generated
     if kind == "texture_only":
         return sample._replace(displacement=torch.stack([x.mesh for x in items]).to(device))
     return sample._replace(texture=torch.stack([x.texture for x in items]).to(device))

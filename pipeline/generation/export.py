@@ -135,5 +135,6 @@ def _write_meshes(
 def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:
     """Antialiased renderings on white, (B, 4, size, size) in [-1, 1]; the last channel is coverage."""
     colors, coverage = sampling.render(template, sample, GRID_SIZE * GRID_SUPERSAMPLING)
+    # Colors are zero where nothing covers: adding what is uncovered makes that white
     layers = torch.cat([colors + (1 - coverage), 2 * coverage - 1], dim=1)
     return F.avg_pool2d(layers, GRID_SUPERSAMPLING)

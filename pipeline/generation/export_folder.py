@@ -1,4 +1,4 @@
-"""The folder of an export: which model its meshes are of, and that they all are of the same one."""
+"""The folder of an export: which model its meshes come from, and that they all come from the same one."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def provenance(config: GenerationConfig, path: Path, step: int | None) -> dict[s
     Args:
         config: the options, with the checkpoint's architecture.
         path: of the checkpoint.
-        step: steps it was trained for; None where it does not tell.
+        step: steps it was trained for; None if unknown.
     """
     return {
         "run": config.name,
@@ -76,7 +76,7 @@ def _difference(folder: Path, record: dict[str, Any]) -> str:
     """Says how the meshes in a folder differ from those to be written; empty if they don't."""
     if not _exported(folder):
         return ""
-    # Exports of earlier versions do not tell
+    # Exports of earlier versions have no record
     path = folder / "provenance.json"
     earlier = files.read_json(path, "Delete it, then add --overwrite.") if path.exists() else {}
     if not isinstance(earlier, dict) or not {*_SAME} <= earlier.keys():

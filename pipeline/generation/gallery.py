@@ -53,17 +53,20 @@ def save_glb(
         texture: (3, R, R) in [-1, 1], row 0 at v = 1.
         origin: what the mesh was made from, for the extras of the asset.
     """
+    # glTF has a single index per corner: each pair of position and texture coordinate is a vertex
     corners = torch.stack([template.faces, template.face_uvs], dim=-1).reshape(-1, 2).cpu().numpy()
     pairs, faces = np.unique(corners, axis=0, return_inverse=True)
     rows = texture.shape[-2]
     uvs = template.uvs.cpu().double().numpy()[pairs[:, 1]]
     # Our first and last row of texels lie on v = 1 and v = 0, viewers take the borders of the image
     uvs[:, 1] = (uvs[:, 1] * (rows - 1) + 0.5) / rows
+    # Rough and not metallic, for viewers that ignore the extension for unlit materials
     material = PBRMaterial(
         baseColorTexture=Image.fromarray(to_uint8(texture)),
         metallicFactor=0.0,
         roughnessFactor=1.0,
     )
+    # Smooth normals of the closed surface; those of the glTF vertices would show the seam
     normals = vertex_normals(vertices, template.faces)
     positions, normals = (
         to_y_up(rows).detach().cpu().double().numpy()[pairs[:, 0]] for rows in (vertices, normals)
@@ -85,7 +88,7 @@ def save_glb(
 
 
 def _finish(name: str, origin: dict, tree: dict) -> None:
-    """Adds to a glTF tree what trimesh does not write: names, the origin, and that light is no matter."""
+    """Adds to a glTF tree what trimesh does not write: names, the origin, and an unlit material."""
     tree["extensionsUsed"] = ["KHR_materials_unlit"]
     tree["asset"]["generator"] = "Textured Mesh GAN"
     if origin:
@@ -109,6 +112,7 @@ def save_page(path: Path, title: str, meshes: Sequence[Path]) -> None:
     """
     shown = meshes[:GALLERY_MESHES]
     note = f"{len(shown)} of {len(meshes)} meshes." if len(meshes) > len(shown) else ""
+    # Script and meshes are embedded, since a page opened from disk may not load other files
     page = Template((_VIEWER / "gallery.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         note=note,
@@ -131,6 +135,7 @@ def _figure(mesh: Path) -> str:
 def turntable_frames(template: SphereMesh, sample: Generated) -> Tensor:
     """Renders meshes from all around, on white; returns (B, frames, 3, size, size) uint8."""
     vertices = template.deform(sample.displacement)
+    # Scaled by its radius, a mesh never leaves the picture while it turns
     radius = vertices.norm(dim=-1).amax(dim=1, keepdim=True)
     frames = []
     for azimuth in range(0, 360, 360 // TURNTABLE_FRAMES):
@@ -146,6 +151,7 @@ def turntable_frames(template: SphereMesh, sample: Generated) -> Tensor:
 def save_turntable(path: Path, frames: Tensor) -> None:
     """Writes frames (B, frames, 3, size, size) uint8 as an animated picture that repeats forever."""
     columns = min(4, len(frames))
+    # One grid of all meshes per frame
     grids = [make_grid(frame, columns, padding=0, value=255) for frame in frames.unbind(1)]
     pictures = [Image.fromarray(grid.permute(1, 2, 0).numpy()) for grid in grids]
     # One palette for all frames, or colors would flicker

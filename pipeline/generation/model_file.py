@@ -53,7 +53,7 @@ class Model(NamedTuple):
         categories: names of the classes of the training photographs.
         views: poses and classes of these photographs.
         items: of some rows of the views; empty for a model that needs none, or a published one.
-        step: number of steps it was trained for; None where a published file does not tell.
+        step: number of steps it was trained for; None where a published file does not say.
         path: the file.
     """
 
@@ -104,6 +104,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     """
     path = Path(path)
     state = model_file.load(path)
+    # Published checkpoints lack the views
     if "views" not in state:
         raise UserError(
             f"{path} does not hold the views that it draws from. Apply it where they are, in cache/: "
@@ -112,7 +113,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     try:
         options = build(GeneratorOptions, state.get("args", {}))
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not tell its architecture ({error}).") from None
+        raise UserError(f"{path} does not state its architecture ({error}).") from None
     return _build(path, state, options, *_stored_views(path, state), device)
 
 
@@ -157,6 +158,7 @@ def load_generator(
     if "generator_running_avg" not in state:
         raise UserError(f"{path} has no entry generator_running_avg, so it is no GAN of ours.")
     try:
+        # Sizes come from the weights, so that no data set is needed
         weights = translate(state["generator_running_avg"])
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             generator = make_generator(options, **generators.sizes(weights))

@@ -54,12 +54,14 @@ def draw_samples(generator: Generator, shown: Shown, step: int) -> np.ndarray:
 def draw_details(generator: Generator, shown: Shown) -> dict[str, np.ndarray]:
     """Returns maps, renderings with exchanged halves, and a wireframe, by name."""
     fake, real = _fake_and_real(generator, shown)
+    # Exchanged halves show whether the texture or the mesh is at fault
     views = {
         "fake": fake,
         "fake_texture": fake._replace(displacement=real.displacement),
         "fake_mesh": fake._replace(texture=real.texture),
         "real": real,
     }
+    # Displacements are small: the largest one takes the full range of colors
     shape = fake.displacement / fake.displacement.abs().amax().clamp(min=1e-6)
     maps = {"real_tex": real.texture, "fake_tex": fake.texture, "fake_mesh": shape}
     renderings = {k: sampling.render(shown.template, v, SIZE)[0] for k, v in views.items()}

@@ -54,6 +54,7 @@ def train(device: torch.device, config: GenerationConfig) -> None:
     training.require_even_split(config.batch_size)
     configure_logging()
     run = RunDirectory(config.folder)
+    # The architecture of a checkpoint takes precedence over the options
     found = run.newest_checkpoint()
     if found is not None:
         config = with_architecture(config, *found)
@@ -139,6 +140,7 @@ class Gan:
     def __init__(
         self, config: GenerationConfig, num_classes: int, num_parts: int, device: torch.device
     ) -> None:
+        # The initial weights depend on the seed alone
         seeding.seed_everything(config.seed, "networks")
         self.generator = sampling.make_generator(config.model, num_classes, num_parts).to(device)
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
@@ -153,6 +155,7 @@ class Gan:
         ).to(device)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
+        # No momentum: the target of each network moves with the other network
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), betas=(0.0, 0.99))
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
 
@@ -204,7 +207,7 @@ def make_task(
 
 
 class Update:
-    """A step of training, which changes one of the two networks."""
+    """A training step, which updates one of the two networks."""
 
     def __init__(
         self, gan: Gan, template: SphereMesh, config: GenerationConfig, length: training.Length
@@ -216,6 +219,7 @@ class Update:
     def __call__(self, step: int, batch: UVSample) -> dict[str, Tensor]:
         """Updates one network and returns its detached losses."""
         gan, options = self.gan, self.options
+        # One generator step per cycle, discriminator steps otherwise
         cycle = 1 + options.d_steps_per_g
         rates, noise = self.rates(step), self._noise(step).to(batch.texture)
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=options.bfloat16):
@@ -223,6 +227,7 @@ class Update:
                 terms = self.discriminator_terms(batch, noise)
                 _descend(gan.optimizer_d, terms, rates["lr_d"])
                 return training.values(terms)
+            # Gradients flow through the discriminator, whose own would be wasted
             gan.discriminator.requires_grad_(False)
             terms = self.generator_terms(batch, noise, step)
             _descend(gan.optimizer_g, terms, rates["lr_g"])
@@ -242,8 +247,10 @@ class Update:
         gan, options = self.gan, self.options
         conditions = sampling.conditions_of(gan.generator, batch)
         texture, displacement = gan.generator(noise, conditions)
+        # Texels that the photograph does not show are hidden in real and generated textures alike
         fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
         outputs, masks = gan.discriminator(fake, displacement, conditions)
+        # With given meshes the flatness is recorded, but has no weight
         vertices = self.template.deform(displacement.to(batch.mesh.dtype))
         flat = flatness(vertices, self.template.faces, self.template.neighbors).mean()
         weight = 0.0 if self.model.texture_only else options.mesh_regularization
@@ -267,6 +274,7 @@ class Update:
         conditions = sampling.conditions_of(gan.generator, batch)
         with torch.no_grad():
             texture, displacement = gan.generator(noise, conditions)
+        # Real and generated samples pass through together, half and half
         fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
         real = torch.cat([batch.texture, batch.alpha], dim=1)
         outputs, masks = gan.discriminator(
@@ -288,6 +296,7 @@ class Update:
         if not self.options.mask_output:
             masks = [torch.ones_like(mask) for mask in masks]
         weights = scale_weights(self.model.texture_resolution, len(outputs))
+        # Losses are computed in single precision at least
         scores = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in outputs]
         return gan_loss(self.options.loss, scores, masks, target, weights)
 
@@ -300,6 +309,7 @@ class Update:
 
 
 def _descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Term], rate: float) -> None:
+    # The rate is a function of the step, so that a resumed run needs no scheduler
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -312,6 +322,7 @@ def endless_batches(
     dataset: PseudoGroundTruth, config: GenerationConfig, device: torch.device, step: int
 ) -> Generator[UVSample]:
     """Yields this process's batches from `step` on, without end."""
+    # Several datasets are drawn from equally often, whatever their sizes
     categories = dataset.metadata.category
     several = len(expand_dataset(config.data.dataset)) > 1
     sampler = StepSampler(

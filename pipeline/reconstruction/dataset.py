@@ -27,7 +27,7 @@ class Labels(NamedTuple):
         pose: members (K, ...).
         template: (K,) int64 template that the image was matched with.
         category: (K,) int64 position of its dataset in the run's list.
-        pinned: (K,) bool, whether the mesh shall stay at its template (semi-supervision).
+        pinned: (K,) bool, whether the mesh is to stay at its template (semi-supervision).
     """
 
     pose: Pose
@@ -83,8 +83,8 @@ class ReconstructionData(Dataset[ObjectImage]):
     """The images with estimated poses of one dataset, or of several ones after another.
 
     The part channels of an image are those of its own dataset (background, object without part,
-    parts by name), padded with zeros to the largest number; `selection` says which channel of the
-    common part list each of them is.
+    parts by name), padded with zeros to the largest number; `selection` maps them to the
+    channels of the common part list.
 
     Attributes:
         dataset: its name, or `all`.
@@ -123,6 +123,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         self.dataset = dataset
         self.detections = [load_detections(name) for name in expand_dataset(dataset)]
         templates = [template_files.templates_of(d, mode) for d in self.detections]
+        # Poses are accepted only for these detections and these templates
         self.origins = [
             pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
         ]
@@ -130,6 +131,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             pose_files.load_estimated_poses(d.dataset, mode, origin)
             for d, origin in zip(self.detections, self.origins, strict=True)
         ]
+        # The memory for crops is shared in proportion to the images
         total = sum(len(p.indices) for p in poses)
         self._images = [
             ObjectImages(
@@ -141,6 +143,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             )
             for d, p in zip(self.detections, poses, strict=True)
         ]
+        # One numbering for the images, parts and templates of all datasets
         self._rows = [(k, i) for k, images in enumerate(self._images) for i in range(len(images))]
         self.part_names, self.selection = common_parts([x.part_names for x in self._images])
         self.templates = torch.cat(templates)
@@ -160,6 +163,7 @@ class ReconstructionData(Dataset[ObjectImage]):
     def __getitem__(self, index: int) -> ObjectImage:
         k, row = self._rows[index]
         item = self._images[k][row]
+        # Batches need equal channels, so that datasets with fewer parts are padded
         missing = self.selection.shape[1] + 1 - len(item.parts)
         if len(item.parts) and missing:
             padding = item.parts.new_zeros(missing, *item.parts.shape[1:])
@@ -199,6 +203,7 @@ def common_parts(vocabularies: Sequence[Sequence[str]]) -> tuple[list[str], Tens
         largest number of parts and Cg = 1 + the number of names: channel 0 stands for "no part".
     """
     names = list(dict.fromkeys(name for vocabulary in vocabularies for name in vocabulary))
+    # Channel 0 means "no part" in every category
     rows = 1 + max(len(vocabulary) for vocabulary in vocabularies)
     selection = torch.zeros(len(vocabularies), rows, 1 + len(names))
     selection[:, 0, 0] = 1
@@ -217,6 +222,7 @@ def pinned_images(template: Tensor, iou: Tensor, fraction: float) -> Tensor:
         fraction: share in [0, 1].
     """
     pinned = torch.zeros_like(template, dtype=torch.bool)
+    # Of each template by itself, so that all of them keep some anchors
     for number in template.unique():
         rows = torch.nonzero(template == number)[:, 0]
         best = iou[rows].argsort(descending=True, stable=True)
@@ -242,6 +248,7 @@ def endless_batches(
         device: where the batches go.
         step: where to begin.
     """
+    # Several datasets are drawn from equally often, whatever their sizes
     several = len(data.detections) > 1
     sampler = StepSampler(
         len(data),
@@ -261,6 +268,7 @@ def endless_batches(
 def _labels(
     poses: Sequence[pose_files.EstimatedPoses], templates: Sequence[Tensor], fraction: float
 ) -> Labels:
+    # Templates are numbered through, those of each dataset after those before
     first = 0
     chosen, categories = [], []
     for number, (poses_of_one, templates_of_one) in enumerate(zip(poses, templates, strict=True)):

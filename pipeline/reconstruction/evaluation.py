@@ -1,4 +1,4 @@
-"""Evaluation of the mesh estimator: silhouettes, colors, and shapes where the true ones are known."""
+"""Evaluation of the mesh estimator: silhouettes, colors and, where known, the true shapes."""
 
 import logging
 from collections import defaultdict
@@ -87,6 +87,7 @@ def picture_measures(image: Tensor, alpha: Tensor, colors: Tensor | None) -> dic
     Returns:
         (B,) each: iou, soft_iou and, with colors, color_error.
     """
+    # The overlap at a threshold, as usually reported, and the soft one, which changes sooner
     mask = image[:, 3:]
     measures = {"iou": hard_iou(alpha, mask)[:, 0], "soft_iou": iou(alpha, mask)[:, 0]}
     if colors is not None:
@@ -119,6 +120,7 @@ def _numpy(x: Tensor) -> np.ndarray:
 
 def _means(values: dict[str, list[float]]) -> dict[str, float]:
     """Means over the images of all processes."""
+    # Not every process has images with true shapes, so that the names may differ
     parts = distributed.gather(dict(values))
     names = [name for name in TITLES if any(name in part for part in parts)]
     columns = {name: [v for part in parts for v in part.get(name, [])] for name in names}

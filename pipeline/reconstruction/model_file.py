@@ -1,7 +1,7 @@
-"""The mesh estimator on disk: what a model file holds, and its joining with a data set.
+"""The mesh estimator on disk: what a model file holds, and how it is applied to a data set.
 
 A file of ours is enough to estimate meshes from photographs. Published checkpoints hold weights and
-options only: the data set that they are applied to tells what categories and parts they know.
+options only: the data set that they are applied to defines their categories and parts.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Model(NamedTuple):
         network: in evaluation mode.
         options: its architecture.
         vocabulary: the categories, parts and templates that it knows.
-        step: number of steps it was trained for; None where a published file does not tell.
+        step: number of steps it was trained for; None where a published file does not say.
         path: the file.
     """
 
@@ -55,24 +55,25 @@ def save_model(
 
 
 def load_model(path: str | Path, device: torch.device) -> Model:
-    """Reads a model that tells what it knows: a model file or a checkpoint of ours.
+    """Reads a model that holds its own vocabulary: a model file or a checkpoint of ours.
 
     Raises:
-        UserError: if the file is missing, damaged, or tells too little.
+        UserError: if the file is missing, damaged, or holds too little.
     """
     path = Path(path)
     state = model_file.load(path)
     vocabulary = _stored_vocabulary(path, state)
     if vocabulary is None:
         raise UserError(
-            f"{path} does not tell which categories, parts and templates it knows. Apply it to the "
+            f"{path} does not state its categories, parts and templates. Apply it to the "
             "data set that it was made for: python run_reconstruction.py --evaluate"
         )
+    # Without a data set to ask, the file must state its architecture as well
     args = state.get("args", {})
     try:
         options = build(ModelOptions, args)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not tell its architecture ({error}).") from None
+        raise UserError(f"{path} does not state its architecture ({error}).") from None
     return _build(path, state, options, vocabulary, device)
 
 
@@ -101,7 +102,7 @@ def load_trained(
 
 
 def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionData) -> None:
-    """Refuses a model of other parts or templates than the data set's; published ones don't tell.
+    """Refuses a model of other parts or templates than the data set's; published ones state neither.
 
     Raises:
         UserError: names the difference, and what to do.
@@ -130,6 +131,7 @@ def load_weights(network: ReconstructionNetwork, state: Mapping[str, Any], path:
         UserError: if they are of another architecture.
     """
     try:
+        # A network on the meta device has no memory, and takes over the tensors of the file
         empty = next(network.parameters()).is_meta
         network.load_state_dict(translate(state["generator"]), assign=empty)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -147,6 +149,7 @@ def _build(
     vocabulary: Vocabulary,
     device: torch.device,
 ) -> Model:
+    # An impossible architecture is the fault of the file
     try:
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             network = untrained(options, vocabulary)
@@ -161,6 +164,7 @@ def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | Non
     """Returns the vocabulary of a file; None if it was written before files had one."""
     if not state.keys() >= {*Vocabulary._fields}:
         return None
+    # Names first, since they determine the sizes
     vocabulary = Vocabulary(**{name: state[name] for name in Vocabulary._fields})
     for names in (vocabulary.categories, vocabulary.part_names):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -37,6 +37,7 @@ def draw(network: ReconstructionNetwork, shown: Shown, step: int) -> np.ndarray:
         shown: images and scene.
         step: number of steps made, for the title.
     """
+    # Images spread evenly over the data, the same at every step
     data, scene = shown.data, shown.scene
     index = torch.linspace(0, len(data) - 1, min(COLUMNS, len(data))).long()
     items = [data[int(i)] for i in index]
@@ -44,6 +45,7 @@ def draw(network: ReconstructionNetwork, shown: Shown, step: int) -> np.ndarray:
     labels = data.labels.select(index).to(shown.device)
     prediction = predict(network.eval(), scene, image, labels)
     maps, alpha = render(scene, prediction, labels, image.shape[-1])
+    # A row for each kind of map that is predicted; true parts above the estimated ones
     rows = {"photographs": image[:, :3], "silhouettes": 2 * alpha.expand(-1, 3, -1, -1) - 1}
     if maps is not None and prediction.texture is not None:
         rows["colors"] = maps[:, -3:]

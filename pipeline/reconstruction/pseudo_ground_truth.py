@@ -56,6 +56,7 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
         UserError: if there is no checkpoint, or its network lacks a texture or a part head.
     """
     rasterizer.set_backend(config.rasterizer)
+    # Everything that may fail comes before the first item
     model, data, config = load_trained(config, device)
     configure_logging(config.folder / "log.txt")
     if config.model.prediction_type != "both":
@@ -63,7 +64,7 @@ def generate(device: torch.device, config: ReconstructionConfig) -> None:
             f"{model.path} was trained with --prediction_type {config.model.prediction_type}; "
             "pseudo-ground-truth needs --prediction_type both."
         )
-    networks = _feature_networks(config)  # a wrong file is told before the work begins
+    networks = _feature_networks(config)  # a wrong file is reported before the work begins
     logger.info("exporting %s for %d images", model.path, len(data))
     for share in shares(data):
         _export(model, share, config, networks, device)
@@ -148,8 +149,9 @@ def _export(
 
 
 def _check_disk(config: ReconstructionConfig, share: Share, folder: Path, count: int) -> None:
-    """Tells how much disk the missing items take, and refuses to begin without that much."""
+    """Logs how much disk space the missing items take, and refuses to start without it."""
     resolution = config.export.pseudogt_resolution
+    # An upper bound, since compression is not known in advance
     parts, maps = 1 + len(share.data.part_names), config.model.texture_resolution
     wanted, free = (
         count * pseudo_files.item_bytes(resolution, parts, maps),
@@ -263,8 +265,9 @@ def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path)
 
 
 def _feature_networks(config: ReconstructionConfig) -> Networks:
-    """Returns the networks whose features are wanted; without those of FID where they are not at hand."""
+    """Returns the networks whose features are wanted; without those of FID where their weights are missing."""
     networks: Networks = {"proxy": ProxyFeatures()}
+    # The networks behind FID need weights, the proxy distance needs none
     if config.export.standard_fid is not None:
         networks["standard_fid"] = StandardFeatures(config.export.standard_fid)
     try:
@@ -280,6 +283,7 @@ def _write_statistics(
     share: Share, config: ReconstructionConfig, networks: Networks, device: torch.device
 ) -> None:
     """Writes feature statistics of all detections, with or without a pose, for the GAN's evaluation."""
+    # A covariance takes at least two samples
     if sum(map(len, share.detections)) < 2:
         logger.warning("no statistics of the photographs: %s has only one", share.name)
         return
@@ -311,7 +315,7 @@ def _statistics(
         sample.update(features, numbers)
     moments.reduce()
     mean, covariance = moments.result()
-    # Network and images tell later whether the statistics are out of date
+    # Fingerprints show later whether the statistics are out of date
     return feature_statistics.FeatureStatistics(
         mean.numpy(),
         covariance.numpy(),

@@ -67,6 +67,7 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     rasterizer.set_backend(config.rasterizer)
     configure_logging()
     run = RunDirectory(config.folder)
+    # The architecture of a checkpoint takes precedence over the options
     found = run.newest_checkpoint()
     if found is not None:
         config = with_architecture(config, *found)
@@ -80,17 +81,17 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
         config.optimizer.epochs or DEFAULT_EPOCHS,
     )
     network = make_network(config, data, device)
+    # Published weights are translated here, since the loop knows our names only
     if found is not None:
         path, state = found
         model_file.check_vocabulary(path, state, data)
         model_file.load_weights(network, state, path)
         found = path, {**state, "generator": network.state_dict()}  # under our names
+    # From here on the folder of the run exists
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
     if data.capacity < len(data) and not config.data.no_prefetch:
-        text = (
-            "crops of %d images fit into the memory for them, the others are read again and again"
-        )
+        text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
     folder = Path("tensorboard_recon") / config.name
     training.train(
@@ -188,9 +189,11 @@ class Update:
         Raises:
             FloatingPointError: if the predicted meshes are not finite.
         """
+        # The rate is a function of the step, so that a resumed run needs no scheduler
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates(step)["lr"]
         self.network.train()
+        # The mirror image of a symmetric object shows the same mesh: only the input is flipped
         own = self.labels.select(batch.index)
         seen = torch.where(batch.flip[:, None, None, None], batch.image.flip(-1), batch.image)
         prediction = predict(self.network, self.scene, seen, own, bfloat16=self.options.bfloat16)
@@ -230,16 +233,19 @@ def compute_terms(
     Returns:
         The terms of the loss, and the mean overlap of the silhouettes.
     """
+    # Silhouettes, and colors and parts as far as they are predicted
     maps, alpha = render(scene, prediction, labels, batch.image.shape[-1])
     mask = batch.image[:, 3:]
     terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:
         terms |= _map_terms(prediction, maps, scene.selection[labels.category], batch, options.loss)
+    # All meshes are pinned to their templates at first, some of them for good
     templates = scene.templates[labels.template]
     distance = (prediction.vertices - templates).square().sum(-1).mean(1)
     weight = (labels.pinned + SEMI_DECAY**step).clamp(max=1)
     terms["template"] = Term((weight * distance).mean(), TEMPLATE_WEIGHT)
 
+    # Regularizers: smooth surfaces, and halves that stay on their side of the mirror plane
     sphere = scene.sphere
     flat = flatness(prediction.vertices, sphere.faces, sphere.neighbors).mean()
     terms["flat"] = Term(flat, flatness_weight(options.mesh_regularization, step))
@@ -275,6 +281,7 @@ def part_targets(parts: Tensor, selection: Tensor) -> Tensor:
     Returns:
         (B, P, h, w).
     """
+    # The channels that a category has, and an even share of the background for each
     valid = selection.sum(2)[:, :, None, None]
     spread = parts[:, :1] / valid.sum(1, keepdim=True)
     return (parts[:, 1:] + spread) * valid
@@ -287,6 +294,7 @@ def flatness_weight(final: float, step: int) -> float:
 
 def _check_batch(batch_size: int, norm: str) -> None:
     training.require_even_split(batch_size)
+    # Synchronized normalization counts the images of all processes
     counted = batch_size // (distributed.world_size() if norm == "batch" else 1)
     if norm in ("batch", "syncbatch") and counted < 2:
         raise UserError(

@@ -22,14 +22,14 @@ def write_metrics():
     RunDirectory("checkpoints_gan/demo").record(step=20, proxy=3.21)
 
 
-def test_the_table_holds_the_time_and_the_merit_of_every_stage(tmp_path, capsys):
+def test_the_table_holds_the_time_and_the_quality_of_every_stage(tmp_path, capsys):
     write_metrics()
     durations = "environment\t100\nposes, step 2\t50\nenvironment\t2.4\nGAN, evaluated\t3\n"
     (tmp_path / "durations.tsv").write_text(durations)
     demo_report.main(["--dataset", "birds", "--name", "demo", "--output", "."])
     table = (tmp_path / "report.txt").read_text().splitlines()
     assert table == [
-        "stage           time  figure of merit",
+        "stage           time  quality",
         "environment     1:42",
         "poses, step 2   0:50  20 of 30 kept, rotation error of these: "
         "median 12.3 degrees, 88% under 30",
@@ -41,7 +41,7 @@ def test_the_table_holds_the_time_and_the_merit_of_every_stage(tmp_path, capsys)
 
 def test_the_latest_evaluation_counts():
     write_metrics()
-    assert demo_report.read_merits("birds", "demo")["reconstruction, evaluated"] == "IoU 0.876"
+    assert demo_report.read_qualities("birds", "demo")["reconstruction, evaluated"] == "IoU 0.876"
 
 
 def test_without_the_demo_there_is_one_line_that_names_it():

@@ -86,7 +86,7 @@ TAMPERED = [
     ({"views": None}, r"its views are damaged \(TypeError"),
     ({"categories": [None]}, r"its categories are damaged \(\[None\]\)"),
     ({"iteration": -1}, r"was saved after -1 steps"),
-    ({"args": {}}, r"does not tell its architecture \('texture_resolution'\)"),
+    ({"args": {}}, r"does not state its architecture \('texture_resolution'\)"),
     ({"generator_running_avg": {}}, r"holds no generator"),
 ]
 

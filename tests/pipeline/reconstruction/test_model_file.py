@@ -94,7 +94,7 @@ TAMPERED = [
     ({"selection": torch.ones(1, 3, 9)}, r"selection is .*expected finite numbers"),
     ({"templates": torch.full((1, 962, 3), torch.nan)}, r"templates is"),
     ({"categories": [1]}, r"its categories and parts are damaged \(\[1\]\)"),
-    ({"args": {}}, r"does not tell its architecture"),
+    ({"args": {}}, r"does not state its architecture"),
     ({"generator": {}}, r"does not fit"),
 ]
 
