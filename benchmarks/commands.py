@@ -42,12 +42,14 @@ def execute(
     log = folder / "log.txt"
     environment = os.environ | {"PYTHONPATH": str(repository)}
     start = time.perf_counter()
+    # One log for all commands, each of them above its output
     with open(log, "ab") as output:
         output.write(f"\n{shlex.join(command)}\n".encode())
         output.flush()
         words = [sys.executable, *command]
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
+            # The memory of a process can only be read while it runs
             while watch is not None and process.poll() is None:
                 watch(process.pid)
                 time.sleep(INTERVAL)
@@ -55,6 +57,7 @@ def execute(
         finally:
             process.kill()  # if this process was interrupted
     if status:
+        # Commands report a mistake in one line, their last
         reason = log.read_text(errors="replace").strip().splitlines()[-1]
         raise UserError(f"{shlex.join(command)}: {reason} (all output: {log})")
     return time.perf_counter() - start

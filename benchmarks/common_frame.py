@@ -1,4 +1,4 @@
-"""The axes of a learned template, which nothing but chance decided, against those of the truth."""
+"""Alignment of the axes of a learned template, which are arbitrary, with those of the truth."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ NEAR = 30.0  # degrees within which turns agree
 
 
 class Frame(NamedTuple):
-    """How the poses of a template are to be read.
+    """The object space of a template relative to the true one.
 
     Attributes:
         turn: (4,) rotation from the true object space to that of the template.
@@ -38,11 +38,14 @@ def common_frame(estimated: Tensor, true: Tensor) -> Frame:
         true: (N, 4) unit quaternions.
     """
     frames: dict[int, Frame] = {}
+    # Silhouettes do not show the sign of the depth, so that both are tried
     for flipped in (False, True):
         seen = quaternion.complementary(estimated) if flipped else estimated
+        # The turn that would make each image right, and how many others agree with it
         turns = quaternion.multiply(quaternion.conjugate(seen), true)
         agreeing = quaternion.angle_between(turns[:, None], turns) < NEAR
         votes, best = agreeing.sum(dim=1).max(dim=0)
+        # The mean of unit quaternions of arbitrary sign
         shared = turns[agreeing[best]].double()
         mean = torch.linalg.eigh(shared.T @ shared).eigenvectors[:, -1]
         frames.setdefault(int(votes), Frame(mean.to(estimated.dtype), flipped))

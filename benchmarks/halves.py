@@ -17,7 +17,7 @@ class Protocol(NamedTuple):
         category: what it is prepared as.
         chooses: whether an image, given its name and the id of its true shape (-1 = unknown), is of
             the half that constants are chosen by.
-        view: the side that all photographs show; None where the collection knows its views.
+        view: the side that all photographs show; None where the collection states its views.
         source: name of the collection that lends its files; None = its own.
     """
 
@@ -31,8 +31,8 @@ class Protocol(NamedTuple):
         return HALVES[0] if self.chooses(name, shape_id) else HALVES[1]
 
 
-MADE_IMAGES = 60
-MADE = {
+SYNTHETIC_IMAGES = 60
+SYNTHETIC = {
     f"synthetic_{category}": Protocol(category, lambda *_: False)
     for category in ("bird", "car", "horse", "airplane", "motorcycle", "elephant")
 }
@@ -44,4 +44,4 @@ PHOTOGRAPHED = {
 }
 # Objects that the template does not fit: only their confidence tells something, and should be low
 MISFITS = {"photobirds_as_cars": Protocol("car", lambda *_: False, source="photobirds")}
-COLLECTIONS = PHOTOGRAPHED | MADE | MISFITS
+COLLECTIONS = PHOTOGRAPHED | SYNTHETIC | MISFITS

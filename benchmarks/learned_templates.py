@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Learns, judges, and prints a table and one line of JSON."""
     options = build_parser().parse_args(argv)
     options.folder.mkdir(parents=True, exist_ok=True)
+    # Absolute, since the commands run in the working folder
     data = options.data.resolve()
     os.chdir(options.folder)
     link_templates(HERE, Path())
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     """Learns the template of a collection, and returns how good it is."""
+    # Prepare the collection and learn its template with the documented commands
     category = COLLECTIONS[name]
     dataset = ("--dataset", name)
     execute(HERE, Path(), "-m", "data.prepare", *dataset, "--category", category)
@@ -82,6 +84,7 @@ def measure(options: argparse.Namespace, name: str, seed: int) -> dict[str, floa
     shapes = load_true_shapes(name)
     if shapes is None:
         raise UserError(f"{name} has no true shapes.")
+    # A single template can at best be the mean of the true shapes
     true = shapes.vertices.mean(dim=0).double().numpy(), shapes.faces.numpy()
     for kind, own in (("learned", True), ("modeled", False)):
         path = written_path(category, MODE, own=own)
@@ -103,6 +106,7 @@ def best_chamfer(vertices: np.ndarray, true: Mesh) -> float:
         turned = vertices * (1, -1 if swapped else 1, 1) @ turn.T
         return chamfer_distance((turned, faces), true)
 
+    # A coarse search over all turns, then a fine one about the best
     frames = [(d, swapped) for d in range(0, 360, COARSE) for swapped in (False, True)]
     degrees, swapped = min(frames, key=lambda frame: distance(*frame))
     return min(distance(d, swapped) for d in range(degrees - COARSE, degrees + COARSE, FINE))
@@ -112,6 +116,7 @@ def poses(name: str) -> dict[str, float]:
     """Estimates the poses of all photographs of a collection, and returns how good they are."""
     dataset = ("--dataset", name, "--mode", MODE)
     execute(HERE, Path(), str(HERE / "pose_optimization_step1.py"), *dataset)
+    # No photograph is dropped, since all are judged
     execute(HERE, Path(), str(HERE / "pose_optimization_step2.py"), *dataset, "--keep_share", "1")
     detections = load_detections(name)
     templates = template_files.templates_of(detections, MODE)
@@ -120,6 +125,7 @@ def poses(name: str) -> dict[str, float]:
     truth = load_ground_truth(detections)
     assert truth is not None
     true = truth.rotation[chosen.indices]
+    # The axes of a learned template are arbitrary
     rotation = common_frame(chosen.pose.rotation, true).apply(chosen.pose.rotation)
     degrees = quaternion.angle_between(rotation, true)
     # Front and back confused: right up to a half turn about the upright axis

@@ -1,7 +1,7 @@
 """Measures how the memory of every stage grows with the collection: `python -m benchmarks.memory`.
 
-Collections of several sizes repeat the photographs of one made collection (hard links, so that they take
-no space) and go through the documented commands; stages 3 and 4 pass over the data once, in the widths
+Collections of several sizes repeat the photographs of one synthetic collection (hard links, so that they
+take no space) and go through the documented commands; stages 3 and 4 pass over the data once, in the widths
 that a CPU can train. Prints the peak of each stage at each size, the line through them and what it says
 of a large collection, and the seconds that an image takes; the last line is JSON.
 
@@ -85,7 +85,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--sizes", nargs="+", type=cli.positive_int, default=[600, 6000], metavar="N", help="numbers of images, two or more (default: 600 6000)")
     parser.add_argument("--until", choices=STAGES, default="generation", metavar="STAGE", help=f"last stage, of {', '.join(STAGES)} (default: %(default)s)")
     parser.add_argument("--target", type=cli.positive_int, default=50000, metavar="N", help="number of images that the lines are drawn to (default: %(default)s)")
-    parser.add_argument("--limit", type=cli.positive_float, default=24.0, metavar="GB", help="memory that they shall fit (default: %(default)s)")
+    parser.add_argument("--limit", type=cli.positive_float, default=24.0, metavar="GB", help="memory that they are to fit (default: %(default)s)")
     parser.add_argument("--repository", type=Path, default=HERE, metavar="DIR", help="checkout whose commands are run (default: this one)")
     parser.add_argument("--folder", type=Path, default=None, metavar="DIR", help="working folder; stages measured there are not run again (default: a temporary one)")
     return parser
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         repository = options.repository.resolve()
         costs = {size: measure(repository, folder, size, options.until) for size in sizes}
     growth = {stage: extrapolate(costs, stage, options.target) for stage in costs[sizes[0]]}
+    # A table for people, one line for programs
     print("\n".join(table(costs, growth, options.target, options.limit)))  # noqa: T201
     record = {
         "torch": torch.__version__,
@@ -125,8 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(repository: Path, folder: Path, size: int, until: str) -> dict[str, Cost]:
     """Returns what the stages up to `until` take at one size; those done before are not repeated."""
     work = folder / str(size)
+    # Photographs and templates are the same at every size
     make_collection(repository, folder / "photographs", work / "datasets" / NAME, size)
     link_templates(repository, work)
+    # Finished stages are not repeated, as the largest sizes take hours
     record = work / "costs.json"
     done = files.read_json(record) if record.exists() else {}
     stages = [*STAGES][: [*STAGES].index(until) + 1]
@@ -143,13 +146,15 @@ def measure(repository: Path, folder: Path, size: int, until: str) -> dict[str, 
 
 
 def make_collection(repository: Path, photographs: Path, target: Path, size: int) -> None:
-    """Makes a collection of `size` images that repeats a few made photographs."""
+    """Makes a collection of `size` images that repeats a few synthetic photographs."""
+    # A few different photographs are enough, since memory depends on their number
     source = photographs / "datasets" / NAME
     if not source.exists():
         photographs.mkdir(parents=True)
         options = ("--category", CATEGORY, "--num_images", str(PHOTOGRAPHS))
         execute(repository, photographs, "-m", "data.synthetic", "--dataset", NAME, *options)
     stems = sorted(path.stem for path in (source / "images").iterdir())
+    # To every stage a hard link is a file of its own
     for folder in ("images", "masks", "parts"):
         (target / folder).mkdir(parents=True, exist_ok=True)
         paths = {path.stem: path for path in (source / folder).iterdir()}
@@ -206,6 +211,7 @@ def _read(path: Path) -> str:
 
 def extrapolate(costs: Mapping[int, Mapping[str, Cost]], stage: str, target: int) -> Growth:
     """Returns the line of least squares through the costs of a stage by number of images."""
+    # Memory is linear in the images: a constant for the program, and a slope
     sizes = np.array([*costs], np.float64)
     peaks, seconds = np.array([costs[size][stage] for size in costs]).T
     slope, start = np.polyfit(sizes, peaks, 1)
@@ -224,6 +230,7 @@ def table(
             f"{stage:16}{peaks}{line.bytes_at_target / GB:12.2f}"
             f"{line.bytes_per_image / 1e3:12.1f}{line.seconds_per_image:10.3f}"
         )
+    # The stage that takes most memory decides
     largest = max(growth, key=lambda stage: growth[stage].bytes_at_target)
     needed = growth[largest].bytes_at_target / GB
     verdict = "fit" if needed <= limit else "do not fit"

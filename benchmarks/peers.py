@@ -53,6 +53,7 @@ def _pytorch3d(vertices: Tensor, faces: Tensor, size: int) -> Tensor:
     # PyTorch3D: x left, z away from the camera and positive
     flipped = vertices * vertices.new_tensor([-1.0, 1.0, -1.0]) + vertices.new_tensor([0, 0, 5.0])
     meshes = Meshes(flipped, faces.expand(len(vertices), -1, -1))
+    # Sharpness, reach and number of faces as in the rasterizer here
     index, _, barycentric, distance = rasterize_meshes(
         meshes, size, blur_radius=0.02**2, faces_per_pixel=30, perspective_correct=False
     )
@@ -68,6 +69,7 @@ def _nvdiffrast(vertices: Tensor, faces: Tensor, size: int) -> Tensor:
     # OpenGL clip space: rows run downwards, z within [-1, 1]
     clip = torch.nn.functional.pad(vertices * vertices.new_tensor([1, -1, -0.5]), (0, 1), value=1.0)
     triangles = faces.int()
+    # Hard coverage, whose antialiased edges carry the gradient
     raster, _ = dr.rasterize(context, clip.contiguous(), triangles, (size, size))
     coverage = (raster[..., 3:] > 0).float()
     return dr.antialias(coverage, raster, clip.contiguous(), triangles)[..., 0]

@@ -35,7 +35,7 @@ import torch
 
 from benchmarks import pose_figures
 from benchmarks.commands import HERE, execute, link_templates
-from benchmarks.halves import COLLECTIONS, HALVES, MADE, MADE_IMAGES, MISFITS
+from benchmarks.halves import COLLECTIONS, HALVES, MISFITS, SYNTHETIC, SYNTHETIC_IMAGES
 from benchmarks.pose_figures import Figures
 from data.cache import pose_files, template_files
 from data.detections import detections_path, load_detections
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.step2_only and options.folder is None:
         parser.error("--step2_only needs the --folder of an earlier run")
+    # Tables of earlier runs, without measuring anything
     if options.records is not None:
         print_tables(read_records(options.records))
         return
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             clock = files.read_json("seconds.json", "Name another --folder.")
         finally:
             os.chdir(origin)
+    # Tables for people; the last line is for programs
     halves = by_half(results)
     print_tables(halves)
     how = {"commit": run.commit, "mode": run.mode, "step1": run.step1, "step2": run.step2}
@@ -132,6 +134,7 @@ class Run:
         """Sets the folder up; UserError if it holds the results of other sources or options."""
         for name in ("datasets", "cache", "poses"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        # Results of other sources are refused, or those of step 2 are made again
         record, origin = self.folder / "origin", self._origin()
         if record.exists() and record.read_text() != origin:
             if not step2_only:
@@ -146,6 +149,7 @@ class Run:
 
     def _origin(self) -> str:
         """Returns a hash of all that results depend on: sources, templates, options."""
+        # Everything that results depend on; tests and benchmarks only judge them
         patterns = ("*.py", "cache/remeshed_templates/*.pth", ":!tests", ":!benchmarks")
         names = self._git("ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns)
         found = hashlib.sha256(repr((self.mode, self.step1, self.step2)).encode())
@@ -174,6 +178,7 @@ class Run:
 
     def execute(self, collection: str, stage: str, *command: str) -> None:
         """Runs a Python command and adds its seconds to seconds.json."""
+        # Progress goes to stderr, as stdout is for results
         print(f"{collection}: {stage}", file=sys.stderr, flush=True)  # noqa: T201
         taken = execute(self.repository, self.folder, *command)
         clock = self.folder / "seconds.json"
@@ -185,9 +190,10 @@ class Run:
         """Makes or links a collection and prepares it, unless that has been done."""
         if detections_path(name).exists():
             return
+        # Synthetic collections are made here, photographed ones are linked
         protocol, target = COLLECTIONS[name], Path("datasets") / name
-        if name in MADE:
-            count = str(MADE_IMAGES)
+        if name in SYNTHETIC:
+            count = str(SYNTHETIC_IMAGES)
             words = ("-m", "data.synthetic", "--category", protocol.category, "--num_images", count)
             self.execute(name, "making", *words)
         elif not target.exists():
@@ -218,11 +224,13 @@ def measure(run: Run, name: str, ablation: bool, any_frame: bool) -> dict[str, d
     """Returns the figures of a collection by variant ("all" evidence first) and half."""
     run.prepare(name)
     run.search(name)
+    # What the steps have found, as later stages read it
     detections = load_detections(name)
     templates = template_files.templates_of(detections, run.mode)
     origin = pose_files.origin_of(detections, templates)
     hypotheses = pose_files.load_hypotheses(name, run.mode, origin)
     results = {}
+    # Step 2 once per variant, from the same hypotheses
     for variant, words in variants(run, name, ablation):
         path = run.choose(name, variant, words)
         poses = pose_files.read_estimated_poses(path, origin, f"rm {path}")

@@ -1,10 +1,10 @@
-"""Tells whether the confidence of poses is right: `python -m benchmarks.pose_confidence --dataset NAME`.
+"""Calibration of pose confidence: `python -m benchmarks.pose_confidence --dataset NAME`.
 
-After stage 2, and for all images only if it kept all of them: `pose_optimization_step2.py --keep_share 1`.
-Prints, for the most confident half of the poses, four fifths and so on, the lowest and the mean
-confidence, the share of poses that are right (rotations within 30 degrees of the truth; azimuths within
-45 of the label where only those are known) and the median error; the last line is JSON. `--view left`
-takes a level view for the truth, for photographs that all show the same side.
+Runs after stage 2; all images are covered only with `pose_optimization_step2.py --keep_share 1`. Prints,
+for the most confident half of the poses, four fifths and so on, the lowest and the mean confidence, the
+share of poses that are right (rotations within 30 degrees of the truth; azimuths within 45 of the label
+where only those are known) and the median error; the last line is JSON. `--view left` takes a level
+view for the truth, for photographs that all show the same side.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def compare(dataset: str, mode: str, view: str | None) -> tuple[Tensor, Tensor, 
     origin = pose_files.origin_of(detections, templates)
     poses = pose_files.load_estimated_poses(dataset, mode, origin)
     truth = load_truth(detections, view)
+    # Poses without a known view are left out
     known = truth.known[poses.indices]
     degrees = truth.errors(poses.pose.rotation, poses.indices)
     return poses.confidence[known, 0], degrees[known], truth.near
@@ -92,6 +93,7 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
         right: (K,) bool.
     """
     label = (confidence * BINS).long().clamp(max=BINS - 1)
+    # Summed over a bin: its mean excess of confidence times its size
     excess = torch.zeros(BINS, dtype=torch.float64)
     excess.index_add_(0, label, confidence.double() - right.double())
     return (excess.abs().sum() / len(confidence)).item()

@@ -72,6 +72,7 @@ def load_truth(detections: Detections, view: str | None = None) -> Truth:
     if view is not None:
         level = quaternion.from_view(*torch.tensor([VIEWS[view], 0.0, 0.0]))
         return Truth(torch.ones(count, dtype=torch.bool), NEAR, level.expand(count, 4))
+    # Full rotations say more than labeled sectors
     poses = load_ground_truth(detections)
     if poses is not None:
         return Truth(poses.known, NEAR, poses.rotation)

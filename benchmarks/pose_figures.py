@@ -1,4 +1,4 @@
-"""How right the poses of a collection are, and the tables of `benchmarks.pose_accuracy`."""
+"""Accuracy of the poses of a collection, and the tables of `benchmarks.pose_accuracy`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ right 1   the hypothesis of the best overlap is right; any: some hypothesis of t
 
 
 class Estimates(NamedTuple):
-    """What the two steps say of the N images of a collection, and how far they are off.
+    """Estimates of the two steps for the N images of a collection, and their errors.
 
     Attributes:
         half: N names of halves.
@@ -93,6 +93,7 @@ def compare(
     if len(poses.indices) != count:
         raise ValueError(f"poses: expected those of all {count} images, got {len(poses.indices)}.")
     truth, rows = load_truth(detections, protocol.view), torch.arange(count)
+    # The half of an image depends on its name or on its true shape
     known = load_ground_truth(detections)
     shape_ids = [-1] * count if known is None else known.shape_id.tolist()
     names = [image_stem(item.image_path, detections.dataset) for item in detections.items]
@@ -102,6 +103,7 @@ def compare(
     if any_frame:
         frame = truth.align(chosen)
         rotation, chosen = frame.apply(rotation), frame.apply(chosen)
+    # Errors of all hypotheses; the one of the highest overlap is the result of step 1
     degrees = truth.errors(rotation, rows)
     best_iou, best = hypotheses.iou.max(dim=1)
     return Estimates(
@@ -151,6 +153,7 @@ def figures(estimates: Estimates, rows: Tensor) -> Figures:
     }
     if truth.azimuth is None or truth.sure is None:
         return found
+    # Labels also allow figures by sector, and of the views that leave no doubt
     found["share_sure_near"] = share(near[rows[truth.sure[rows]]])
     sectors = {sector: rows[truth.azimuth[rows] == sector] for sector in SECTORS}
     found["sectors"] = {

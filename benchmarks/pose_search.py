@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs both searches and prints a table and one line of JSON."""
     options = build_parser().parse_args(argv)
+    # As in the stage, whose loops have threads of their own
     torch.set_num_threads(1)
     masks, truth = load(options.dataset, options.num_images)
     results = compare(options.dataset, options.mode, masks, truth)
@@ -64,6 +65,7 @@ def load(dataset: str, count: int) -> tuple[Tensor, Tensor]:
     truth = load_ground_truth(detections)
     if truth is None:
         raise UserError(f"--dataset {dataset}: has no ground_truth.npz to compare with.")
+    # Evenly spread, as neighbors often show the same scene
     rows = torch.linspace(0, len(detections) - 1, min(count, len(detections))).round().long()
     images = ObjectImages(detections, 256, rows=rows)
     return torch.stack([images[i].image[3] for i in range(len(rows))]), truth.rotation[rows]
@@ -74,6 +76,7 @@ def compare(dataset: str, mode: str, masks: Tensor, truth: Tensor) -> dict[str, 
     searches = {name: open_search(name, dataset, mode) for name in ("contour", "reference")}
     seconds = dict.fromkeys(searches, 0.0)
     found: dict[str, list[Hypotheses]] = {name: [] for name in searches}
+    # Compilation and the views of the grid are not counted
     for search in searches.values():
         search(masks[:1])
     for together in masks.split(max(IMAGES_PER_BATCH.values())):
@@ -100,6 +103,7 @@ def open_search(name: str, dataset: str, mode: str) -> Callable[[Tensor], Hypoth
 def judge(found: Hypotheses, truth: Tensor) -> dict[str, float]:
     """Compares hypotheses with the true rotations (N, 4)."""
     degrees = quaternion.angle_between(found.pose.rotation, truth[:, None])
+    # The hypothesis of the highest overlap, as a single pose
     best = degrees.gather(1, found.iou.argmax(dim=1, keepdim=True))
     return {
         "iou": found.iou.amax(dim=1).mean().item(),

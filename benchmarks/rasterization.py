@@ -258,6 +258,7 @@ def status(key: str) -> float:
 
 def first_use() -> float:
     """Seconds of the first fused call of a new process, whose machine code is cached."""
+    # Imports are not counted, loading the machine code is
     program = (
         "from benchmarks.rasterization import make_case, now, uses;"
         "call = uses(make_case(1, 64, 0, 'cpu'), textured=False)['fused'];"

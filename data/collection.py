@@ -21,17 +21,17 @@ _NAMES_OF_MASKS = re.compile(
 
 @dataclass(frozen=True)
 class Collection:
-    """The files of one collection; nothing of them has been decoded yet.
+    """The files of one collection; none of them has been decoded yet.
 
     Attributes:
         name: name of the folder below datasets/.
         root: the folder, relative to the working directory.
         images: photographs, sorted by path, relative to the working directory; folders that are
-            named like one and hold none are among them, to be told of.
+            named like a photograph and hold none are included, to be reported.
         ignored: other files in images/.
         part_labels: part name of every label of the part maps (1-255); empty without part maps.
         category: category recorded in parts.json or collection.json, or known by the name.
-        views: from where photographs show it, if collection.json or parts.json say so.
+        views: directions it is photographed from, if collection.json or parts.json say so.
         template_of: category whose template is borrowed, likewise.
     """
 
@@ -49,7 +49,7 @@ class Collection:
         return self.root / "masks" / f"{image_stem(image, self.name)}.png"
 
     def mask_elsewhere(self, image: Path) -> Path | None:
-        """Returns a file in masks/ whose name means that of an image, such as a.jpg.png, a_mask.png."""
+        """Returns a file in masks/ whose name stands for an image's, such as a.jpg.png, a_mask.png."""
         stem = Path(image_stem(image, self.name))
         name = _plain_name(stem.name)
         return self._other_masks.get((stem.parent, name)) or self._other_masks.get((Path(), name))
@@ -93,6 +93,7 @@ def open_collection(name: str) -> Collection:
         UserError: if the folder or its images are missing, or the JSON files are wrong.
     """
     root = collection_folder(name)
+    # The end of both errors: how a collection is laid out
     where = (
         f"Put the photographs into {root}/images/ (.jpg, .png, .webp, .tif, .bmp) and their masks "
         f"into {root}/masks/ (same name, .png, white = object)."
@@ -123,6 +124,7 @@ def word_about(ignored: tuple[Path, ...]) -> str:
     """Returns what to do about files that are no photographs of a format that is read; "" without."""
     if not ignored:
         return ""
+    # One example of each suffix, the first in order
     suffixes = {path.suffix.lower(): path for path in reversed(ignored)}
     heic = next((suffixes[s] for s in HEIC_SUFFIXES if s in suffixes), None)
     raw = next((suffixes[s] for s in RAW_SUFFIXES if s in suffixes), None)
@@ -141,7 +143,9 @@ def folders_in(root: Path) -> str:
 
 def _plain_name(name: str) -> str:
     """Returns a name without suffixes of pictures and words for masks, whatever its spelling."""
+    # Names are compared as people read them: accents in one Unicode form, any case
     name = unicodedata.normalize("NFC", name).casefold()
+    # Some tools append their suffix, as in a.jpg.png
     while Path(name).suffix in SUFFIXES:
         name = Path(name).stem
     return _NAMES_OF_MASKS.sub("", name)
@@ -163,6 +167,7 @@ def _walk(root: Path) -> tuple[list[Path], list[Path]]:
     below: list[Path] = []
     seen = set()
     for parent, folders, names in os.walk(root, followlinks=True, onerror=stop):
+        # Links may lead back, so that each real folder is entered once
         identity = os.path.realpath(parent)
         folders[:] = [] if identity in seen else [name for name in folders if name[0] != "."]
         if identity not in seen:
@@ -191,6 +196,7 @@ def _read_part_labels(root: Path) -> dict[int, str]:
     labels = _read_object(path).get("parts", {})
     if not isinstance(labels, dict):
         raise UserError(f'{path}: "parts" must be an object such as {{"1": "head"}}, got {labels}.')
+    # Labels are values of the 8-bit part map; 0 is the background
     for label, name in labels.items():
         if not (label.isascii() and label.isdigit() and 1 <= int(label) <= 255):
             raise UserError(f"{path}: label {label!r} is not a number from 1 to 255.")
@@ -199,12 +205,13 @@ def _read_part_labels(root: Path) -> dict[int, str]:
 
 
 def _read_facts(root: Path, name: str) -> dict[str, Any]:
-    """Returns category, views and template_of as the collection itself tells, None where it does not."""
+    """Returns category, views and template_of as the collection states them, None where it does not."""
     checks = {
         "category": lambda value, where: check_word(value, where, "category"),
         "views": check_views,
         "template_of": lambda value, where: check_word(value, where, "category"),
     }
+    # Later sources win: known names, then parts.json, then collection.json
     facts: dict[str, Any] = dict.fromkeys(checks) | {"category": DATASETS.get(name)}
     for path in (root / "parts.json", root / "collection.json"):
         content = _read_object(path)

@@ -57,6 +57,7 @@ def square_box(bbox: Box4) -> Box:
     left, right = round(x1 - pad_x), round(x2 + pad_x)
     top, bottom = round(y1 - pad_y), round(y2 + pad_y)
     width, height = right - left + 1, bottom - top + 1
+    # A square about the same center, rounded to whole pixels
     side = max(width, height)
     return Box(left - round((side - width) / 2), top - round((side - height) / 2), side)
 
@@ -101,6 +102,7 @@ def part_scores(detection: Detection, part_names: Sequence[str], box: Box) -> np
     """
     mask = _crop(decode_mask(detection.mask), box, fill=0)
     maps = np.zeros((len(part_names) + 2, box.side, box.side), np.float32)
+    # "No part" has a little weight, which the score of any part exceeds
     maps[0], maps[1] = _UNLABELED * ~mask, _UNLABELED * mask
     for part in detection.parts:
         if part.name in part_names:
@@ -117,6 +119,7 @@ def part_labels(detection: Detection, part_names: Sequence[str], box: Box) -> np
     """
     labels = _crop(decode_mask(detection.mask), box, fill=0).astype(np.int64)
     inside = labels > 0
+    # Parts are painted in the order of priority, later ones over earlier ones
     wanted = [part for part in detection.parts if part.name in part_names]
     if set(part_names) <= set(PART_NAMES):
         wanted.sort(key=lambda part: PART_NAMES.index(part.name))
@@ -165,6 +168,7 @@ class ObjectImages(Dataset[ObjectImage]):
         self.detections = detections
         self.size = size
         self.rows = list(range(len(detections))) if rows is None else [int(row) for row in rows]
+        # Poses of other detections would quietly show other objects
         if max(self.rows, default=0) >= len(detections) > 0:
             raise UserError(
                 f"{detections.dataset} has {len(detections)} objects, but poses refer to row "
@@ -174,7 +178,7 @@ class ObjectImages(Dataset[ObjectImage]):
         self.part_names = list(part_names or part_vocabulary(detections, self.rows))
         self.antialias = antialias
         self.capacity = min(len(self.rows), cache_bytes // (4 * size**2))
-        # One block, whose pages are taken as they are filled: many small ones would fragment
+        # One block, whose pages are allocated as they are filled: many small ones would fragment
         self._colors = torch.from_numpy(np.zeros((self.capacity, 4, size, size), np.uint8))
         self._slots: dict[int, int] = {}
         self._maps: list[bytes] = []
@@ -203,6 +207,7 @@ class ObjectImages(Dataset[ObjectImage]):
         detection = self.detections[self.rows[index]]
         colors = _to_bytes(_crop_colors(detection, self.size, self.antialias))
         maps = self._compressed_parts(detection)
+        # The cache fills in the order of reading, and drops nothing
         if len(self._slots) < self.capacity:
             slot = self._slots[index] = len(self._slots)
             self._colors[slot] = colors
@@ -223,6 +228,7 @@ def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:
     """Returns colors and mask (4, size, size) in [0, 1]; white beyond the image."""
     box = square_box(detection.bbox)
     photograph = read_photograph(detection.image_path)
+    # Boxes and masks are in pixels of the photograph as it was prepared
     if photograph.shape[:2] != (detection.height, detection.width):
         got = f"{photograph.shape[1]} x {photograph.shape[0]}"
         raise UserError(
@@ -231,6 +237,7 @@ def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:
         )
     colors = _crop(photograph, box, fill=255).astype(np.float32) / 255
     mask = _crop(decode_mask(detection.mask), box, fill=0).astype(np.float32)
+    # Colors and mask are resized together, so that their edges agree
     stacked = torch.from_numpy(np.concatenate([colors, mask[..., None]], axis=-1))
     return _resize(stacked.permute(2, 0, 1), size, antialias)
 
@@ -239,6 +246,7 @@ def _crop(array: np.ndarray, box: Box, fill: int) -> np.ndarray:
     """Cuts a box out of an array (h, w, ...), with `fill` beyond its borders."""
     height, width = array.shape[:2]
     out = np.full((box.side, box.side, *array.shape[2:]), fill, array.dtype)
+    # The part of the box that lies inside the array
     top, bottom = max(box.y, 0), min(box.y + box.side, height)
     left, right = max(box.x, 0), min(box.x + box.side, width)
     if top < bottom and left < right:

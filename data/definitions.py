@@ -173,21 +173,22 @@ def check_word(name: object, where: str, what: str) -> str:
 
 
 def usual_views(category: str) -> ViewPrior:
-    """Returns the prior of a category where nothing else is said: `standing` for those unknown here."""
+    """Returns the default prior of a category: `standing` for those unknown here."""
     return VIEW_PRIORS.get(category, VIEWS["standing"])
 
 
 def check_views(value: Any, where: str) -> ViewPrior:
-    """Returns the prior that a name of `VIEWS`, or five numbers in the order of `ViewPrior`, means.
+    """Returns the prior meant by a name of `VIEWS`, or by five numbers in the order of `ViewPrior`.
 
     Args:
         value: "flying", ["flying"], or five numbers or their spellings, in degrees.
-        where: beginning of the error.
+        where: start of the error.
 
     Raises:
         UserError: if it is neither, or a number is out of range: means in -90..90, spreads of
             elevation and roll in 1..90, that of pitch in 0..90.
     """
+    # From the command line these are words, from JSON a word or numbers
     words = list(value) if isinstance(value, list | tuple) else [value]
     if len(words) == 1 and str(words[0]) in VIEWS:
         return VIEWS[str(words[0])]

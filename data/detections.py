@@ -87,7 +87,7 @@ class Detections:
         dataset: its name.
         category: what all objects are.
         items: the objects.
-        published: whether they are those of the predecessor, whose pose files bear no fingerprint.
+        published: whether they are the published ones, whose pose files carry no fingerprint.
     """
 
     dataset: str
@@ -141,7 +141,7 @@ def detections_path(dataset: str) -> Path:
 
 
 def published_path(dataset: str) -> Path:
-    """Returns the path of the detections of a dataset as the predecessor published them."""
+    """Returns the path of the published detections of a dataset."""
     return cache_folder(dataset) / "detections.npy"
 
 
@@ -154,6 +154,7 @@ def write_detections(path: Path, detections: Detections) -> Path:
     """Writes detections to a file; returns the path."""
     images, annotations = [], []
     objects, part_ids = _ids(detections)
+    # Objects come first, with the ids of their images, then parts with the following ids
     for item in detections.items:
         size = {"height": item.height, "width": item.width}
         images.append({"id": item.id, "file_name": item.image_path, **size})
@@ -166,6 +167,7 @@ def write_detections(path: Path, detections: Detections) -> Path:
             extra |= {"part_of": item.id, "frequency": part.frequency}
             annotations.append(_annotation(part, part_ids[part.name], **extra))
             next_id += 1
+    # Objects and parts have separate ranges of category ids
     content = {
         "info": {"dataset": detections.dataset, "category": detections.category},
         "images": images,
@@ -200,7 +202,7 @@ def load_detections(dataset: str) -> Detections:
 
 
 def read_published(path: Path, dataset: str) -> Detections:
-    """Reads detections as the predecessor published them: a pickled list of dictionaries.
+    """Reads published detections: a pickled list of dictionaries.
 
     Raises:
         UserError: if the file is missing, damaged, or holds more than plain data.
@@ -208,6 +210,7 @@ def read_published(path: Path, dataset: str) -> Detections:
     remedy = "Download it again."
     rows = load_pickled(path, remedy)
     try:
+        # All objects of a published file have the category of the first
         category = rows[0]["class"]
         if category not in CATEGORIES:
             raise ValueError(f"unknown category {category}")
@@ -268,10 +271,12 @@ def _checked_box(box: Box4, height: int, width: int) -> Box4:
 def checked_mask(rle: Any, height: int, width: int) -> RLE:
     """Returns run lengths that pycocotools can decode without harm; ValueError otherwise."""
     counts = rle["counts"]
+    # Text from JSON, bytes from a pickle
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     if [int(x) for x in rle["size"]] != [height, width]:
         raise ValueError(f"a mask of {rle['size']} in an image of {[height, width]} pixels")
     check_size(height, width)
+    # pycocotools trusts its input, so that characters and lengths are checked here
     if not _RUN_LENGTHS.fullmatch(text):
         raise ValueError("damaged run lengths")
     check_runs(_run_lengths(text), height, width)
@@ -297,12 +302,15 @@ def _run_lengths(text: str) -> np.ndarray:
     codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     if len(codes) == 0:
         return codes
+    # The last character of a number has no sixth bit
     ends = np.flatnonzero(codes < 32)
     starts = np.concatenate([[0], ends[:-1] + 1])
     place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
     numbers = np.add.reduceat((codes & 31) << 5 * place, starts)
+    # Negative differences are stored as two's complement
     negative = (codes[ends] & 16) > 0
     numbers -= np.where(negative, 1 << 5 * (ends - starts + 1), 0)
+    # Undo the differences, for runs of the object and of the background separately
     numbers[1::2], numbers[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
     return numbers
 
@@ -316,6 +324,7 @@ def _safe_path(text: str) -> str:
 
 def _ids(detections: Detections) -> tuple[dict[str, int], dict[str, int]]:
     """Returns the numbers of objects and of parts; names of the collection's own follow the known ones."""
+    # Known names keep their numbers, whatever a collection adds
     objects = dict.fromkeys([*CATEGORIES, detections.category])
     used = (part.name for item in detections.items for part in item.parts)
     parts = dict.fromkeys([*sorted(PART_NAMES), *used])
@@ -337,6 +346,7 @@ def _annotation(thing: Detection | Part, category_id: int, **extra: Any) -> dict
     return {
         **extra,
         "category_id": category_id,
+        # COCO's boxes have a corner and a size; ours include both ends
         "bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1],
         "area": int(coco_mask.area(_packed(thing.mask))),
         "segmentation": thing.mask,
@@ -356,6 +366,7 @@ def _parse(content: Any, dataset: str) -> Detections:
         if "part_of" in entry:
             parts[entry["part_of"]].append(_parse_part(entry, names, images[entry["image_id"]]))
     items = [_parse_object(e, images[e["image_id"]], tuple(parts[e["id"]])) for e in objects]
+    # Poses refer to objects by row, which the ids must confirm
     if [item.id for item in items] != list(range(len(images))):
         raise ValueError("its objects are not numbered as its images, from 0 on")
     return Detections(dataset, category, tuple(items))

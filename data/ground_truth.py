@@ -80,16 +80,19 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
     )  # fmt: skip
     arrays = load_arrays(path, names, _REMEDY)
     _check_cameras(path, arrays)
+    # Cameras are matched by the names of the images, in whatever order they are stored
     row_of = {str(name): row for row, name in enumerate(arrays["name"])}
     stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
     known = torch.tensor([stem in row_of for stem in stems])
     if not known.any():
         raise UserError(f"{path}: names none of the {len(stems)} images of {detections.dataset}.")
+    # Images without a camera borrow the first one, and are marked as unknown
     rows = np.array([row_of.get(stem, 0) for stem in stems])
     rotation, scale, translation, distance = (
         torch.from_numpy(arrays[name][rows]).float()
         for name in ("rotation", "scale_px", "translation_px", "camera_distance")
     )
+    # From pixels of the photograph to the screen of the crop
     boxes = torch.tensor([square_box(item.bbox) for item in detections.items], dtype=torch.float32)
     corner, side = boxes[:, :2], boxes[:, 2:]
     return GroundTruth(
@@ -104,6 +107,7 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
 
 def _check_cameras(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Refuses cameras that are not finite numbers; a distance may be infinite."""
+    # An infinite distance means an orthographic camera, but the check accepts finite numbers only
     distance = arrays["camera_distance"].copy()
     if distance.dtype.kind == "f":
         distance[distance == np.inf] = 1
@@ -123,6 +127,7 @@ def load_true_shapes(dataset: str) -> TrueShapes | None:
     shapes = {"shape_id": ("S",), "vertices": ("S", "V", 3), "faces": ("F", 3)}
     check_numbers(path, arrays, shapes, _REMEDY)
     faces, count = arrays["faces"], arrays["vertices"].shape[1]
+    # Indices without a vertex would fail only when the shape is rendered
     if faces.dtype.kind not in "iu" or not np.isin(faces, range(count)).all():
         raise UserError(f"{path}: faces has other numbers than 0-{count - 1}. {_REMEDY}")
     return TrueShapes(
@@ -147,6 +152,7 @@ def project_true(vertices: Tensor, truth: GroundTruth, row: int) -> Tensor:
     """
     turned = quaternion.rotate(truth.rotation[row], vertices)
     toward = -turned[:, 2:]
+    # Points nearer to the camera appear larger
     factor = 1 / (1 - toward / truth.camera_distance[row])
     planar = turned[:, :2] * factor * truth.scale[row] + truth.translation[row]
     return torch.cat([planar[:, :1], -planar[:, 1:], toward * truth.scale[row]], dim=1)
@@ -175,6 +181,7 @@ def rotation_report(
         return dict.fromkeys(("median_degrees", "share_under_30", "squared_distance")) | {
             "images": 0
         }
+    # Small angles need double precision
     p = quaternion.normalize(estimated.detach().cpu().double()[known])
     q = quaternion.normalize(truth.rotation[rows][known].double())
     degrees = quaternion.angle_between(p, q)

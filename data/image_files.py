@@ -35,7 +35,7 @@ RAW_SUFFIXES = (
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 MAX_PIXELS = 2**27  # 134 megapixels
 _TOO_LARGE = f"expected at most {MAX_PIXELS / 1e6:.0f} megapixels: make it smaller, and its mask"
-# What files begin with that are often taken for photographs, with what to do
+# First bytes of files that are often mistaken for photographs, and what to do about them
 _OTHER_KINDS = (
     (b"version https://git-lfs", "is a pointer of Git LFS: fetch the file with git lfs pull"),
     (b"GIF8", "is a GIF picture: convert it to PNG"),
@@ -73,6 +73,7 @@ class UnreadablePicture(UserError):
 def read_photograph(path: str | Path) -> np.ndarray:
     """Returns an image (h, w, 3) uint8, turned as its EXIF data says; gray, RGBA, CMYK are converted."""
     picture = _decode(path)
+    # All stages work with 8 bits
     if picture.mode.startswith("I;16"):
         gray = (np.array(picture, dtype=np.uint16) >> 8).astype(np.uint8)
         return np.stack([gray] * 3, axis=-1)
@@ -94,15 +95,17 @@ def photograph_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_orientation(path: str | Path) -> int:
-    """Returns the EXIF orientation: 1 upright, 2 to 4 mirrored or turned round, 5 to 8 on its side."""
+    """Returns the EXIF orientation: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side."""
     with _opened(path) as picture:
         return _orientation(picture)
 
 
 def turn_as_photograph(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turns an array (h, w, ...) of a picture as stored to what EXIF says is upright."""
+    # Orientations from 5 on exchange rows and columns
     if orientation >= 5:
         array = array.swapaxes(0, 1)
+    # The axes that are then reversed
     axes = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     return np.flip(array, axes)
 
@@ -188,10 +191,12 @@ def _check_size(path: str | Path, width: int, height: int) -> None:
 
 
 def _other_kind(path: str | Path) -> str | None:
-    """Returns what a file is that no format fits, with what to do; None if that is not known."""
+    """Returns what a file is if no format fits, and what to do about it; None if unknown."""
     with open(path, "rb") as file:
         head = file.read(64)
+    # Containers of phones and cameras are recognized by their brand
     if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
         return f"{_BRANDS[head[8:12]]}: convert it to JPEG"
+    # Text may start with a byte order mark and blanks
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return next((kind for start, kind in _OTHER_KINDS if (text or head).startswith(start)), None)

@@ -122,6 +122,7 @@ def numbers_of(picture: Image.Image, choice: Choice = "auto") -> Numbers:
     colors = np.array(picture.convert("RGB"))
     if _is_gray(thin_out(colors)) and _is_gray(colors):
         return Numbers("gray", colors[..., 1])
+    # Three channels packed into one number, so that colors are counted like gray levels
     packed = np.zeros(colors.shape[:2], np.int32)
     for channel in range(3):
         packed <<= 8
@@ -141,12 +142,14 @@ def alpha_of(picture: Image.Image) -> np.ndarray | None:
 
 def _palette_numbers(picture: Image.Image) -> Numbers:
     indices = np.array(picture.getchannel("P") if picture.mode == "PA" else picture)
+    # A palette may have fewer than 256 entries
     palette = np.zeros((256, 3), np.uint8)
     entries = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)[:256]
     palette[: len(entries)] = entries
     used = np.unique(indices)
     if _is_gray(palette[used]):
         return Numbers("gray", palette[indices, 0])
+    # The background of labels is 0; a black entry elsewhere takes its place
     black = [index for index in used if not palette[index].any()]
     table = np.arange(256, dtype=np.int32)
     if black and black[0] != 0:
@@ -166,6 +169,7 @@ def _whole(values: np.ndarray) -> np.ndarray:
     """Returns floating-point numbers as integers; those of [0, 1] are multiplied by 255."""
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 2**31:
         raise ValueError("it has numbers that are not finite or beyond 2^31")
+    # Decimals show that [0, 1] is a scale, where 0 and 1 alone could be labels
     fractions = values.min() >= 0 and values.max() <= 1 and (values % 1).any()
     return np.rint(values * 255 if fractions else values).astype(np.int64)
 
@@ -174,6 +178,7 @@ def thin_out(values: np.ndarray) -> np.ndarray:
     """Returns every n-th row and column of a large mask (h, w, ...), and the last ones."""
     height, width = values.shape[:2]
     step = math.isqrt(height * width // _OBSERVED) + 1
+    # The last row and column are kept, since the border decides about inversion
     rows, columns = (np.unique(np.r_[0:length:step, length - 1]) for length in (height, width))
     return values if step == 1 else values[np.ix_(rows, columns)]
 
@@ -183,10 +188,12 @@ def observe(values: np.ndarray) -> Evidence:
     values = thin_out(values)
     levels, index = np.unique(values, return_inverse=True)
     index = index.reshape(values.shape)
+    # A pixel is inside its level if its four neighbors have the same one
     inside = np.ones((max(values.shape[0] - 2, 0), max(values.shape[1] - 2, 0)), bool)
     center = index[1:-1, 1:-1]
     for neighbor in (index[:-2, 1:-1], index[2:, 1:-1], index[1:-1, :-2], index[1:-1, 2:]):
         inside &= center == neighbor
+    # Corners count twice, which makes no difference
     border = np.concatenate([index[0], index[-1], index[:, 0], index[:, -1]])
     pixels = np.bincount(index.ravel(), minlength=len(levels))
     within = np.bincount(center[inside], minlength=len(levels))
@@ -202,6 +209,7 @@ def decide(source: Source, evidence: Sequence[Evidence], choice: Choice = "auto"
         choice: what the user says of them.
     """
     background = 0
+    # The object may have any color, the background is the color of the border
     if source == "color":
         background = _most_common_on_border(evidence)
         void = _VOC_VOID if background == 0 else None
@@ -231,8 +239,10 @@ def apply(rule: Rule, numbers: Numbers) -> np.ndarray:
 
 def _are_labels(evidence: Sequence[Evidence]) -> bool:
     """Returns whether regions of some masks have more than two levels, or other two than others."""
+    # Soft masks have many levels that occur on edges only, and say nothing about labels
     clean = [each for each in evidence if each.is_clean and len(each.regions) > 1]
     soft = [each for each in evidence if not each.is_clean]
+    # Three regions in a mask, or other pairs of levels in other masks, mean labels
     many = sum(len(each.regions) > 2 for each in clean)
     pairs = {tuple(each.regions.tolist()) for each in clean if len(each.regions) == 2}
     return len(clean) > len(soft) and (many > 0.1 * (len(clean) - many) or len(pairs) > 1)
@@ -240,6 +250,7 @@ def _are_labels(evidence: Sequence[Evidence]) -> bool:
 
 def _label_rule(evidence: Sequence[Evidence]) -> Rule:
     """Background is 0 or else what most borders show; the highest level of thin regions is void."""
+    # Most label maps have 0 as background; the border shows that of the others
     zeros = sum(0 in each.levels for each in evidence)
     background = 0 if 2 * zeros >= len(evidence) else _most_common_on_border(evidence)
     levels = np.unique(np.concatenate([each.levels for each in evidence]))
@@ -254,6 +265,7 @@ def _is_thin(evidence: Sequence[Evidence], level: int, background: int) -> bool:
     """Returns whether a level has narrower regions than the other labels of the same masks."""
     its_own, of_others = [], []
     for each in evidence:
+        # Only masks that show the level beside other labels can tell
         others = (each.levels != level) & (each.levels != background)
         if others.any() and level in each.levels:
             its_own.append(each.inside[each.levels == level].mean())
@@ -273,6 +285,7 @@ def _brightness_rule(evidence: Sequence[Evidence], deep: bool) -> Rule:
         mixed = any(255 in each.levels and high in each.levels for each in evidence)
         void = 255 if high < 128 and mixed else None
     elif deep and highest > 255:
+        # Scales of 16 bits are rarely used in full
         threshold = (min(int(each.levels[0]) for each in evidence) + highest) / 2
     else:
         threshold = 127.5
@@ -293,6 +306,7 @@ def _most_common_on_border(evidence: Sequence[Evidence]) -> int:
     """Returns the level that the borders of most masks show most of; never 255 if there is another."""
     votes: Counter[int] = Counter()
     for each in evidence:
+        # A rim of 255 may be undecided pixels, and counts a quarter
         border = np.where(each.levels == 255, each.border / 4, each.border)
         votes[int(each.levels[border.argmax()])] += 1
     return votes.most_common(1)[0][0]
@@ -303,6 +317,7 @@ def _distances(values: np.ndarray, background: int, void: int | None) -> np.ndar
     largest = np.zeros(values.shape, np.uint8)
     for shift in (16, 8, 0):
         channel, other = (values >> shift).astype(np.uint8), np.uint8((background >> shift) & 255)
+        # The larger minus the smaller, as bytes have no sign
         difference = np.maximum(channel, other) - np.minimum(channel, other)
         np.maximum(largest, difference, out=largest)
     if void is not None:

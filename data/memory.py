@@ -14,6 +14,7 @@ def free_memory() -> int:
     What the system reports as available, or what the control group leaves if that is less.
     """
     candidates = [_available_in_system()]
+    # A container may have less than its machine
     limit = _number(_CONTROL_GROUP / "memory.max")
     if limit is not None:
         candidates.append(max(0, limit - (_number(_CONTROL_GROUP / "memory.current") or 0)))

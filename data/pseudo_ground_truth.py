@@ -55,6 +55,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
         self.metadata = pseudo_files.load_metadata(dataset, mode)
         self.segmentation = segmentation
         self._places: list[tuple[str, int, str, int]] = []
+        # Items of several datasets lie in the folder of each
         names = folder_names(dataset)
         per_name = self.metadata.category.bincount(minlength=len(names)).tolist()
         for name, count in zip(names, per_name if len(names) > 1 else [len(self)], strict=True):

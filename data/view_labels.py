@@ -67,7 +67,7 @@ def load_view_labels(detections: Detections) -> ViewLabels | None:
 
 
 def _checked(entry: Any, stem: str, path: str) -> tuple[int, bool]:
-    """Returns azimuth and sureness of one entry; UserError if they are not what they should be."""
+    """Returns azimuth and certainty of one entry; UserError if it is malformed."""
     azimuth, sure = (
         (entry.get("azimuth"), entry.get("sure", True)) if isinstance(entry, dict) else (None, None)
     )

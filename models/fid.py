@@ -148,7 +148,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 class InceptionFeatures(nn.Module):
-    """Pooled features of torchvision's Inception v3, trained on ImageNet, as the predecessor used.
+    """Pooled features of torchvision's Inception v3, trained on ImageNet, as in the published evaluation.
 
     These are not the weights ported from TensorFlow: scores are not comparable with standard FID.
 

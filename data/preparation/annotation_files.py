@@ -79,6 +79,7 @@ def read_annotations(source: Path) -> AnnotationSet:
     if not source.is_dir():
         _read_file(source, source.name, found)
         return found
+    # Each file of a folder stands for the photograph of the same name
     for path in sorted(source.rglob("*")):
         if path.suffix.lower() in (".json", ".txt") and path.name.lower() not in _NO_LABELS:
             name = path.relative_to(source).as_posix()
@@ -96,6 +97,7 @@ def read_annotations(source: Path) -> AnnotationSet:
 def _read_file(path: Path, name: str, found: AnnotationSet) -> None:
     """Adds the annotations of one file; its name stands for a picture that it does not name."""
     suffix = path.suffix.lower()
+    # Formats that people try, with what to do instead
     if suffix in (".zip", ".tar", ".tgz", ".gz"):
         raise UserError(f"{path} is an archive. Unpack it, and name the folder.")
     if suffix in (".xml", ".csv", ".yaml", ".yml"):
@@ -194,6 +196,7 @@ def _add_results(
         if not isinstance(entry, dict):
             found.strays += 1
             continue
+        # A picture is named, numbered, or the one that the file stands for
         identity = entry.get("image_id")
         picture = _name_in(entry) or (name if identity is None else str(_key(identity)))
         for single in _split(entry):
@@ -208,6 +211,7 @@ def _split(entry: dict) -> Iterator[dict]:
         return
     columns = {"segmentation": "masks", "score": "scores", "label": "labels"}
     lists = {key: entry[column] for key, column in columns.items() if entry.get(column)}
+    # Columns of different length would pair masks with the wrong labels
     if len({len(values) for values in lists.values()}) > 1:
         raise ValueError("masks, labels and scores of different number")
     for values in zip(*lists.values(), strict=True):
@@ -254,6 +258,7 @@ def _read_labelme(content: dict, name: str, found: AnnotationSet) -> None:
 def _labelme_outline(shape: dict) -> list[Any]:
     """Returns polygons or a mask of a shape; nothing for points and lines."""
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
+    # A mask is a small picture with its corner, all other kinds become polygons
     if kind == "mask":
         return [{"png": shape["mask"], "corner": points[0]}]
     if kind == "polygon":
@@ -295,6 +300,7 @@ def _read_yolo(path: Path, name: str, found: AnnotationSet) -> None:
 
 def _yolo_names(path: Path) -> dict[int, str]:
     """Returns the class names beside YOLO's labels: classes.txt, or the names of a .yaml file."""
+    # The names lie beside the labels, or in one of the folders above
     for folder in [*path.resolve().parents][:4]:
         for listed in _CLASS_FILES:
             if (folder / listed).is_file():
@@ -309,9 +315,11 @@ def _yolo_names(path: Path) -> dict[int, str]:
 
 def _names_of_yaml(text: str) -> dict[int, str]:
     """Returns "names" of YOLO's description: a list in brackets, of dashes, or of numbers."""
+    # As much of YAML as lists of names need, without a parser
     found = re.search(r"^names:[ \t]*(.*(?:\n(?:[ \t]+|- ).*)*)", text, re.MULTILINE)
     if found is None:
         return {}
+    # By number, as newer versions write them, or in order
     numbered = re.findall(r"(\d+)\s*:\s*['\"]?([^'\",}\n#]+)", found[1])
     if numbered:
         return {int(number): _word(name) for number, name in numbered}
@@ -338,6 +346,7 @@ def _annotation(entry: Any, number: int, names: dict[Any, str], size: Size | Non
 
 def _category_in(entry: dict, names: dict[Any, str]) -> str | None:
     """Returns the name of an entry's category; its number if that has no name; None without any."""
+    # The name behind its number comes first, then a name under any of the usual keys
     number = entry.get("category_id")
     if number is not None and _key(number) in names:
         return names[_key(number)]

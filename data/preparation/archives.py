@@ -74,9 +74,11 @@ def extract(archive: Path, folder: Path) -> None:
             or has members that are links or devices, or lead out of the folder; nothing is left
             behind then.
     """
+    # Beside the target, so that renaming is atomic
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        # A first pass checks all members before anything is written
         with _opened(archive) as content:
             _check(content, MAX_GROWTH * archive.stat().st_size + _FREE_BYTES)
         unfinished.mkdir(parents=True)
@@ -87,6 +89,7 @@ def extract(archive: Path, folder: Path) -> None:
                 content.extractall(unfinished, filter="data")
         os.replace(unfinished, folder)
     except _DAMAGE as error:
+        # A full disk is no fault of the archive
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(error.errno, error.strerror, str(folder)) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -102,6 +105,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
             with zipfile.ZipFile(_Limited(file, _ZIP_DIRECTORY_BYTES)) as content:  # type: ignore[arg-type]
                 yield content
             return
+        # The first bytes say whether it is compressed, whatever the suffix
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
@@ -114,6 +118,7 @@ def _check(content: zipfile.ZipFile | tarfile.TarFile, allowed: int) -> None:
     """Raises a ValueError for the first member that does not belong into an archive of data."""
     total = 0
     for number, (name, size, plain) in enumerate(_members(content)):
+        # Names must stay inside the folder on every operating system
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\\" in name:
             raise ValueError(f"its member {name!r} leads elsewhere")

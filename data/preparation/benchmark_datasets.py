@@ -59,7 +59,7 @@ def sources_of(dataset: str, given: Sequence[Path]) -> list[Path]:
     """Returns the folders to look in; archives among the given ones are unpacked beside images/.
 
     Raises:
-        UserError: if a given source does not exist, or an archive is not fit to be unpacked.
+        UserError: if a given source does not exist, or an archive cannot be unpacked safely.
     """
     folders = []
     for path in given:
@@ -89,7 +89,7 @@ def arrange(dataset: str, given: Sequence[Path]) -> bool:
         Whether anything was arranged.
 
     Raises:
-        UserError: if the photographs are nowhere, or the annotations do not fit them.
+        UserError: if the photographs cannot be found, or the annotations do not fit them.
     """
     root = collection_folder(dataset)
     if (root / "images").exists():
@@ -99,6 +99,7 @@ def arrange(dataset: str, given: Sequence[Path]) -> bool:
     if not photos:
         places = ", ".join(f"{path}/" for path in sources)
         raise UserError(f"{dataset}: none of {places} has its photographs. {_ADVICE[dataset[:3]]}")
+    # Under a hidden name until all is done, so that images/ is complete or absent
     unfinished = root / ".images.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     for photo in progress(photos, description=f"arranging {dataset}"):
@@ -132,6 +133,7 @@ def _photos(dataset: str, sources: Sequence[Path]) -> Iterator[Photo]:
         )
         if images is not None:
             wanted = _annotated(images, *annotations) or _plain(images / f"{name}_imagenet", images)
+            # Only its photographs from ImageNet, as in the publications
             yield from (photo for photo in wanted if "_imagenet" in str(photo.name))
     elif dataset == "cub":
         images = _find(sources, "CUB_200_2011/images")
@@ -140,6 +142,7 @@ def _photos(dataset: str, sources: Sequence[Path]) -> Iterator[Photo]:
             _find(sources, "sfm/anno_train.mat"),
         )
         if images is not None:
+            # Masks of CMR where they are at hand, else those of the data set
             segmentations = _find(sources, "segmentations", "CUB_200_2011/segmentations")
             plain = (_with_segmentation(p, segmentations) for p in _plain(images, images))
             yield from _annotated(images, *annotations) or plain
@@ -175,6 +178,7 @@ def _imagenet(dataset: str, sources: Sequence[Path]) -> Iterator[Photo]:
     synsets = SYNSETS[DATASETS[dataset]]
     places = {synset: _synset_folder(dataset, synset, sources) for synset in synsets}
     missing = [synset for synset, folder in places.items() if folder is None]
+    # A copy may lack some synsets, and the others are enough
     if 0 < len(missing) < len(synsets):
         logger.warning("%s: without the synsets %s", dataset, ", ".join(missing))
     for synset, folder in places.items():
@@ -194,6 +198,7 @@ def _annotated(images: Path, data: Path | None, cameras: Path | None) -> list[Ph
     if data is None:
         return []
     records = read_structures(data, "images", ("rel_path", "mask", "parts"), _REMEDY)
+    # The cameras are in a second file, in the same order
     poses: list[dict[str, np.ndarray]] = [{}] * len(records)
     if cameras is not None:
         poses = read_structures(cameras, "sfm_anno", ("rot", "scale", "trans"), _REMEDY)
@@ -219,10 +224,12 @@ def _photo(
         got = record["parts"].shape
         raise UserError(f"{source}: the keypoints of {name} are {got}, expected (3, K). {_REMEDY}")
     mask = np.where(record["mask"] > 0, 255, 0).astype(np.uint8)
+    # Rows of x, y and visibility, with pixels counted from 0
     keypoints = record["parts"].astype(np.float32).T.copy()
     keypoints[:, :2] -= _ONE_BASED
     truth: dict[str, Any] = {"name": name.with_suffix("").as_posix(), "keypoints": keypoints}
     if pose:
+        # A weak perspective: scale and translation without a distance
         _check_camera(pose, name)
         rotation = quaternion.from_matrix(torch.from_numpy(pose["rot"].astype(np.float64)))
         truth["rotation"] = rotation.numpy().astype(np.float32)
@@ -234,10 +241,11 @@ def _photo(
 
 
 def _check_camera(pose: dict[str, np.ndarray], name: Path) -> None:
-    """Raises a UserError for what is no camera: a rotation, a scale above 0, a translation."""
+    """Raises a UserError unless this is a camera: a rotation, a scale above 0, a translation."""
     shapes = {"rot": (3, 3), "scale": (), "trans": (2,)}
     check_numbers(Path(f"camera of {name}"), pose, shapes, _REMEDY)
     rotation = pose["rot"].astype(np.float64)
+    # Orthogonal, and no reflection
     turned = np.abs(rotation @ rotation.T - np.eye(3)).max() < _ROUNDING
     if not turned or np.linalg.det(rotation) < 0 or pose["scale"] <= 0:
         raise UserError(f"camera of {name}: no rotation, or a scale below 0. {_REMEDY}")

@@ -36,6 +36,7 @@ def annotation_detector(source: Path, images: tuple[Path, ...], category: str) -
     logger.info("%s: %s of %d pictures", source, kinds, len(found.pictures))
     if found.strays:
         logger.warning("%s: %d annotations belong to no picture", source, found.strays)
+    # A photograph may have several names in the file, or none that is certain
     names, ambiguous = match_pictures(images, list(found.pictures))
 
     def detect(image: Path) -> list[Candidate]:
@@ -126,7 +127,7 @@ def mask_rcnn_detector(weights: Path, device: torch.device, category: str) -> De
         network.load_state_dict(state)
     except RuntimeError:
         raise UserError(f"{weights} does not hold the weights of Mask R-CNN. {remedy}") from None
-    # Only to be looked through, so without gradients
+    # Only for inference
     network.eval().requires_grad_(False).to(device)
 
     def detect(path: Path) -> list[Candidate]:

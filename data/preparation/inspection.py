@@ -32,7 +32,7 @@ def report(collection: Collection, result: Inspection) -> dict[Path, list[str]]:
 
     Args:
         collection: the photographs.
-        result: what came of reading them; near copies are added to its findings.
+        result: the result of reading them; near copies are added to its findings.
 
     Returns:
         Findings by photograph; photographs without any are absent.
@@ -40,6 +40,7 @@ def report(collection: Collection, result: Inspection) -> dict[Path, list[str]]:
     found = _all_findings(collection, result)
     for path, findings in sorted(found.items()):
         logger.info("%s %s", path, "; ".join(finding.text for finding in findings))
+    # Each kind counts once per photograph, and is explained once
     kinds = [kind for findings in found.values() for kind in {finding.kind for finding in findings}]
     for kind, meaning in MEANINGS.items():
         if kind in kinds:
@@ -61,6 +62,7 @@ def report(collection: Collection, result: Inspection) -> dict[Path, list[str]]:
 
 def _all_findings(collection: Collection, result: Inspection) -> dict[Path, list[Finding]]:
     """Returns the findings by photograph, with those that only a check looks for."""
+    # Reasons against photographs come first, then what is odd about usable ones
     found = {path: [Finding("unusable", reason)] for path, reason in result.left_out.items()}
     for item in result.items:
         path = Path(item.image_path)
@@ -80,6 +82,7 @@ def _has_fault(findings: list[Finding]) -> bool:
 
 def perceptual_hash(picture: Image.Image) -> int:
     """Returns 64 bits: whether brightness grows from left to right, in a grid of 8 x 8."""
+    # Nine columns have eight differences
     small = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = (small[:, 1:] > small[:, :-1]).flatten()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
@@ -95,6 +98,7 @@ def _duplicates(paths: list[Path]) -> dict[Path, Path]:
         np.uint64,
     )
     found = {}
+    # Compared with all earlier ones, so that the first of a scene stays
     for number in range(1, len(paths)):
         different = np.bitwise_count(hashes[:number] ^ hashes[number])
         nearest = int(different.argmin())
@@ -114,6 +118,7 @@ def _save_sheet(
             return _FINE
         return _FAULT if _has_fault(found[image]) else _REMARK
 
+    # Faults come first, as the sheet has room for some photographs only
     order = (_FAULT, _REMARK, _FINE)
     shown = sorted(collection.images, key=lambda image: order.index(frame_color(image)))
     shown = shown[:_SHEET_IMAGES]

@@ -1,4 +1,4 @@
-"""Masks that this program has made know it: the PNG file says from what, and if nothing was found, why."""
+"""Masks made by this program: their PNG files record the source and, if nothing was found, why."""
 
 import hashlib
 from pathlib import Path
@@ -43,7 +43,7 @@ def write_made_mask(path: Path, made: MadeMask, mask: np.ndarray) -> None:
 def read_made_mask(path: Path) -> MadeMask | None:
     """Returns what is known of a mask file; None if there is none.
 
-    A file that cannot be read counts as one of another program, for the preparation to tell of.
+    A file that cannot be read counts as one of another program, and the preparation reports it.
     """
     try:
         values = read_mask_numbers(path).values

@@ -67,6 +67,7 @@ class MaskReader:
             rule = mask_styles.decide(numbers.source, [evidence], self.choice)
         mask = mask_styles.apply(rule, numbers)
         mask, findings = _turned(image, path, mask, shape) if path != image else (mask, [])
+        # An empty mask that was made here says why itself
         if not mask.any():
             made = read_made_mask(path)
             if made is not None and made.reason:
@@ -80,6 +81,7 @@ class MaskReader:
         """Returns why there is no mask, with a file that may be meant."""
         if self.cut_out:
             return f"has no mask: {reason}, and there is no {self.collection.root}/masks/"
+        # A file of a similar name is probably meant
         other = None if path.exists() else self.collection.mask_elsewhere(image)
         hint = f"; rename {other} to it" if other is not None else ""
         return f"cannot be used: {path} {reason}{hint}"
@@ -94,7 +96,7 @@ class MaskReader:
             try:
                 numbers = read_mask_numbers(self.path(image), self.choice)
             except UnreadablePicture:
-                continue  # told when its turn comes
+                continue  # reported when its turn comes
             observed[numbers.source].append(mask_styles.observe(numbers.values))
         # One rule for each source, and one line for all
         for source, evidence in observed.items():
@@ -114,6 +116,7 @@ def open_masks(collection: Collection, choice: Choice) -> MaskReader:
     Raises:
         UserError: if there is no masks/, and no photograph with transparency.
     """
+    # Without masks/ the photographs must be cut out, and their transparency is the mask
     cut_out = not (collection.root / "masks").is_dir()
     if cut_out and not any(map(_may_be_cut_out, collection.images)):
         raise UserError(

@@ -64,7 +64,7 @@ class Detector(NamedTuple):
     Attributes:
         detect: returns the objects of a photograph; raises NoObjectError.
         category: name of the objects that are wanted.
-        origin: identifies the source with its options, so that its masks are known again.
+        origin: identifies the source with its options, so that its masks are recognized.
         by_people: whether a later version of it replaces the masks of an earlier one.
     """
 
@@ -110,7 +110,7 @@ def write_masks(
         try:
             mask, reason = _best_mask(image, detector, limits)
         except UnreadablePicture:
-            continue  # the preparation tells of it, together with what else is wrong
+            continue  # the preparation reports it, together with what else is wrong
         if reason and made is not None and not made.empty:
             counts["kept"] += 1
             logger.warning("%s %s; its mask is kept", image, reason)
@@ -194,6 +194,7 @@ def _why_none(candidates: list[Candidate], category: str, limits: Limits) -> str
     if not numbers:
         others = sorted({str(candidate.category) for candidate in candidates})
         return f"shows no {category}" + (f", but {', '.join(others[:5])}" if others else "")
+    # The largest one is what a person would expect to be taken
     largest = max(numbers, key=lambda i: candidates[i].mask.sum())
     name = candidates[largest].category or "object"
     article = "an" if name[0] in "aeiou" else "a"
@@ -206,6 +207,7 @@ def _collides(candidates: list[Candidate], number: int) -> bool:
     mask, category = candidates[number].mask, candidates[number].category
     if mask.mean() >= _LARGE or category is None:
         return False
+    # Grown by two pixels each: objects that almost touch count as well
     grown = grow(mask)
     for other, candidate in enumerate(candidates):
         if other == number or candidate.crowd or candidate.category is None:

@@ -79,17 +79,19 @@ def _is_copy(size: tuple[int, ...], photograph: tuple[int, ...]) -> bool:
     """Returns whether a picture has the same shape as another, up to the rounding of its sides."""
     (h, w), (height, width) = size, photograph
     check_size(h, w)
+    # Rounding moves a side by up to half a pixel
     return abs(w * height - h * width) <= max(w + h, width + height) / 2
 
 
 def _assumed_size(rings: list[np.ndarray], photograph: Size, orientation: int) -> Size:
-    """Returns the size of an annotated picture that the file does not tell, if the outline fits."""
+    """Returns the size of an annotated picture where the file does not state it, if the outline fits."""
+    # The picture may have been annotated as shown, or as stored
     stored = (photograph[1], photograph[0]) if orientation >= _ON_ITS_SIDE else photograph
     for size in (photograph, stored):
         limits = np.array([size[1], size[0]]) * (1 + _BEYOND)
         if all((ring <= limits).all() for ring in rings):
             return size
-    raise ValueError("an outline beyond the photograph, in a file that tells no size")
+    raise ValueError("an outline beyond the photograph, in a file that states no size")
 
 
 def _rings(outline: list, depth: int = 0) -> list[np.ndarray]:
@@ -172,17 +174,20 @@ def _is_bitmap(outline: list) -> bool:
     """Returns whether a list holds the rows of a mask: several of one length, of 0 and 1."""
     if len(outline) < 2 or not all(isinstance(row, list) and row for row in outline):
         return False
+    # Polygons may be lists of equal length too, but not of 0 and 1 alone
     lengths = {len(row) for row in outline}
     return len(lengths) == 1 and all(x in (0, 1) for row in outline for x in row)
 
 
 def _paste(png: str, corner: Any, size: Size) -> np.ndarray:
     """Returns a mask (h, w) in which a small picture lies at x, y."""
+    # Both sizes are checked before anything is allocated
     check_size(*size)
     with Image.open(io.BytesIO(base64.b64decode(png)), formats=["PNG"]) as picture:
         check_size(picture.height, picture.width)
         piece = np.array(picture.convert("L")) > 0
     x, y = (round(float(value)) for value in corner)
+    # Tools round the corner, so that one pixel may stick out
     if x < 0 or y < 0 or y + piece.shape[0] > size[0] + 1 or x + piece.shape[1] > size[1] + 1:
         raise ValueError("a mask that reaches beyond its picture")
     mask = np.zeros((size[0] + 1, size[1] + 1), bool)
@@ -194,5 +199,6 @@ def _resize(mask: np.ndarray, size: Size) -> np.ndarray:
     """Returns a mask (h, w) in another size."""
     if mask.shape == size:
         return mask
+    # Interpolated, since repeated pixels would shift the outline
     picture = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
     return np.array(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127

@@ -38,6 +38,7 @@ def inspect_all(masks: MaskReader, min_area: int) -> Inspection:
         min_area: of a usable mask in pixels.
     """
     collection, result = masks.collection, Inspection()
+    # Two photographs of one name would share a mask
     targets = Counter(collection.mask_path(image) for image in collection.images)
     for image in progress(collection.images, description="checking images"):
         # Whatever is wrong with one photograph is the reason against it, and no other

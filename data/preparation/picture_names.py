@@ -33,6 +33,7 @@ def match_pictures(
     Returns:
         The names of each photograph that has any; why others have none, where there was a choice.
     """
+    # By folders and name, as a file may spell the same picture in several ways
     spelled: dict[Parts, list[str]] = defaultdict(list)
     for name in names:
         spelled[_parts(name)].append(name)
@@ -72,6 +73,7 @@ def _settle(
     if len(winners) == 1:
         taken[winners[0]] = parts
         return
+    # A tie stays open, because a wrong mask is worse than none
     for photograph in winners:
         others = ", ".join(str(other) for other in winners[:3] if other != photograph)
         reasons[photograph] = f"may be {'/'.join(parts)}, and so may {others}: rename one"
@@ -82,6 +84,7 @@ def _parts(name: str) -> Parts:
     query = re.search(r"[?&]d=([^&]+)", name)  # local files of Label Studio
     name = query[1] if query else re.sub(r"(?<=\w)\?[\w=&%-]*$", "", name)
     *folders, last = PureWindowsPath(name).parts or ("",)
+    # Some tools append their suffix to that of the photograph
     while PurePosixPath(last).suffix.lower() in _SUFFIXES:
         last = PurePosixPath(last).stem
     return (*(unicodedata.normalize("NFC", unquote(folder)) for folder in folders), last)

@@ -70,6 +70,7 @@ def prepare_each(config: PrepareConfig) -> None:
     if len(names) == 1:
         prepare(config)
         return
+    # One data set that fails must not keep the others from being prepared
     failures = []
     for name in names:
         try:
@@ -91,8 +92,8 @@ def prepare(config: PrepareConfig) -> Detections | None:
         The detections; None if the images were only to be checked.
 
     Raises:
-        UserError: if the collection is missing, category, views or template are none, or an image
-            is unusable; nothing is written then.
+        UserError: if the collection is missing, category, views or template are invalid, or an
+            image is unusable; nothing is written then.
     """
     if benchmark_datasets.is_official(config.dataset):
         benchmark_datasets.arrange(config.dataset, config.source)
@@ -144,6 +145,7 @@ def _choose_detector(
     given = [option for option, path in sources.items() if path is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)}: take one of them, and the next in another run.")
+    # Annotations may have another name for the category
     wanted = (config.annotation_category or category).strip().lower()
     if config.annotations is not None:
         return detectors.annotation_detector(config.annotations, collection.images, wanted)
@@ -158,11 +160,12 @@ def _choose_detector(
 
 
 def choose_facts(collection: Collection, config: PrepareConfig) -> Record:
-    """Returns category, views and template that the options say, or else the collection, or its category.
+    """Returns category, views and template as the options say, else the collection, else the category.
 
     Raises:
-        UserError: if one of them is none.
+        UserError: if one of them is invalid.
     """
+    # Options take precedence over the collection, and that over the defaults of the category
     category = _choose_category(collection, config.category)
     views = collection.views or usual_views(category)
     if config.views is not None:
@@ -229,6 +232,7 @@ def _part_frequencies(detections: Detections) -> dict[str, float]:
 def _warn_about_stale_poses(detections: Detections) -> None:
     """Says that poses of earlier detections will be refused, if there are any."""
     name = detections.dataset
+    # Existing poses belong to the detections that are about to be replaced
     made = [path(name, mode) for path in (hypotheses_path, poses_path) for mode in MODES]
     made = [str(path) for path in made if path.exists()]
     if made and detections_path(name).exists() and _fingerprint(name) != detections.fingerprint:
@@ -265,7 +269,8 @@ def _report(collection: Collection, detections: Detections, result: Inspection) 
 
 
 def _report_facts(dataset: str, facts: Record) -> None:
-    """Says what later stages will assume of a category that is not known here, and what it lacks."""
+    """Logs what later stages will assume about a category that is not known here, and what it lacks."""
+    # A misspelled category looks like a new one, so that a similar name is suggested
     if facts.category not in CATEGORIES:
         near = difflib.get_close_matches(facts.category, CATEGORIES, n=1)
         logger.info(

@@ -1,4 +1,4 @@
-"""What may be wrong with the mask of an object: where it lies, and of how many pieces it is."""
+"""What may be wrong with the mask of an object: its position, and its number of pieces."""
 
 from typing import NamedTuple
 
@@ -63,6 +63,7 @@ def _broken(mask: np.ndarray) -> list[Finding]:
     if count == 1:
         return []
     found = []
+    # A large piece may be another object, the small ones are specks
     sizes = np.bincount(labels.ravel())[1:]
     large = sizes >= _SPECK * sizes.max()
     if large.sum() > 1:
@@ -104,9 +105,11 @@ def is_cut_off(mask: np.ndarray) -> bool:
 
 def _ends_broadly(mask: np.ndarray) -> bool:
     """Returns whether the first row of an object is long and near the first row of the image."""
+    # The first row of the object, if it is near the border
     rows = np.flatnonzero(mask.any(1))
     if not len(rows) or rows[0] >= _BORDER:
         return False
+    # Neighboring rows are merged, so that a ragged edge counts as one
     edge = grow(mask[max(rows[0] - 2, 0) : rows[0] + 3])[min(rows[0], 2)]
     return bool(edge.sum() >= _CUT_PIXELS)
 

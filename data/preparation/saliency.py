@@ -1,4 +1,4 @@
-"""Masks by a saliency network in ONNX: one map of what stands out, such as of IS-Net, BiRefNet, U²-Net."""
+"""Masks by a saliency network in ONNX, such as IS-Net, BiRefNet or U²-Net: a map of what stands out."""
 
 import importlib
 import json
@@ -85,13 +85,14 @@ def saliency_detector(
         height, width = photograph.shape[:2]
         return _pieces(_map_of(output, path, (height, width)))
 
-    # Masks of other settings are not those of this run
+    # Other settings make other masks
     settled = json.dumps([settings, file_digest(path)])
     return Detector(detect, "object", f"saliency {settled}")
 
 
 def _open_network(path: Path) -> Any:
     """Returns onnxruntime's session of a file."""
+    # Only this option needs the package
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError:
@@ -103,6 +104,7 @@ def _open_network(path: Path) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
+    # A GPU, if this build of onnxruntime supports one
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in runtime.get_available_providers()]
     try:
@@ -166,6 +168,7 @@ def _numbers(
         values = [float(word) for word in text.strip("[]() ").replace(",", " ").split()]
     except ValueError:
         values = []
+    # A single number stands for all channels
     values = values * count if len(values) == 1 else values
     if len(values) < count or not np.isfinite(values).all():
         raise UserError(f"{path}: its notes say {text!r}, expected {count} numbers.")
@@ -188,6 +191,7 @@ def _map_of(output: Any, path: Path, shape: tuple[int, int]) -> np.ndarray:
     values = values.reshape(values.shape[-2:]) if values.ndim >= 2 and values.size else values
     if values.ndim != 2 or not np.isfinite(values).all():
         raise UserError(f"{path}: expected a map (1, 1, h, w), got {np.shape(output)} or NaN.")
+    # Values outside of [0, 1] are logits
     if values.min() < -_SLACK or values.max() > 1 + _SLACK:
         values = expit(values)
     picture = Image.fromarray(values)

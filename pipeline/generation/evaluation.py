@@ -104,7 +104,7 @@ def _check_origin(
     real: feature_statistics.FeatureStatistics,
     network: str,
 ) -> None:
-    """Refuses statistics of another network or of other images; published ones are of the predecessor's.
+    """Refuses statistics of another network or of other images; published ones state neither.
 
     Raises:
         UserError: says what differs.

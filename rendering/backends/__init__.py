@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-# Defaults of DIB-R in Kaolin, with which the predecessor was trained
+# Defaults of DIB-R in Kaolin, with which the published models were trained
 SHARPNESS = 7000.0
 BOX_LENGTH = 0.02
 MAX_FACES = 30

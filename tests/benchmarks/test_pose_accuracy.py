@@ -1,4 +1,4 @@
-"""The benchmark of poses as a whole, on three made photographs."""
+"""The benchmark of poses as a whole, on three synthetic photographs."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def measure(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict, list
 def test_stages_run_once_and_all_images_are_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(pose_accuracy, "MADE_IMAGES", 3)
+    monkeypatch.setattr(pose_accuracy, "SYNTHETIC_IMAGES", 3)
     monkeypatch.chdir(tmp_path)
     record, stages = measure(capsys, "--folder", "work", "--ablation")
     found = record["halves"]["reporting"]["synthetic_car"]
