@@ -31,6 +31,7 @@ from data.cache import (
     template_files,
 )
 from data.collection import ground_truth_path, shapes_path
+from data.definitions import ViewPrior
 from data.detections import (
     Detection,
     Detections,
@@ -132,6 +133,13 @@ def text_at(name: str, content: str) -> Path:
     return path
 
 
+def record() -> Path:
+    views = ViewPrior(1.0, 2.0, 3.0, 4.0, 5.0)
+    facts = {"num_images": 2, "left_out": [], "fingerprint": "f" * 64}
+    folders.write_record("toy", folders.Record("dog", views, "horse"), **facts)
+    return folders.collection_path("toy")
+
+
 def changes() -> str:
     return RunDirectory("run").changes({"width": 0.5, "lr": 0.1}, ["width"])
 
@@ -230,9 +238,9 @@ FORMATS: dict[str, Format] = {
         lambda: save_detections(detections()), lambda: load_detections("toy"), optional=("score",)
     ),
     "collection": Format(
-        lambda: text_at("cache/toy/collection.json", '{"category": "bird"}'),
-        lambda: folders.record_of("toy"),
-        exact=False,  # any word is a category
+        record,
+        lambda: (folders.record_of("toy"), folders.fingerprint_of("toy")),
+        optional=("views", "template_of"),  # older records lack them
     ),
     "hypotheses": Format(
         lambda: pose_files.save_hypotheses("toy", MODE, made.hypotheses(), ORIGIN),

@@ -58,9 +58,9 @@ def check_archive(file: IO[bytes]) -> None:
         raise zipfile.BadZipFile("the file has changed since it was written")
 
 
-def json_with_digest(content: dict[str, Any]) -> bytes:
+def json_with_digest(content: dict[str, Any], indent: int | None = None) -> bytes:
     """Returns a JSON document whose last entry, "sha256", is the digest of the others as written."""
-    body = to_json(content).encode()
+    body = to_json(content, indent).encode()
     return body[:-1] + _json_end(body)
 
 

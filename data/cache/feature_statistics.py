@@ -7,12 +7,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from data.cache.folders import cache_folder, collection_path
+from data.cache.folders import cache_folder, collection_path, fingerprint_of
 from data.cache.pseudo_files import IMAGE_RESOLUTION
 from data.cache.storage import PUBLISHED, check_numbers, load_arrays, save_arrays
 from data.definitions import expand_dataset
 from utils.cli import UserError
-from utils.files import read_json
 
 Features = Literal["fid", "standard_fid", "proxy"]
 
@@ -122,15 +121,10 @@ def pool(parts: Sequence[FeatureStatistics]) -> FeatureStatistics:
 
 def images_fingerprint(dataset: str) -> str | None:
     """Returns the fingerprint of the detections that a dataset has now; None where it has none."""
-    paths = [collection_path(name) for name in expand_dataset(dataset)]
-    if not all(path.exists() for path in paths):
+    names = expand_dataset(dataset)
+    if not all(collection_path(name).exists() for name in names):
         return None
-    # A record without fingerprint is damaged, or older than fingerprints
-    records = [read_json(path) for path in paths]
-    for path, record in zip(paths, records, strict=True):
-        if not isinstance(record, dict) or not isinstance(record.get("fingerprint"), str):
-            raise UserError(f"{path}: has no fingerprint. Prepare {path.parent.name} again.")
-    return common_fingerprint([record["fingerprint"] for record in records])
+    return common_fingerprint([fingerprint_of(name) for name in names])
 
 
 def common_fingerprint(fingerprints: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.definitions import (
     DATASETS,
@@ -13,9 +13,12 @@ from data.definitions import (
     usual_views,
 )
 from utils.cli import UserError
-from utils.files import read_json
+from utils.digests import check_json, json_with_digest
+from utils.files import read_json, write_bytes
 
 CACHE_FOLDER = Path("cache")
+# Entries of a record for people and other programs
+FACTS = ("num_images", "min_area", "part_frequencies", "left_out", "findings", "fingerprint")
 
 
 class Record(NamedTuple):
@@ -72,13 +75,7 @@ def record_of(dataset: str, category: str | None = None) -> Record:
     category = category or DATASETS.get(dataset)
     if not path.exists() and category is not None:
         return Record(category, usual_views(category), category)
-    remedy = (
-        f"Put photographs into datasets/{dataset}/images/ and masks into datasets/{dataset}/masks/, "
-        f"then prepare them with: {prepare_command(dataset)}"
-    )
-    content = read_json(path, remedy)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object. {remedy}")
+    content = _read_record(dataset)
     category = check_word(content.get("category"), str(path), "category")
     views = content.get("views")
     return Record(
@@ -86,6 +83,49 @@ def record_of(dataset: str, category: str | None = None) -> Record:
         usual_views(category) if views is None else check_views(views, f"{path}: views"),
         check_word(content.get("template_of", category), str(path), "category"),
     )
+
+
+def fingerprint_of(dataset: str) -> str:
+    """Returns the fingerprint of a dataset's detections, as its record tells.
+
+    Raises:
+        UserError: if the record is missing or damaged, or older than fingerprints.
+    """
+    fingerprint = _read_record(dataset).get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise UserError(f"{collection_path(dataset)}: has no fingerprint. Prepare {dataset} again.")
+    return fingerprint
+
+
+def write_record(dataset: str, record: Record, **facts: Any) -> None:
+    """Writes the record of a dataset.
+
+    Args:
+        dataset: its name.
+        record: what the stages have to know.
+        facts: other entries, of `FACTS`.
+    """
+    content = {"dataset": dataset, **record._asdict(), **facts}
+    write_bytes(collection_path(dataset), json_with_digest(content, indent=2))
+
+
+def _read_record(dataset: str) -> dict[str, Any]:
+    path = collection_path(dataset)
+    remedy = (
+        f"Put photographs into datasets/{dataset}/images/ and masks into datasets/{dataset}/masks/, "
+        f"then prepare them with: {prepare_command(dataset)}"
+    )
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object. {remedy}")
+    # Records of before digests have known entries alone, so a damaged digest is none of them
+    if content.keys() - {"dataset", *Record._fields, *FACTS}:
+        try:
+            check_json(path.read_bytes(), content)
+        except ValueError as error:
+            command = prepare_command(dataset)
+            raise UserError(f"{path} is damaged ({error}). Prepare again with: {command}") from None
+    return content
 
 
 def class_names(dataset: str) -> list[str]:

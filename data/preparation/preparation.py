@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from data.cache import template_files
-from data.cache.folders import Record, collection_path
+from data.cache.folders import Record, write_record
 from data.cache.pose_files import hypotheses_path, poses_path
 from data.collection import Collection, open_collection, word_about
 from data.definitions import (
@@ -27,7 +27,6 @@ from data.preparation import benchmark_datasets, detectors, inspection, masking,
 from data.preparation.mask_reader import open_masks
 from data.preparation.photographs import Inspection, inspect_all, with_frequencies
 from utils.cli import UserError
-from utils.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +114,7 @@ def prepare(config: PrepareConfig) -> Detections | None:
     # Write, the detections last, since they are what the stages look for
     detections = Detections(config.dataset, category, with_frequencies(result.items))
     _warn_about_stale_poses(detections)
-    record = _record(facts, config, detections, result)
-    write_json(collection_path(config.dataset), record)
+    write_record(config.dataset, facts, **_facts(config, detections, result))
     save_detections(detections)
     _report(collection, detections, result)
     _report_facts(config.dataset, facts)
@@ -204,14 +202,10 @@ def _describe(collection: Collection, left_out: dict[Path, str]) -> str:
     )
 
 
-def _record(
-    facts: Record, config: PrepareConfig, detections: Detections, result: Inspection
-) -> dict:
-    """Returns the content of collection.json."""
+def _facts(config: PrepareConfig, detections: Detections, result: Inspection) -> dict[str, object]:
+    """Returns the entries of collection.json that no stage reads but people do."""
     left_out = [{"image": path.as_posix(), "reason": why} for path, why in result.left_out.items()]
     return {
-        "dataset": detections.dataset,
-        **facts._asdict(),
         "num_images": len(detections),
         "min_area": config.min_area or MIN_AREA,
         "part_frequencies": _part_frequencies(detections),

@@ -63,7 +63,7 @@ def test_known_categories_keep_their_views(collection: Path):
         assert record_of("toy") == (category, VIEW_PRIORS[category], category)
     # As do records of before, and datasets that were published
     record = read_json(Path("cache/toy/collection.json"))
-    del record["views"], record["template_of"]
+    del record["views"], record["template_of"], record["sha256"]
     Path("cache/toy/collection.json").write_text(json.dumps(record))
     assert record_of("toy") == ("horse", VIEW_PRIORS["horse"], "horse")
     assert record_of("cub") == ("bird", VIEW_PRIORS["bird"], "bird")
@@ -150,6 +150,19 @@ def test_a_damaged_record_says_how_to_make_it_again(collection: Path):
     ]:
         path.write_text(content)
         with pytest.raises(UserError, match=message):
+            record_of("toy")
+
+
+def test_a_changed_record_is_noticed(collection: Path):
+    prepare.main([*DOGS, "--views", "any"])
+    path = Path("cache/toy/collection.json")
+    text = path.read_text()
+    for word, other in [("dog", "dug"), ("60", "61"), ('"sha256"', '"sha257"'), ("num_", "nun_")]:
+        assert word in text
+        path.write_text(text.replace(word, other, 1))
+        with pytest.raises(
+            UserError, match=r"^cache/toy/collection\.json is damaged \(.*Prepare again"
+        ):
             record_of("toy")
 
 
