@@ -37,7 +37,7 @@ def execute(
         Its seconds.
 
     Raises:
-        UserError: if the command fails; tells the last line that it printed.
+        UserError: if the command fails; quotes the last line that it printed.
     """
     log = folder / "log.txt"
     environment = os.environ | {"PYTHONPATH": str(repository)}

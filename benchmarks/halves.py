@@ -42,6 +42,6 @@ PHOTOGRAPHED = {
     "weizmann_horses": Protocol("horse", lambda name, _: int(name[-3:]) <= 80, view="left"),
     "realcars": Protocol("car", lambda name, _: name.startswith("side_")),
 }
-# Objects that the template does not fit: only their confidence tells something, and should be low
+# Objects that the template does not fit: only their confidence matters, and should be low
 MISFITS = {"photobirds_as_cars": Protocol("car", lambda *_: False, source="photobirds")}
 COLLECTIONS = PHOTOGRAPHED | SYNTHETIC | MISFITS

@@ -63,7 +63,7 @@ def load_truth(detections: Detections, view: str | None = None) -> Truth:
     Args:
         detections: its N images.
         view: one of `VIEWS` that all photographs show, level; None for what the collection's
-            ground_truth.npz, or else its views.json, tells.
+            ground_truth.npz, or else its views.json, states.
 
     Raises:
         UserError: if there is nothing to compare with.

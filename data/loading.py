@@ -58,7 +58,7 @@ def _from_thread(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
 
 
 def _from_workers(loader: DataLoader[Any]) -> Generator[tuple[Tensor, ...]]:
-    # PyTorch raises for a killed worker wherever the training is; asked for a batch, it tells too
+    # PyTorch's handler would raise at any point of the training; a request for a batch raises as well
     handler, others = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
     batches = iter(loader)
     signal.signal(signal.SIGCHLD, handler)

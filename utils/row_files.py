@@ -64,7 +64,7 @@ class RowFile:
         return torch.from_numpy(data.view(self._dtype).reshape(len(rows), *self._shape))
 
     def finished(self, rows: Sequence[int]) -> list[bool]:
-        """Tells for each of n rows whether it has been stored and is whole."""
+        """Returns for each of n rows whether it has been stored and is intact."""
         result = []
         for begin in range(0, len(rows), _CHUNK):
             records = self._records(rows[begin : begin + _CHUNK])

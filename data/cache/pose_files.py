@@ -137,7 +137,7 @@ def check_poses(
     path: Path, content: dict[str, Any], shapes: dict[str, tuple[int | str, ...]], remedy: str
 ) -> None:
     """Raises a UserError unless a pose file has these entries, finite, and rows in ascending order."""
-    # A missing entry is told before the numbers are looked at
+    # A missing entry is reported before the numbers are looked at
     missing = [name for name in shapes if name not in content]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)}. {remedy}")

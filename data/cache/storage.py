@@ -100,7 +100,7 @@ def check_numbers(
             sizes.setdefault(axis, size) if isinstance(axis, str) else axis
             for axis, size in zip(shape, array.shape, strict=False)
         )
-        # Shape, kind and values, told as one error
+        # Shape, kind and values, reported as one error
         fits = len(shape) == array.ndim and array.shape == expected and 0 not in expected
         if not fits or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
             wanted = ", ".join(f"{x} = {known[x]}" if x in known else str(x) for x in shape)

@@ -364,7 +364,7 @@ def _name_in(entry: dict) -> str | None:
 
 
 def _size_in(entry: dict) -> Size | None:
-    """Returns height and width that an entry tells; None if it does not, or no numbers."""
+    """Returns height and width as an entry states them; None if it does not, or without numbers."""
     try:
         height, width = int(entry["height"]), int(entry["width"])
     except MALFORMED:

@@ -17,7 +17,7 @@ from utils.progress import progress
 
 @dataclass
 class Inspection:
-    """What came of the photographs of a collection.
+    """The outcome of reading the photographs of a collection.
 
     Attributes:
         items: objects of the usable ones.

@@ -178,7 +178,7 @@ def _check_metadata(path: Path) -> Report:
 
 def _check_item(path: Path) -> Report:
     arrays = load_arrays(path, PseudoItem._fields, REMEDY)
-    # The name of the folder tells the resolution
+    # The name of the folder contains the resolution
     size = int(path.parent.name.split("_")[1].partition("x")[0])
     check_numbers(path, arrays, item_shapes(size), REMEDY)
     return Report("item", (lambda: save_arrays(path, arrays)) if is_pickled(path) else None)
