@@ -34,17 +34,24 @@ _RECONSTRUCTION = ("run_reconstruction.py", "--name", RUN, "--dataset", NAME)
 _GENERATION = ("run_generation.py", "--name", RUN, "--dataset", NAME)
 _BATCH = 10
 
-# Commands by stage, given the number of images; nine tenths of them are kept in step 2
-STAGES: dict[str, Callable[[int], tuple[str, ...]]] = {
-    "prepare": lambda _: ("-m", "data.prepare", "--dataset", NAME, "--category", CATEGORY),
-    "step1": lambda _: ("pose_optimization_step1.py", "--dataset", NAME, "--mode", "singletpl"),
-    "step2": lambda _: ("pose_optimization_step2.py", "--dataset", NAME, "--mode", "singletpl"),
-    "reconstruction": lambda images: (
+_POSES = ("--dataset", NAME, "--mode", "singletpl", "--refine_steps")
+
+# Commands by stage, given the numbers of images and of refinement steps; step 2 keeps nine tenths
+STAGES: dict[str, Callable[[int, int], tuple[str, ...]]] = {
+    "prepare": lambda *_: ("-m", "data.prepare", "--dataset", NAME, "--category", CATEGORY),
+    "step1": lambda _, steps: ("pose_optimization_step1.py", *_POSES, str(steps)),
+    "step2": lambda _, steps: ("pose_optimization_step2.py", *_POSES, str(steps)),
+    "reconstruction": lambda images, _: (
         *_RECONSTRUCTION,
         *("--width", "0.25", "--batch_size", str(_BATCH), "--iters", str(images // _BATCH + 1)),
     ),
-    "pseudogt": lambda _: (*_RECONSTRUCTION, "--generate_pseudogt", "--pseudogt_resolution", "128"),
-    "generation": lambda images: (
+    "pseudogt": lambda *_: (
+        *_RECONSTRUCTION,
+        "--generate_pseudogt",
+        "--pseudogt_resolution",
+        "128",
+    ),
+    "generation": lambda images, _: (
         *_GENERATION,
         *("--texture_resolution", "128", "--width", "0.25", "--batch_size", str(_BATCH)),
         *("--iters", str(images // _BATCH + 1), "--evaluate_freq", "1000000"),
@@ -84,6 +91,7 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=cli.positive_int, default=[600, 6000], metavar="N", help="numbers of images, two or more (default: 600 6000)")
     parser.add_argument("--until", choices=STAGES, default="generation", metavar="STAGE", help=f"last stage, of {', '.join(STAGES)} (default: %(default)s)")
+    parser.add_argument("--refine_steps", type=cli.positive_int, default=30, metavar="N", help="of steps 1 and 2; fewer take as much memory and less time (default: %(default)s)")
     parser.add_argument("--target", type=cli.positive_int, default=50000, metavar="N", help="number of images that the lines are drawn to (default: %(default)s)")
     parser.add_argument("--limit", type=cli.positive_float, default=24.0, metavar="GB", help="memory that they are to fit (default: %(default)s)")
     parser.add_argument("--repository", type=Path, default=HERE, metavar="DIR", help="checkout whose commands are run (default: this one)")
@@ -104,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary).resolve()
         repository = options.repository.resolve()
-        costs = {size: measure(repository, folder, size, options.until) for size in sizes}
+        costs = {
+            size: measure(repository, folder, size, options.refine_steps, options.until)
+            for size in sizes
+        }
     growth = {stage: extrapolate(costs, stage, options.target) for stage in costs[sizes[0]]}
     # A table for people, one line for programs
     print("\n".join(table(costs, growth, options.target, options.limit)))  # noqa: T201
@@ -112,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "torch": torch.__version__,
         "threads": os.environ.get("TMG_THREADS"),
         "target": options.target,
+        "refine_steps": options.refine_steps,
         "stages": {
             stage: {
                 **line._asdict(),
@@ -123,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps(record))  # noqa: T201
 
 
-def measure(repository: Path, folder: Path, size: int, until: str) -> dict[str, Cost]:
+def measure(
+    repository: Path, folder: Path, size: int, refine_steps: int, until: str
+) -> dict[str, Cost]:
     """Returns what the stages up to `until` take at one size; those done before are not repeated."""
     work = folder / str(size)
     # Photographs and templates are the same at every size
@@ -136,7 +150,7 @@ def measure(repository: Path, folder: Path, size: int, until: str) -> dict[str, 
     for stage in stages:
         if stage in done:
             continue
-        script, *words = STAGES[stage](size)
+        script, *words = STAGES[stage](size, refine_steps)
         command = (script, *words) if script == "-m" else (str(repository / script), *words)
         peak = Peak()
         seconds = execute(repository, work, *command, watch=peak.sample)

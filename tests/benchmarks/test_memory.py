@@ -76,7 +76,7 @@ def test_collections_repeat_the_photographs_without_taking_space(tmp_path: Path)
 
 @pytest.mark.parametrize("stage", memory.STAGES)
 def test_the_commands_of_all_stages_are_accepted(stage: str):
-    script, *words = memory.STAGES[stage](600)
+    script, *words = memory.STAGES[stage](600, 1)
     name = words.pop(0) if script == "-m" else script.removesuffix(".py")
     program(name).build_parser().parse_args(words)
 
