@@ -80,7 +80,22 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
     features = make_features()
     for name, part in zip(names, parts, strict=True):
         _check_origin(name, key, part, fingerprint(features))
-    return Measure(title, key, features.to(device), feature_statistics.pool(parts))
+    measure = Measure(title, key, features.to(device), feature_statistics.pool(parts))
+    _warn_of_few_images(measure)
+    return measure
+
+
+def _warn_of_few_images(measure: Measure) -> None:
+    """Says how many images the distance needs: fewer than features leave the covariance singular."""
+    count, features = measure.real.num_images, len(measure.real.mean)
+    if count <= features:
+        logger.warning(
+            "%s of %d photographs comes out too high, and noisy: it needs more than %d, and 10,000 to "
+            "be compared with other collections; KID does not depend on their number",
+            measure.title,
+            count,
+            features,
+        )
 
 
 def _choose_measure(

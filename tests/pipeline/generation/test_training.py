@@ -69,7 +69,7 @@ def weights(folder: str = "checkpoints_gan/toy_singletpl") -> dict:
     return checkpoint.load(checkpoint.resolve(folder, "latest"))
 
 
-def save_statistics(seed: int = 0) -> None:
+def save_statistics(seed: int = 0, count: int = 4) -> None:
     features = torch.rand(
         40, evaluation.ProxyFeatures().dimension, generator=torch.manual_seed(seed)
     )
@@ -78,7 +78,7 @@ def save_statistics(seed: int = 0) -> None:
     statistics = feature_statistics.FeatureStatistics(
         values.mean(0),
         np.cov(values.T),
-        4,
+        count,
         sample=values.astype(np.float32),
         network=fingerprint(evaluation.ProxyFeatures()),
         images="those",
@@ -332,6 +332,22 @@ def test_evaluation_does_not_depend_on_the_batch_size(toy: Path) -> None:
         scores.append([json.loads(line) for line in lines if "proxy" in line][-1])
     for key in ("proxy", "proxy_texture_only", "proxy_mesh_only", "proxy_kid"):
         assert scores[0][key] == pytest.approx(scores[1][key], rel=1e-4)
+
+
+def test_a_distance_of_few_photographs_says_how_many_it_needs(
+    toy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = [*OPTIONS, "--evaluate", "--proxy_distance"]
+    config = make_config(vars(run_generation.build_parser().parse_args(args)))
+    dimension = evaluation.ProxyFeatures.dimension
+    for count, warnings in (dimension, 1), (dimension + 1, 0):
+        caplog.clear()
+        save_statistics(count=count)
+        evaluation.make_measure(config, torch.device("cpu"))
+        assert len(caplog.messages) == warnings
+        for line in caplog.messages:
+            assert f"of {count} photographs" in line
+            assert f"more than {dimension}, and 10,000" in line
 
 
 def test_statistics_of_another_origin_are_an_error_and_no_number(toy: Path) -> None:
