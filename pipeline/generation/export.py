@@ -70,7 +70,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
     if distributed.is_main():
         grid = make_grid(all_pictures, sampling.GRID_COLUMNS, padding=0, value=-1.0)
-        save_image(folder.with_name(f"{config.name}.png"), to_uint8(grid))
+        save_image(export_folder.picture_path(folder), to_uint8(grid))
         gallery.save_turntable(folder / "turntable.gif", all_frames)
         meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
         gallery.save_page(folder / "index.html", config.name, meshes)

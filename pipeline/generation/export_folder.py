@@ -38,8 +38,13 @@ def provenance(config: GenerationConfig, path: Path, step: int | None) -> dict[s
     }
 
 
+def picture_path(folder: Path) -> Path:
+    """Returns where the picture of all meshes lies: beside the folder, whose name may have dots."""
+    return folder.with_name(f"{folder.name}.png")
+
+
 def check(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:
-    """Refuses a folder that holds meshes of another seed or model.
+    """Refuses a folder that holds meshes of another seed or model, or has no place for the picture.
 
     Args:
         folder: of the export; need not exist.
@@ -49,6 +54,11 @@ def check(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     Raises:
         UserError: says what differs.
     """
+    picture = picture_path(folder)
+    if picture.is_dir():
+        raise UserError(
+            f"{picture} is a folder, where the picture of {folder}/ belongs. Move it away."
+        )
     difference = _difference(folder, record)
     if difference and not overwrite:
         raise UserError(

@@ -313,6 +313,23 @@ def test_an_export_says_what_it_was_made_from_and_is_not_mixed_with_another(toy:
         run(*other)
 
 
+@pytest.mark.slow
+def test_exports_of_runs_with_dots_in_their_names_keep_apart(toy: Path) -> None:
+    names = ["w0.1_singletpl", "w0.5_singletpl"]
+    run("--name", names[0], "--iters", "1")
+    shutil.copytree(toy / "checkpoints_gan" / names[0], toy / "checkpoints_gan" / names[1])
+    for name in names:
+        run("--name", name, "--export_sample", "--how_many", "1")
+        assert f"<title>{name}</title>" in (toy / "output" / name / "index.html").read_text()
+    written = sorted(path.name for path in (toy / "output").iterdir())
+    assert written == [names[0], f"{names[0]}.png", names[1], f"{names[1]}.png"]
+    # A run that is named like the picture of another one is told before any mesh is made
+    (toy / "output" / f"{names[0]}.png").unlink()
+    (toy / "output" / f"{names[0]}.png").mkdir()
+    with pytest.raises(UserError, match=r"^output/w0\.1_singletpl\.png is a folder, where"):
+        run("--name", names[0], "--export_sample", "--how_many", "1")
+
+
 def test_exported_meshes_are_closed_and_outward(toy: Path) -> None:
     run("--iters", "1")
     run("--export_sample", "--how_many", "1")
