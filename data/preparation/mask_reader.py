@@ -16,7 +16,7 @@ from data.image_files import (
     read_orientation,
     turn_as_photograph,
 )
-from data.mask_styles import Choice, Evidence, Rule, Source
+from data.mask_styles import Choice, Evidence, Numbers, Rule, Source
 from data.preparation.made_masks import read_made_mask
 from data.preparation.quality import Finding
 from utils.cli import UserError
@@ -75,7 +75,7 @@ class MaskReader:
             means, largest = rule.describe(numbers.source), int(numbers.values.max())
             reason = f"has an empty mask ({path}: {means}, the maximum is {largest})"
             raise UnreadablePicture(image, reason)
-        return mask, findings + _many_values(numbers.values, rule)
+        return mask, findings + _many_values(numbers, rule)
 
     def _missing(self, image: Path, path: Path, reason: str) -> str:
         """Returns why there is no mask, with a file that may be meant."""
@@ -161,10 +161,10 @@ def _check_size(image: Path, path: Path, mask: np.ndarray, shape: tuple[int, int
         raise UnreadablePicture(image, f"has {expected} pixels, but {path} has {got}")
 
 
-def _many_values(values: np.ndarray, rule: Rule) -> list[Finding]:
+def _many_values(numbers: Numbers, rule: Rule) -> list[Finding]:
     """Returns whether a mask looks like a photograph."""
-    values = mask_styles.thin_out(values)
-    if rule.labels:
+    values = mask_styles.thin_out(numbers.values)
+    if rule.labels or numbers.source == "color":  # colors are labels too, in one number each
         count = len(np.unique(values))
         text = f"has a mask of {count} values, expected a few labels"
         return [Finding("values", text)] if count > _MANY_VALUES else []

@@ -196,6 +196,14 @@ def test_photographs_in_the_place_of_masks_are_told(capsys) -> None:
     assert "a.png has a mask" in capsys.readouterr().out
 
 
+def test_colors_of_parts_are_no_half_tones(capsys) -> None:
+    photograph()
+    colors = np.where(OBJECT[..., None], np.where(XX[..., None] < 80, (128, 0, 0), (0, 128, 0)), 0)
+    write("masks/a.png", colors.astype(np.uint8))
+    assert np.array_equal(prepared(), OBJECT)
+    assert "neither" not in capsys.readouterr().out
+
+
 def test_findings_are_recorded_and_explained(capsys) -> None:
     rng = np.random.default_rng(0)
     for name, mask in (("a", OBJECT), ("b", OBJECT | box(0, 0, 4, 4)), ("c", OBJECT)):
