@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_CUT = "it ends before all of its vertices and faces, so it was cut"
+
 
 class Polygons(NamedTuple):
     """Surface of polygons.
@@ -59,7 +61,7 @@ def read_off(content: bytes) -> Polygons:
             raise ValueError(f"a face says that it has {size} corners, and lists {len(row) - 1}")
         faces.append([int(word) for word in row[1 : size + 1]])
     if len(vertices) + len(faces) < num_vertices + num_faces:
-        raise ValueError("it ends before all of its vertices and faces, so it was cut")
+        raise ValueError(_CUT)
     return _polygons(vertices, faces)
 
 
@@ -91,6 +93,11 @@ def read_ply(content: bytes) -> Polygons:
     if not {"x", "y", "z"} <= vertex.keys():
         raise ValueError("its vertices have no x, y and z")
     vertices = np.stack([np.ravel(vertex[axis]) for axis in "xyz"], axis=1).astype(np.float64)
+    if "tristrips" in tables:
+        raise ValueError(
+            "its faces are triangle strips, which are not read. Export it again from MeshLab, as "
+            "triangles"
+        )
     if not face:
         raise ValueError(
             f"it is a point cloud: {len(vertices)} points, no faces. Make a surface of it first, as "
@@ -144,12 +151,14 @@ class _Source:
             return [np.zeros(0)] * len(kinds)
         if self.order:
             record = np.dtype([(str(i), self.order + kind) for i, kind in enumerate(kinds)])
+            if self.position + count * record.itemsize > len(self.content):
+                raise ValueError(_CUT)
             rows = np.frombuffer(self.content, record, count, self.position)  # type: ignore[arg-type]
             self.position += rows.nbytes
             return [rows[name] for name in rows.dtype.names or ()]
         end = self.position + count * len(kinds)
         if end > len(self.content):
-            raise ValueError("it ends before all of its vertices and faces, so it was cut")
+            raise ValueError(_CUT)
         rows = np.array(self.content[self.position : end], np.float64).reshape(count, len(kinds))
         self.position = end
         for kind, column in zip(kinds, rows.T, strict=True):

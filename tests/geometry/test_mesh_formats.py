@@ -276,7 +276,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no structure.glb": (glb({}), "no faces"),
     "a list.gltf": (b"[]", "damaged"),
     "points.ply": (POINTS, "point cloud: 2 points"),
-    "cut.ply": (ply("<", QUADS)[:-1], "buffer"),
+    "strips.ply": (
+        ply("", QUADS).replace(b"element face", b"element tristrips"),
+        "triangle strips",
+    ),
+    "cut.ply": (ply("<", QUADS)[:-1], "it was cut"),
     "cut text.ply": (ply("", QUADS)[:-4], "cut"),
     "fraction.ply": (ply("", TRIANGLES).replace(b"3 0 3 2", b"3 0 3.5 2"), "whole number"),
     "negative list.ply": (
