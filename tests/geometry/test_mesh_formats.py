@@ -276,7 +276,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no structure.glb": (glb({}), "no faces"),
     "a list.gltf": (b"[]", "damaged"),
     "points.ply": (POINTS, "point cloud: 2 points"),
-    "strips.ply": (
+    "tristrips.ply": (
         ply("", QUADS).replace(b"element face", b"element tristrips"),
         "triangle strips",
     ),
