@@ -64,6 +64,7 @@ class ChoiceOptions:
         semantic_rounds: times that the semantic template is made and poses are chosen.
         refine_steps: steps that move the best candidates in each round.
         symmetric: whether mirrored vertices share their parts.
+        clips: whether photographs named <clip>_<number> are frames of clips.
         parts_source: maps, appearance or learned.
         parts_features: weights of a network whose features learned parts share, or None.
         keep_share: share of the images that is kept.
@@ -73,6 +74,7 @@ class ChoiceOptions:
     semantic_rounds: int
     refine_steps: int
     symmetric: bool
+    clips: bool
     parts_source: str
     parts_features: str | None
     keep_share: float

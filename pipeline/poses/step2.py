@@ -7,7 +7,7 @@ the best candidates against silhouette and parts; colors that agree over the col
 the category add to the score. Where there are no part maps, they decide alone.
 
 The score of a candidate is a log-probability: that of its overlap with parts, or with the mask where
-there are none, plus that of its colors, plus that of its view. What has been measured lies on disk, in
+there are none, plus that of its colors, plus that of its view; frames of clips add what their neighbors say. What has been measured lies on disk, in
 cache/<dataset>/.step2_<mode>/, until the stage is complete.
 """
 
@@ -40,7 +40,7 @@ from pipeline.poses.candidates import (
     with_complements,
     without_duplicates,
 )
-from pipeline.poses.evidence import outlines
+from pipeline.poses.evidence import clips, outlines
 from pipeline.poses.evidence.colors import Colors
 from pipeline.poses.evidence.interface import Evidence, Guide
 from pipeline.poses.evidence.measurements import Measurements
@@ -142,6 +142,8 @@ class Stage:
         self._outlines = Outlines(self._blank.templates, self._mesh.faces)
         self._colors = Colors(self._blank.templates, self._mesh)
         self._options, self._device = options, device
+        photographs = [item.image_path for item in detections.items]
+        self._clips = clips.find_clips(photographs) if choice.clips else []
         paths = (detections_path(collection.dataset), published_path(collection.dataset))
         settings = {
             "detections": [file_digest(path) for path in paths if path.exists()],
@@ -211,6 +213,10 @@ class Stage:
         # Colors, given all that
         known = without_duplicates(score, candidates)
         score = score + self._colors.judge(measured, known).support()
+        # Frames before and after
+        if self._clips:
+            score = without_duplicates(score, candidates)
+            score = clips.join_frames(score, candidates.pose.rotation, self._clips)
         return rank(candidates, score, iou, shape.value)
 
     def _begin(self, measured: Measurements) -> tuple[PartSource | None, Scored, Tensor]:

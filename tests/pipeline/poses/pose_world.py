@@ -87,7 +87,7 @@ def write_photographs(pose: Pose, colors: Tensor, masks: Tensor, parts: Tensor, 
     for folder in ("images", "masks", "parts"):
         (root / folder).mkdir(parents=True)
     for i, (color, mask, part) in enumerate(zip(colors, masks, parts, strict=True)):
-        file = f"{i:02d}.png"
+        file = f"toy_{i:02d}.png"
         pixels = (mask * 255).byte().numpy()
         shown = (color * 255).byte().permute(1, 2, 0).contiguous().numpy()
         Image.fromarray(shown).save(root / "images" / file)
@@ -98,7 +98,7 @@ def write_photographs(pose: Pose, colors: Tensor, masks: Tensor, parts: Tensor, 
     count = len(masks)
     np.savez(
         root / "ground_truth.npz",
-        name=np.array([f"{i:02d}" for i in range(count)]),
+        name=np.array([f"toy_{i:02d}" for i in range(count)]),
         rotation=pose.rotation.numpy(),
         scale_px=np.full(count, SIZE / 2, np.float32),
         translation_px=np.full((count, 2), SIZE / 2, np.float32),

@@ -93,6 +93,31 @@ def test_without_part_maps_colors_tell_front_from_back(truth: Pose) -> None:
     assert torch.equal(found.iou, found.miou)
 
 
+def test_frames_of_a_clip_do_not_turn_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Gray bodies: only outlines speak, and that of the third frame is one of the opposite pose."""
+    monkeypatch.chdir(tmp_path)
+    azimuths = [70.0, 76.0, 82.0, 88.0, 94.0, 100.0]
+    truth = pose_world.poses(azimuths, [10.0] * 6)
+    turned = pose_world.poses([azimuth + 180 for azimuth in azimuths], [10.0] * 6)
+    masks, parts = pose_world.draw(truth)
+    masks[2] = pose_world.draw(turned)[0][2]
+    pose_world.write_photographs(truth, 0.5 * torch.ones(6, 3, 64, 64), masks, parts, "toy")
+    pose = Pose(*(torch.stack(pair, dim=1) for pair in zip(truth, turned, strict=True)))
+    hypotheses = Hypotheses(pose, torch.ones(6, 2, 1), torch.ones(6, 2))
+    pose_files.save_hypotheses("toy", "singletpl", hypotheses, pose_world.origin())
+    options = ["--parts_source", "appearance", "--semantic_rounds", "1", "--refine_steps", "0"]
+    errors = []
+    for clips in ([], ["--clips"]):
+        with caplog.at_level("INFO"):
+            pose_optimization_step2.main([*COMMAND, *options, "--keep_share", "1", *clips])
+        errors.append(quaternion.angle_between(chosen().pose.rotation, truth.rotation))
+    assert (errors[0] > 90).tolist() == [False, False, True, False, False, False]
+    assert errors[1].max() < 0.1
+    assert "clips: 1, with 6 frames" in caplog.text
+
+
 @pytest.mark.slow
 def test_two_processes_choose_the_same_as_one(truth: Pose) -> None:
     results = []
