@@ -37,7 +37,7 @@ from pipeline.poses import (
     view_prior,
 )
 from pipeline.poses.candidates import Candidates, Scored, rank
-from pipeline.poses.evidence import colors, outlines, parts, textures
+from pipeline.poses.evidence import clips, colors, outlines, parts, textures
 from pipeline.poses.evidence.textures import Textures
 from tests.pipeline.poses import pose_world
 
@@ -56,6 +56,8 @@ EXEMPT = {
     "step2.UV_SIZE": "texels of an exported picture",
     "fitting.NUM_VIEWS": "counts the views of geometry.quaternion",
     "colors.DEPTH": "channels of a color",
+    "clips._ROUNDS": "of an estimate that has converged; see test_clips",
+    "clips._FIRST_CUTS": "where that begins",
     **{
         f"part_discovery.{name}": "of the training; see test_part_discovery"
         for name in ("BATCH", "LEARNING_RATE", "BASIS_RATE", "DECAY", "COMPONENTS", "SIZE")
@@ -110,6 +112,17 @@ def kept_by_the_rule() -> float:
 def spread_of_overlaps() -> float:
     rotation = near(0, 180).pose.rotation
     return report.agreement(torch.tensor([[0.51, 0.5]]), rotation).item()
+
+
+def motion(near: float, squares: float) -> clips.Motion:
+    """Returns how objects turn, from ten pairs of frames of which `near` belong together."""
+    return clips._maximize([clips._Pairs(near, squares)], 10)
+
+
+def density_after_a_cut() -> float:
+    clip = clips.Clip(torch.arange(2), torch.ones(1, dtype=torch.int64))
+    opposite = torch.full((1, 1, 1), math.pi**2)
+    return next(clips._transitions(opposite, clip, clips.Motion(10.0, 0.5)))[0].exp().item()
 
 
 def given(*speaks: bool) -> parts.GivenParts:
@@ -446,6 +459,12 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     # Two opposite views with chances p spread by 2 p (1 - p): 0.15 is trusted, 0.45 is not
     (candidates, "AGREEMENT", lambda: trusted([*12 * [0.999], 0.9183, 0.658], 14 * [0.0]), 13),
     (candidates, "DISCARDED_SHARE", kept_by_the_rule, 36),
+    # Without a pair to learn from it stays where it began; without turns or cuts it stays possible
+    (clips, "_FIRST_TURN", lambda: motion(0, 0).turn, 15),
+    (clips, "_LEAST_TURN", lambda: motion(10, 0).turn, 3),
+    (clips, "_LEAST_CUTS", lambda: motion(10, 1).cuts, 1e-4),
+    (clips, "_MOST_CUTS", lambda: motion(0, 0).cuts, 0.5),
+    (clips, "_VOLUME", density_after_a_cut, 0.5 / (8 * math.pi**2)),
     # Chances e / (1 + e) and 1 / (1 + e)
     (report, "TEMPERATURE", spread_of_overlaps, 2 * math.e / (1 + math.e) ** 2),
     (outlines, "LEAST_NOISE", lambda: outlines.judge(torch.ones(1, 1)).noise.item(), 0.01),
