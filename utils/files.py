@@ -33,8 +33,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # The error about a full disk names the file
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # Errors about a full disk, or about the temporary name, name the file
+        if isinstance(error, OSError) and (
+            error.errno in (errno.ENOSPC, errno.EDQUOT) or error.filename == str(temporary)
+        ):
             error.filename = str(path)
         raise
 

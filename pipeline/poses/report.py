@@ -1,6 +1,7 @@
 """How good estimated poses are: agreement of hypotheses, and errors where the truth is known."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from data.detections import Detections
 from data.ground_truth import load_ground_truth, rotation_report
 from data.view_labels import load_view_labels, view_report
 from utils import files
+from utils.cli import UserError
 
 TEMPERATURE = 0.01  # of the probabilities of hypotheses, in units of their overlap
 
@@ -35,6 +37,17 @@ def agreement(overlap: Tensor, rotation: Tensor) -> Tensor:
     q = rotation.double()
     moment = torch.einsum("nh,nhi,nhj->nij", weights, q, q)
     return (1 - moment.square().sum(dim=(1, 2))).to(overlap.dtype)
+
+
+def check(detections: Detections) -> None:
+    """Reads what a report reads, so that damaged files are told before work begins.
+
+    Raises:
+        UserError: if one of them is damaged.
+    """
+    load_ground_truth(detections)
+    load_view_labels(detections)
+    _earlier_figures(detections.dataset)
 
 
 def report(
@@ -67,10 +80,21 @@ def report(
         figures["view_of_kept"] = view_report(rotation[kept], labels, kept)
     _log(stage, figures)
     # Beside the figures of other stages and templates
-    path = folders.cache_folder(detections.dataset) / "metrics.json"
-    content = files.read_json(path) if path.exists() else {}
+    content = _earlier_figures(detections.dataset)
     content.setdefault(stage, {})[mode] = figures
-    files.write_json(path, content)
+    files.write_json(_figures_path(detections.dataset), content)
+
+
+def _figures_path(dataset: str) -> Path:
+    return folders.cache_folder(dataset) / "metrics.json"
+
+
+def _earlier_figures(dataset: str) -> dict[str, dict[str, Any]]:
+    path, remedy = _figures_path(dataset), "Delete it and run again."
+    content = files.read_json(path, remedy) if path.exists() else {}
+    if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
+        raise UserError(f"{path} is damaged: expected figures by stage and mode. {remedy}")
+    return content
 
 
 def _log(title: str, figures: dict[str, Any]) -> None:

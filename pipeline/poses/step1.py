@@ -48,6 +48,7 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     rasterizer.set_backend(options.compute.rasterizer)
     collection, kind = options.collection, options.search.search
     detections = load_detections(collection.dataset)
+    report.check(detections)
     templates = template_files.templates_of(detections, collection.mode)
     views = folders.record_of(collection.dataset, detections.category).views
     table = open_table(options, detections, templates, views)

@@ -125,6 +125,7 @@ class Stage:
         collection, choice = options.collection, options.choice
         key = (collection.dataset, collection.mode)
         self.detections = detections = load_detections(collection.dataset)
+        report.check(detections)
         templates = template_files.templates_of(detections, collection.mode)
         hypotheses = pose_files.load_hypotheses(*key, pose_files.origin_of(detections, templates))
         self._candidates, self._iou = with_complements(hypotheses, len(templates))

@@ -47,6 +47,13 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, step):
     assert content(tmp_path) == {"a.txt": b"old"}
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        files.write_bytes(tmp_path / "a.txt", b"new")
+    assert error.value.filename == str(tmp_path / "a.txt")
+
+
 def test_the_temporary_name_keeps_the_suffix_that_numpy_looks_at(tmp_path):
     with files.atomic_path(tmp_path / "a.npz") as temporary:
         np.savez(temporary, x=np.arange(3))

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import pose_optimization_step1
+import pose_optimization_step2
 from data.cache import folders, pose_files, template_files
 from geometry import quaternion
-from pipeline.poses import step1
+from pipeline.poses import step1, step2
 from pipeline.poses.report import agreement
 from tests.pipeline.poses import pose_world
 from utils.cli import UserError
@@ -116,6 +117,26 @@ def test_rotation_errors_are_reported_and_written(world: None) -> None:
     degrees = quaternion.angle_between(best, POSE.rotation)
     assert figures["rotation_of_all"]["median_degrees"] == pytest.approx(degrees.median().item())
     assert figures["mean_best_iou"] == pytest.approx(found.iou.amax(dim=1).mean().item())
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("cache/toy/metrics.json", b"[]"),
+        ("cache/toy/metrics.json", b'{"step1": 3}'),
+        ("cache/toy/metrics.json", b""),
+        ("datasets/toy/ground_truth.npz", b"PK"),
+    ],
+)
+def test_damaged_files_are_told_before_the_search(
+    world: None, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
+) -> None:
+    monkeypatch.setattr(step1, "open_table", None)
+    monkeypatch.setattr(step2, "open_folder", None)
+    Path(path).write_bytes(content)
+    for command in (pose_optimization_step1, pose_optimization_step2):
+        with pytest.raises(UserError, match=Path(path).name):
+            command.main(["--dataset", "toy", "--mode", "singletpl", "--gpu_ids", "cpu"])
 
 
 def test_a_missing_template_is_one_line(world: None) -> None:
