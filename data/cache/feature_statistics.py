@@ -61,13 +61,21 @@ def save_statistics(
 
 def load_statistics(dataset: str, features: Features = "fid") -> FeatureStatistics:
     """Reads feature statistics; the covariance comes back symmetric."""
-    remedy = f"Create it with: {statistics_command(dataset)}"
-    return read_statistics(statistics_path(dataset, features), remedy)
+    path, command = statistics_path(dataset, features), statistics_command(dataset, features)
+    remedy = f"Create it with: {command}"
+    # The same command makes those of the proxy distance, which need no weights
+    if features == "fid" and not path.exists() and statistics_path(dataset, "proxy").exists():
+        remedy = (
+            "When the pseudo-ground-truth was made, the weights of the Inception network could not be "
+            f"had. Create it with: {command} --inception_weights <file>; or use --proxy_distance."
+        )
+    return read_statistics(path, remedy)
 
 
-def statistics_command(dataset: str) -> str:
+def statistics_command(dataset: str, features: Features = "fid") -> str:
     """Returns the command that makes the feature statistics of a dataset's photographs."""
-    return f"python run_reconstruction.py --name <model> --dataset {dataset} --generate_pseudogt"
+    weights = " --standard_fid <file>" if features == "standard_fid" else ""
+    return f"python run_reconstruction.py --name <model> --dataset {dataset} --generate_pseudogt{weights}"
 
 
 def read_statistics(path: Path, remedy: str) -> FeatureStatistics:

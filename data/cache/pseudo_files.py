@@ -257,10 +257,9 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
     """Raises a UserError unless exactly the items 0..expected-1 are present, of the present templates."""
     command = _export_command(dataset, mode, resolution)
     folder = pseudo_folder(dataset, resolution, mode)
-    if source_path(folder).exists():  # published ones have no such record
-        source = read_json(source_path(folder), f"Export them again with: {command}")
-        made_with = source.get("templates", PUBLISHED) if isinstance(source, dict) else PUBLISHED
-        _check_templates(folder, made_with, dataset, mode, command)
+    source = _read_source(folder, command)
+    if source:
+        _check_templates(folder, source.get("templates", PUBLISHED), dataset, mode, command)
     # An interrupted export has gaps at the end
     paths = pseudo_item_paths(dataset, resolution, mode)
     if [int(path.stem) for path in paths] != list(range(expected)):
@@ -273,13 +272,23 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
 def check_common_parts(dataset: str, resolution: int, mode: str) -> None:
     """Raises a UserError unless the part maps of several datasets have the same channels."""
     # The record of an export names the parts of its maps
-    paths = [source_path(pseudo_folder(n, resolution, mode)) for n in folder_names(dataset)]
-    parts = [read_json(path).get("parts") if path.exists() else None for path in paths]
+    command = _export_command(dataset, mode, resolution)
+    folders = [pseudo_folder(name, resolution, mode) for name in folder_names(dataset)]
+    parts = [_read_source(folder, command).get("parts") for folder in folders]
     if None in parts or parts.count(parts[0]) < len(parts):
         raise UserError(
             f"--conditional_semantics: the part maps of {dataset} have different channels. Export "
-            f"them with one model of all: {_export_command(dataset, mode, resolution)}"
+            f"them with one model of all: {command}"
         )
+
+
+def _read_source(folder: Path, command: str) -> dict[str, Any]:
+    """Reads what an export was made from; published ones have no such record, and get an empty one."""
+    path = source_path(folder)
+    source = read_json(path, f"Export them again with: {command}") if path.exists() else {}
+    if not isinstance(source, dict) or not isinstance(source.get("templates", PUBLISHED), str):
+        raise UserError(f"{path} is damaged. Delete it, then export them again with: {command}")
+    return source
 
 
 def _check_templates(path: Path, made_with: str, dataset: str, mode: str, command: str) -> None:

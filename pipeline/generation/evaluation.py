@@ -126,7 +126,7 @@ def _check_origin(
     """
     path, command = (
         feature_statistics.statistics_path(dataset, key),
-        feature_statistics.statistics_command(dataset),
+        feature_statistics.statistics_command(dataset, key),
     )
     # Published statistics do not name their network, which is that of FID
     if real.network != network and (real.network or key != "fid"):

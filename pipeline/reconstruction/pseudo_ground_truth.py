@@ -254,7 +254,8 @@ def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path)
         source |= {"templates": share.templates, "parts": share.data.part_names}
         record = pseudo_files.source_path(folder)
         # The record goes first and comes last, so that a kill in between is noticed
-        if not record.exists() or files.read_json(record) != source:
+        remedy = "Delete it and run again."
+        if not record.exists() or files.read_json(record, remedy) != source:
             record.unlink(missing_ok=True)
             for item in pseudo_files.pseudo_item_paths(
                 share.name, config.export.pseudogt_resolution, config.data.mode

@@ -178,6 +178,21 @@ def test_pseudo_ground_truth_of_other_templates_is_refused():
             pseudo_files.check_pseudo_ground_truth("cub", 8, MODE, 2)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"templates": 3}'])
+def test_a_damaged_record_of_pseudo_ground_truth_is_named(content: str):
+    pseudo_files.save_pseudo_item("toy", 8, MODE, 0, pseudo_item())
+    path = pseudo_files.source_path(pseudo_files.pseudo_folder("toy", 8, MODE))
+    path.write_text(content)
+    for check in (
+        lambda: pseudo_files.check_pseudo_ground_truth("toy", 8, MODE, 1),
+        lambda: pseudo_files.check_common_parts("toy", 8, MODE),
+    ):
+        with pytest.raises(
+            UserError, match=r"source\.json is .*xport them again with: .*resolution 8$"
+        ):
+            check()
+
+
 def test_pseudo_ground_truth_items_survive_round_trips():
     path = pseudo_files.save_pseudo_item("toy", 8, MODE, 0, item := pseudo_item())
     assert str(path) == "cache/toy/pseudogt_8x8_singletpl/0.npz"

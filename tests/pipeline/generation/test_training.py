@@ -401,8 +401,17 @@ def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
 
 def test_evaluation_without_statistics_says_how_to_make_them(toy: Path) -> None:
     run("--iters", "1")
-    with pytest.raises(UserError, match=r"run_reconstruction.py .*--generate_pseudogt"):
+    with pytest.raises(UserError, match=r"run_reconstruction.py .*--generate_pseudogt$"):
         run("--evaluate")
+    # The command that they have just run is no remedy, where it found no weights
+    save_statistics()
+    with pytest.raises(
+        UserError, match=r"weights .*--inception_weights <file>; or .*--proxy_distance"
+    ):
+        run("--evaluate")
+    torch.save({}, "weights.pth")
+    with pytest.raises(UserError, match=r"--generate_pseudogt --standard_fid <file>$"):
+        run("--evaluate", "--standard_fid", "weights.pth")
 
 
 def test_latent_codes_follow_the_truncated_normal_and_their_number() -> None:
