@@ -47,15 +47,20 @@ class Prediction(NamedTuple):
     screen: Tensor
 
 
-def make_data(config: ReconstructionConfig) -> ReconstructionData:
-    """Reads the artifacts that a run needs."""
+def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> ReconstructionData:
+    """Reads the artifacts that a run needs.
+
+    Args:
+        config: options of the run.
+        cache_bytes: memory for crops that are read more than once, as in training.
+    """
     return ReconstructionData(
         config.data.dataset,
         config.data.mode,
         config.model.image_resolution,
         semi_fraction=config.data.semi_fraction,
         parts=config.model.predicts_parts,
-        cache_bytes=config.data.cache_bytes,
+        cache_bytes=cache_bytes,
     )
 
 

@@ -73,7 +73,7 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
         config = with_architecture(config, *found)
     _check_batch(config.batch_size, config.model.norm_g)
     # Before the run's folder exists, so that a mistake leaves nothing behind
-    data = make_data(config)
+    data = make_data(config, config.data.cache_bytes)
     length = training.make_length(
         len(data),
         config.batch_size,

@@ -42,7 +42,9 @@ def estimate(model: Model) -> dict[str, torch.Tensor]:
 
 def test_meshes_are_estimated_from_the_file_alone() -> None:
     run("--iters", "2")
-    before = estimate(load_trained(config("--evaluate"), CPU)[0])
+    trained, data, _ = load_trained(config("--evaluate"), CPU)
+    assert data.capacity == 0  # every image is used once
+    before = estimate(trained)
     moved = shutil.move(MODEL, "elsewhere.pth")
     for folder in ("cache", "datasets", "checkpoints_recon"):
         shutil.rmtree(folder)
