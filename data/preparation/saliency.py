@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ISNET = (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
-_ISNET_SIDE = 1024  # of its input; it has several outputs, unlike BiRefNet of the same size
+_ISNET_SIDE = 1024  # of its input; BiRefNet, of the same size, has attention, which is a softmax
 _PIECE = 0.05  # of the largest piece; smaller ones are specks
 _SLACK = 1e-3  # beyond [0, 1]; maps beyond it are logits
 _NEIGHBORS = np.ones((3, 3))
@@ -150,11 +151,17 @@ def _normalization(
     if height is None or width is None:
         raise UserError(f"{path} does not fix the size of its input. Add --mask_size, often 1024.")
     # Mean and deviation, likewise
-    isnet = height == _ISNET_SIDE and len(session.get_outputs()) > 1
+    isnet = height == _ISNET_SIDE and not _mentions(path, b"Softmax")
     usual_mean, usual_std = _ISNET if isnet else _IMAGENET
     mean = mean or _numbers(noted, ("mean", "image_mean"), 3, path) or usual_mean
     std = std or _numbers(noted, ("std", "image_std"), 3, path) or usual_std
     return Normalization(height, width, mean, std)
+
+
+def _mentions(path: Path, operation: bytes) -> bool:
+    """Returns whether a network has an operation, whose name the file spells out."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(operation) >= 0
 
 
 def _numbers(
