@@ -189,39 +189,39 @@ class ObjectImages(Dataset[ObjectImage]):
     def __getitem__(self, index: int) -> ObjectImage:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in 0..{len(self) - 1}")
-        colors, parts = self._entry(index)
-        shape = (-1 if parts else 0, self.size, self.size)
-        maps = np.frombuffer(zlib.decompress(parts) if parts else b"", np.uint8).reshape(shape)
-        maps = torch.from_numpy(maps.astype(np.float32) / 255)
-        return ObjectImage(_premultiply(colors.float() / 255), maps, index)
+        colors, maps = self._entry(index)
+        return ObjectImage(_premultiply(colors.float() / 255), maps.float() / 255, index)
 
     def box(self, index: int) -> Box:
         """Returns the crop of an item in pixels of its photograph."""
         return square_box(self.detections[self.rows[index]].bbox)
 
-    def _entry(self, index: int) -> tuple[Tensor, bytes]:
-        """Returns 8-bit colors and mask (4, h, w), and compressed 8-bit part maps."""
+    def _entry(self, index: int) -> tuple[Tensor, Tensor]:
+        """Returns 8-bit colors and mask (4, h, w), and part maps (P, h, w)."""
         if index in self._slots:
             slot = self._slots[index]
-            return self._colors[slot], self._maps[slot]
+            return self._colors[slot], self._unpack(self._maps[slot])
         detection = self.detections[self.rows[index]]
         colors = _to_bytes(_crop_colors(detection, self.size, self.antialias))
-        maps = self._compressed_parts(detection)
+        maps = self._part_maps(detection)
         # The cache fills in the order of reading, and drops nothing
         if len(self._slots) < self.capacity:
             slot = self._slots[index] = len(self._slots)
             self._colors[slot] = colors
-            self._maps.append(maps)
+            self._maps.append(zlib.compress(maps.numpy().tobytes(), 1))
         return colors, maps
 
-    def _compressed_parts(self, detection: Detection) -> bytes:
+    def _part_maps(self, detection: Detection) -> Tensor:
         if self.parts == "none":
-            return b""
+            return torch.zeros(0, self.size, self.size, dtype=torch.uint8)
         paint = part_scores if self.parts == "scores" else part_labels
         maps = torch.from_numpy(paint(detection, self.part_names, square_box(detection.bbox)))
-        return zlib.compress(
-            _to_bytes(_resize(maps, self.size, self.antialias)).numpy().tobytes(), 1
-        )
+        return _to_bytes(_resize(maps, self.size, self.antialias))
+
+    def _unpack(self, maps: bytes) -> Tensor:
+        count = 0 if self.parts == "none" else -1
+        values = np.frombuffer(bytearray(zlib.decompress(maps)), np.uint8)
+        return torch.from_numpy(values.reshape(count, self.size, self.size))
 
 
 def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:

@@ -1,7 +1,6 @@
 """Networks pretrained elsewhere, from a local file of their weights: features of photographs."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from models.state_dicts import translate
@@ -40,6 +39,9 @@ def load_backbone(path: str) -> Backbone:
     Raises:
         UserError: if the file is missing, damaged, or no state dict of a known network.
     """
+    # Only now: it takes seconds to load, and few runs need it
+    import torchvision
+
     state = checkpoint.load(path, remedy="--parts_features takes a file of weights.")
     try:
         state = translate(state)
