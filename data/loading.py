@@ -1,4 +1,4 @@
-"""Batches for training, loaded while earlier ones are used: in a thread, or in worker processes."""
+"""Batches of a data set, loaded while earlier ones are used: in a thread, or in worker processes."""
 
 import atexit
 import logging
@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -40,24 +40,48 @@ def load_batches(
     Raises:
         UserError: if an item cannot be read, or a worker has been killed.
     """
+    yield from _load(dataset, sampler, sampler.batch(sampler.start_step), num_workers)
+
+
+def load_once(dataset: Dataset[Any], batch_size: int, num_workers: int) -> Generator[Any]:
+    """Yields the collated items of a data set in their order, the last batch with what is left.
+
+    Args:
+        dataset: as for `load_batches`, of a known length.
+        batch_size: items of a batch.
+        num_workers: likewise.
+
+    Raises:
+        UserError: likewise.
+    """
+    rows = range(len(dataset))  # type: ignore[arg-type] - has a length, as is said above
+    batches = [list(rows[start : start + batch_size]) for start in rows[::batch_size]]
+    if batches:
+        yield from _load(dataset, batches, batches[0], min(num_workers, len(batches)))
+
+
+def _load(
+    dataset: Dataset[Any], batches: Iterable[list[int]], first: Sequence[int], num_workers: int
+) -> Generator[Any]:
+    """Yields the batches of some rows; none is larger than the first."""
     workers = min(num_workers, _usable_cores())
     if workers:
-        workers = _affordable(dataset, sampler, workers)
+        workers = _affordable(dataset, first, workers)
     loader = DataLoader(
-        dataset, batch_sampler=sampler, num_workers=workers, worker_init_fn=_ignore_signals
+        dataset, batch_sampler=batches, num_workers=workers, worker_init_fn=_ignore_signals
     )
     yield from _from_workers(loader) if workers else _from_thread(iter(loader))
 
 
-def _from_thread(loader: Iterator[Any]) -> Generator[tuple[Tensor, ...]]:
+def _from_thread(loader: Iterator[Any]) -> Generator[Any]:
     with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, loader)
-        while True:
-            batch, upcoming = upcoming.result(), pool.submit(next, loader)
+        upcoming = pool.submit(next, loader, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = pool.submit(next, loader, None)
             yield batch
 
 
-def _from_workers(loader: DataLoader[Any]) -> Generator[tuple[Tensor, ...]]:
+def _from_workers(loader: DataLoader[Any]) -> Generator[Any]:
     # PyTorch's handler would raise at any point of the training; a request for a batch raises as well
     handler, others = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
     batches = iter(loader)
@@ -68,16 +92,17 @@ def _from_workers(loader: DataLoader[Any]) -> Generator[tuple[Tensor, ...]]:
     end = partial(_end, workers)
     atexit.register(end)
     try:
-        while True:
-            yield _next(batches, workers)
+        while (batch := _next(batches, workers)) is not None:
+            yield batch
     finally:
         end()
         atexit.unregister(end)
 
 
-def _next(batches: Iterator[Any], workers: Sequence[BaseProcess]) -> tuple[Tensor, ...]:
+def _next(batches: Iterator[Any], workers: Sequence[BaseProcess]) -> Any:
+    """Returns the next batch; None after the last one."""
     try:
-        return next(batches)
+        return next(batches, None)
     except UserError as error:  # PyTorch puts the worker's traceback around the message
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     except (RuntimeError, OSError, EOFError):  # the last two where half a batch has been sent
@@ -104,22 +129,27 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _affordable(dataset: Dataset[Any], sampler: StepSampler, workers: int) -> int:
+def _affordable(dataset: Dataset[Any], first: Sequence[int], workers: int) -> int:
     """Returns how many workers the shared memory has room for, and says so if they are fewer."""
     if not os.path.isdir(SHARED_MEMORY):
         return workers
-    indices = sampler.batch(sampler.start_step)
-    batch = len(indices) * sum(tensor.nbytes for tensor in dataset[indices[0]])
+    item = dataset[first[0]]
+    batch = len(first) * sum(member.nbytes for member in item if isinstance(member, Tensor))
     free = shutil.disk_usage(SHARED_MEMORY).free // distributed.world_size()
     affordable = max(0, int((free / batch - _HELD) // _PREFETCH))
-    if affordable >= workers:
-        return workers
+    if affordable < workers:
+        _warn(affordable, workers)
+    return min(affordable, workers)
+
+
+@cache
+def _warn(affordable: int, workers: int) -> None:
+    """Says how little room there is; once, and not at every pass over the data."""
     logger.warning(
-        "%s has %d MB left, enough for %d of %d processes that load data; more need a larger one "
-        "(docker run --shm-size 8g)",
-        *(SHARED_MEMORY, free // 2**20, affordable, workers),
+        "%s has room for %d of %d processes that load data; more need a larger one (docker run "
+        "--shm-size 8g)",
+        *(SHARED_MEMORY, affordable, workers),
     )
-    return affordable
 
 
 def _ignore_signals(worker: int) -> None:

@@ -1,15 +1,15 @@
 """Photographs, masks and part maps of a collection, read a few at a time in every pass."""
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from data.crops import ObjectImages
 from data.detections import Detections
+from data.loading import load_once
 from pipeline.poses.options import CollectionOptions, ComputeOptions
 from utils import distributed
 
@@ -72,17 +72,12 @@ class Reader:
             part_names=self.part_names,
         )
         size = images_per_batch(self._compute.batch_size, IMAGES_PER_BATCH)
-        for item in load_batches(dataset, size, self._compute.num_workers):
-            at = torch.tensor(rows)[item.index]
-            yield Photographs(at, item.image.to(self.device), item.parts[:, 1:].to(self.device))
+        with closing(load_once(dataset, size, self._compute.num_workers)) as loaded:
+            for item in loaded:
+                at = torch.tensor(rows)[item.index]
+                yield Photographs(at, item.image.to(self.device), item.parts[:, 1:].to(self.device))
 
 
 def images_per_batch(batch_size: int, automatic: int) -> int:
     """Returns this process's share of the batch size over all; -1 chooses `automatic`."""
     return max(1, batch_size // distributed.world_size()) if batch_size > 0 else automatic
-
-
-def load_batches(dataset: ObjectImages, size: int, num_workers: int) -> DataLoader:
-    """Loads images in order, `size` at a time."""
-    workers = min(num_workers, len(dataset), os.cpu_count() or 1)
-    return DataLoader(dataset, batch_size=size, num_workers=workers)

@@ -6,6 +6,7 @@ Section 3.1 of https://arxiv.org/abs/2103.15627.
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from data.cache.pose_files import Hypotheses
 from data.crops import ObjectImages
 from data.definitions import ViewPrior
 from data.detections import Detections, load_detections
+from data.loading import load_once
 from geometry.camera import VECTOR_SIZE, from_vector, to_vector
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses import report
 from pipeline.poses.contour_search import NUM_MODES, ContourSearch
 from pipeline.poses.fitting import NUM_FREE, Schedule, fit_poses, search_poses
 from pipeline.poses.options import CollectionOptions, SearchOptions, Step1Options
-from pipeline.poses.photographs import images_per_batch, load_batches
+from pipeline.poses.photographs import images_per_batch
 from pipeline.poses.report import agreement
 from rendering import rasterizer
 from utils import distributed
@@ -58,9 +60,12 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     dataset = ObjectImages(detections, collection.image_resolution, rows=rows)
     search = make_search(options.search, collection.mode, views, templates.to(device))
     start = len(shard) - len(rows)
-    with progress(total=len(shard), description="images", initial=start) as bar:
-        size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind])
-        for images in load_batches(dataset, size, options.compute.num_workers):
+    size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind])
+    with (
+        progress(total=len(shard), description="images", initial=start) as bar,
+        closing(load_once(dataset, size, options.compute.num_workers)) as loaded,
+    ):
+        for images in loaded:
             found = search(images.image[:, 3].to(device))
             table.write([rows[i] for i in images.index], _to_columns(found))
             bar.update(len(images.index))

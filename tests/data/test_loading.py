@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from data import loading
-from data.loading import load_batches
+from data.loading import load_batches, load_once
 from data.samplers import StepSampler
 from tests.conftest import REPOSITORY
 from utils.cli import UserError
@@ -28,6 +28,7 @@ Usage = namedtuple("Usage", ["total", "used", "free"])
 class Item(NamedTuple):
     value: Tensor
     process: Tensor
+    row: int
 
 
 class Numbers(Dataset[Item]):
@@ -44,7 +45,7 @@ class Numbers(Dataset[Item]):
             os.kill(os.getpid(), signal.SIGKILL)
         if index == self.absent:
             raise UserError(f"{index}.jpg does not exist.")
-        return Item(torch.full((2**18,), float(index)), torch.tensor(os.getpid()))
+        return Item(torch.full((2**18,), float(index)), torch.tensor(os.getpid()), index)
 
 
 def sampler(step: int = 0) -> StepSampler:
@@ -55,10 +56,23 @@ def sampler(step: int = 0) -> StepSampler:
 def test_batches_are_those_of_the_sampler_from_a_step_on(workers: int) -> None:
     batches = load_batches(Numbers(), sampler(3), workers)
     for step in range(3, 6):
-        values, processes = next(batches)
+        values, processes, _ = next(batches)
         assert values[:, 0].tolist() == sampler().batch(step)
         assert (processes == os.getpid()).all() == (workers == 0)
     batches.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_pass_over_the_data_keeps_their_order_and_ends(workers: int) -> None:
+    batches = [
+        (*item.value[:, 0].int().tolist(), item.row.tolist())
+        for item in load_once(Numbers(), 4, workers)
+    ]
+    assert batches == [(0, 1, 2, 3, [0, 1, 2, 3]), (4, 5, 6, 7, [4, 5, 6, 7]), (8, 9, [8, 9])]
+    assert multiprocessing.active_children() == []
+    (whole,) = load_once(Numbers(), 100, workers)
+    assert whole.row.tolist() == list(range(10))
+    assert list(load_once(Subset(Numbers(), []), 4, workers)) == []
 
 
 @pytest.mark.parametrize(("free", "affordable"), [(100, 4), (24, 2), (15, 0)])
@@ -69,14 +83,17 @@ def test_as_many_workers_load_as_the_shared_memory_has_room_for(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8))
     monkeypatch.setattr(loading, "SHARED_MEMORY", "/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free * 2**20 + 1000))
+    loading._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            load_batches(Numbers(), sampler(), 4).send(None)
         batches = load_batches(Numbers(), sampler(), 4)
         owners = {int(next(batches)[1][0]) for _ in range(8)}
         batches.close()
     assert owners == {os.getpid()} if affordable == 0 else len(owners) == affordable
     assert len(caplog.messages) == (affordable < 4)
     if affordable < 4:
-        assert f"has {free} MB left, enough for {affordable} of 4 processes" in caplog.text
+        assert f"has room for {affordable} of 4 processes" in caplog.text
 
 
 def test_what_a_worker_cannot_read_is_told_without_its_traceback() -> None:
