@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--bfloat16", action="store_true", help="convolve in bfloat16: about twice as fast where the processor has units for it")
     group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
     group.add_argument("--no_prefetch", action="store_true", help="read the images at every use instead of keeping the crops in memory")
-    group.add_argument("--cache_gb", type=cli.non_negative_float, metavar="GB", help="memory for crops; what does not fit is read again as needed (default: a third of the free memory)")
+    group.add_argument("--cache_gb", type=cli.gigabytes, metavar="GB", help="memory for crops; what does not fit is read again as needed (default: a third of the free memory)")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=8, metavar="N", help="processes that read images with --no_prefetch (default: %(default)s)")
 
     group = parser.add_argument_group("output; intervals are steps with --iters, else epochs")

@@ -4,6 +4,7 @@ import argparse
 import errno
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 }
+# How PyTorch words it on CPUs and GPUs
+_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
 
 
 class UserError(Exception):
@@ -30,15 +33,17 @@ class Terminated(KeyboardInterrupt):
 def run(main: Callable[[], object]) -> None:
     """Calls `main` and reports expected failures in one line, without a traceback.
 
-    Exit status: 1 after a `UserError`, on a full disk or a path that may not be used, 130 after
-    Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
+    Exit status: 1 after a `UserError`, without memory, on a full disk or a path that may not be
+    used, 130 after Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
     """
     # Installed first, so that SIGTERM ends every stage in the same way
     signal.signal(signal.SIGTERM, _terminator())
     try:
         main()
-    except UserError as error:
-        _fail(f"error: {one_line(str(error))}", 1)
+    except (UserError, MemoryError, RuntimeError) as error:
+        if (mistake := mistake_behind(error)) is None:
+            raise
+        _fail(f"error: {one_line(str(mistake))}", 1)
     except KeyboardInterrupt as stop:
         word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
         _fail(f"{word}{stop}: run the same command again to continue", status)
@@ -50,6 +55,19 @@ def run(main: Callable[[], object]) -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def mistake_behind(error: Exception) -> UserError | None:
+    """Returns what to tell the user of an error; None of a bug."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        details = one_line(str(error))[:120]
+        return UserError(
+            f"memory has run out ({details}). Use a smaller --batch_size, --width or resolution, or "
+            "fewer processes."
+        )
+    return None
 
 
 def _terminator() -> Callable[[int, FrameType | None], None]:
@@ -175,6 +193,11 @@ def automatic_int(text: str) -> int:
 def positive_float(text: str) -> float:
     """Option type: a finite number above 0."""
     return _number(text, float, lambda value: value > 0, "a number above 0")
+
+
+def gigabytes(text: str) -> float:
+    """Option type: 0 to a million."""
+    return _number(text, float, lambda value: 0 <= value <= 1e6, "a number from 0 to 1000000")
 
 
 def learning_rate(text: str) -> float:

@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import (
 )
 
 from utils import interrupts
-from utils.cli import Terminated, UserError
+from utils.cli import Terminated, UserError, mistake_behind
 
 _working_alone = False
 
@@ -264,8 +264,9 @@ def _run_child(
     # How the process ended is left in files, since its exceptions arrive as text
     try:
         result = function(device, *args)
-    except UserError as error:
-        (folder / f"mistake_{index}").write_bytes(os.fsencode(str(error)))
+    except Exception as error:
+        if (mistake := mistake_behind(error)) is not None:
+            (folder / f"mistake_{index}").write_bytes(os.fsencode(str(mistake)))
         raise
     except KeyboardInterrupt:
         (folder / "interrupted").touch()

@@ -32,6 +32,19 @@ def end_of(statement: str) -> subprocess.CompletedProcess:
             1,
             "error: output/x cannot be used (Not a directory).",
         ),
+        *(
+            (
+                f"raise {error}",
+                1,
+                f"error: memory has run out ({details}). Use a smaller --batch_size, --width or "
+                "resolution, or fewer processes.",
+            )
+            for error, details in (
+                ("MemoryError('Unable to allocate 7 TiB')", "Unable to allocate 7 TiB"),
+                ("RuntimeError('CUDA out of memory.\\nx')", "CUDA out of memory. x"),
+                ('RuntimeError("can\'t allocate memory")', "can't allocate memory"),
+            )
+        ),
         (
             f"raise OSError({errno.ENOSPC}, 'No space left on device', 'x.npz')",
             1,
@@ -45,7 +58,10 @@ def test_expected_failures_end_with_one_line(statement, status, line):
     assert (process.returncode, process.stderr, process.stdout) == (status, line + "\n", "")
 
 
-@pytest.mark.parametrize("statement", ["raise ValueError('shape')", f"raise OSError({errno.EIO})"])
+@pytest.mark.parametrize(
+    "statement",
+    ["raise ValueError('shape')", "raise RuntimeError('x')", f"raise OSError({errno.EIO})"],
+)
 def test_our_own_defects_keep_their_traceback(statement):
     process = end_of(statement)
     assert process.returncode == 1
@@ -67,6 +83,7 @@ def test_success_exits_with_status_zero():
         (cli.positive_float, "1e-4", 1e-4),
         (cli.non_negative_float, "0", 0.0),
         (cli.fraction, "0.25", 0.25),
+        (cli.gigabytes, "0", 0.0),
         (cli.run_name, "new_cub_singletpl", "new_cub_singletpl"),
         (cli.gpu_ids, "0,1", (0, 1)),
         (cli.gpu_ids, "cpu", ("cpu",)),
@@ -92,6 +109,7 @@ def test_option_types_accept(kind, text, value):
         (cli.positive_float, "inf"),
         (cli.non_negative_float, "-0.5"),
         (cli.fraction, "1.5"),
+        (cli.gigabytes, "1e300"),
         (cli.run_name, ""),
         (cli.run_name, " "),
         (cli.run_name, "a/b"),

@@ -38,6 +38,12 @@ def fail_with_a_defect(device: torch.device) -> None:
     raise ZeroDivisionError("ours")
 
 
+def take_too_much(device: torch.device) -> None:
+    if not distributed.is_main():
+        torch.empty(2**60)
+    distributed.barrier()
+
+
 def wait_forever(device: torch.device) -> None:
     distributed.barrier()
     if distributed.is_main():
@@ -69,6 +75,14 @@ def test_a_users_mistake_in_one_process_ends_all_and_arrives_unchanged(monkeypat
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     with pytest.raises(UserError, match=r"^the last process found no images: caf\udce9\.$"):
         distributed.launch(fail_on_the_last, [CPU, CPU])
+
+
+@pytest.mark.slow
+def test_a_process_that_runs_out_of_memory_is_told_in_one_line():
+    with pytest.raises(
+        UserError, match=r"^memory has run out \(.*--batch_size.*fewer processes\.$"
+    ):
+        distributed.launch(take_too_much, [CPU, CPU])
 
 
 @pytest.mark.slow
