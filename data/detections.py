@@ -129,6 +129,17 @@ def _packed(rle: RLE) -> Any:
     return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
 
 
+def mask_area(rle: RLE) -> int:
+    """Returns the pixels of a packed mask."""
+    return int(coco_mask.area(_packed(rle)))
+
+
+def packed_box(rle: RLE) -> Box4:
+    """Returns the box of a packed mask, as `mask_box` does."""
+    x, y, width, height = coco_mask.toBbox(_packed(rle)).tolist()
+    return x, y, x + width - 1, y + height - 1
+
+
 def mask_box(mask: np.ndarray) -> Box4:
     """Returns x1, y1, x2, y2 of a mask (h, w) with at least one pixel, both ends included."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))

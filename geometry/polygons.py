@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CONCAVE = 1000  # corners of a concave polygon; the time grows with their square
+MAX_CONCAVE_CORNERS = 300_000  # of all concave polygons; a tenth of a millisecond each
 
 
 def triangulate(
@@ -23,8 +24,10 @@ def triangulate(
         (F, 3) indices of the vertices; n - 2 triangles of a polygon with n corners.
 
     Raises:
-        ValueError: if a concave polygon has more than MAX_CONCAVE corners.
+        ValueError: if a concave polygon has more than MAX_CONCAVE corners, or all of them more than
+            MAX_CONCAVE_CORNERS.
     """
+    concave = 0
     starts = np.cumsum(counts) - counts
     parts, owners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
     for size in np.unique(counts[counts >= 3]):
@@ -32,7 +35,14 @@ def triangulate(
         polygons = corners[starts[rows, None] + np.arange(size)]  # (n, size)
         fans = np.stack([polygons[:, [0] * (size - 2)], polygons[:, 1:-1], polygons[:, 2:]], -1)
         if size > 3:
-            for i in np.flatnonzero(_folds(vertices[polygons])):
+            folded = np.flatnonzero(_folds(vertices[polygons]))
+            concave += size * len(folded)
+            if concave > MAX_CONCAVE_CORNERS:
+                raise ValueError(
+                    f"its concave polygons have {concave} corners and more, at most "
+                    f"{MAX_CONCAVE_CORNERS} are expected; triangulate it in the program that made it"
+                )
+            for i in folded:
                 fans[i] = polygons[i][_clip_ears(_flatten(vertices[polygons[i]]))]
         parts.append(fans.reshape(-1, 3))
         owners.append(np.repeat(rows, size - 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.detections import encode_mask
 from data.image_files import photograph_size, read_orientation, read_photograph
 from data.preparation.annotation_files import Annotation, AnnotationSet, read_annotations
 from data.preparation.masking import Candidate, Detector, NoObjectError
@@ -100,7 +101,7 @@ def _decode(entry: Annotation, shape: tuple[int, int], orientation: int) -> Cand
     if entry.relative and outline:
         outline = (np.reshape(outline, (-1, 2)) * (shape[1], shape[0])).ravel().tolist()
     mask = decode_outline(outline, entry.size, shape, orientation)
-    return Candidate(entry.category, entry.score, mask, entry.crowd)
+    return Candidate(entry.category, entry.score, encode_mask(mask), entry.crowd)
 
 
 def mask_rcnn_detector(weights: Path, device: torch.device, category: str) -> Detector:
@@ -134,7 +135,7 @@ def mask_rcnn_detector(weights: Path, device: torch.device, category: str) -> De
         picture = torch.from_numpy(read_photograph(path)).permute(2, 0, 1).float() / 255
         (found,) = network([picture.to(device)])
         names = [labels[int(label)] for label in found["labels"]]
-        masks = (found["masks"][:, 0] > 0.5).cpu().numpy()
-        return [Candidate(*x) for x in zip(names, found["scores"].tolist(), masks, strict=True)]
+        runs = map(encode_mask, (found["masks"][:, 0] > 0.5).cpu().numpy())
+        return [Candidate(*x) for x in zip(names, found["scores"].tolist(), runs, strict=True)]
 
     return Detector(detect, category, f"maskrcnn {file_digest(weights)} {category}")

@@ -5,6 +5,7 @@ not in contact with another object. Without such an object the mask stays empty.
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data.collection import Collection
+from data.detections import RLE, decode_mask, mask_area, packed_box
 from data.image_files import UnreadablePicture, photograph_size
 from data.preparation.made_masks import MadeMask, read_made_mask, write_made_mask
-from data.preparation.quality import grow, is_cut_off
+from data.preparation.quality import GROWN, grow, is_cut_off
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -27,19 +29,29 @@ _SAME = 0.9  # overlap from which on two outlines are of the same object
 
 
 class Candidate(NamedTuple):
-    """A detected object.
+    """A detected object; its mask is packed, since tools find hundreds in a photograph.
 
     Attributes:
         category: its name in lower case; None where the tool knows none.
         score: confidence in [0, 1].
-        mask: (h, w) bool.
+        runs: its mask (h, w), as `encode_mask` packs it.
         crowd: whether it marks any region, not one object.
     """
 
     category: str | None
     score: float
-    mask: np.ndarray
+    runs: RLE
     crowd: bool = False
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Mask (h, w) bool."""
+        return decode_mask(self.runs)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return mask_area(self.runs)
 
 
 class Limits(NamedTuple):
@@ -166,7 +178,7 @@ def choose(candidates: list[Candidate], category: str, limits: Limits = Limits()
 
     def rank(number: int) -> tuple[bool, float]:
         candidate = candidates[number]
-        return not candidate.crowd, candidate.score * float(candidate.mask.sum())
+        return not candidate.crowd, candidate.score * candidate.area
 
     return max(usable, key=rank, default=None)
 
@@ -178,7 +190,7 @@ def _is_wanted(candidate: Candidate, category: str) -> bool:
 def complaint(candidates: list[Candidate], number: int, limits: Limits) -> str | None:
     """Returns what speaks against an object, the end of a sentence; None if it is usable."""
     candidate = candidates[number]
-    area = int(candidate.mask.sum())
+    area = candidate.area
     if candidate.score < limits.min_score:
         return f"is uncertain: score {candidate.score:.2f}, expected {limits.min_score:g}"
     if area < limits.min_area:
@@ -195,7 +207,7 @@ def _why_none(candidates: list[Candidate], category: str, limits: Limits) -> str
         others = sorted({str(candidate.category) for candidate in candidates})
         return f"shows no {category}" + (f", but {', '.join(others[:5])}" if others else "")
     # The largest one is what a person would expect to be taken
-    largest = max(numbers, key=lambda i: candidates[i].mask.sum())
+    largest = max(numbers, key=lambda i: candidates[i].area)
     name = candidates[largest].category or "object"
     article = "an" if name[0] in "aeiou" else "a"
     return f"shows {article} {name} that {complaint(candidates, largest, limits)}"
@@ -204,21 +216,31 @@ def _why_none(candidates: list[Candidate], category: str, limits: Limits) -> str
 def _collides(candidates: list[Candidate], number: int) -> bool:
     """Returns whether a small object touches another; outlines without category may overlap."""
     # Regions of no category may lie in each other, as SAM's do
-    mask, category = candidates[number].mask, candidates[number].category
-    if mask.mean() >= _LARGE or category is None:
+    this = candidates[number]
+    if this.category is None or this.area >= _LARGE * math.prod(this.runs["size"]):
         return False
     # Grown by two pixels each: objects that almost touch count as well
-    grown = grow(mask)
+    grown = grow(this.mask)
     for other, candidate in enumerate(candidates):
         if other == number or candidate.crowd or candidate.category is None:
             continue
+        if not _is_near(this.runs, candidate.runs):
+            continue
         touches = (grown & grow(candidate.mask)).any()
-        if touches and not _is_same(candidates[number], candidate):
+        if touches and not _is_same(this, candidate):
             return True
     return False
 
 
+def _is_near(one: RLE, other: RLE) -> bool:
+    """Returns whether the boxes of two masks meet once the masks are grown."""
+    x1, y1, x2, y2 = packed_box(one)
+    left, top, right, bottom = packed_box(other)
+    return max(left - x2, x1 - right, top - y2, y1 - bottom) <= 2 * GROWN
+
+
 def _is_same(one: Candidate, other: Candidate) -> bool:
     """Returns whether two outlines are of the same object, found twice."""
-    both = (one.mask & other.mask).sum()
-    return one.category == other.category and both >= _SAME * (one.mask | other.mask).sum()
+    first, second = one.mask, other.mask
+    both = (first & second).sum()
+    return one.category == other.category and both >= _SAME * (first | second).sum()

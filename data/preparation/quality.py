@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 MIN_SIDE = 64  # pixels of the longer side of an object; less shows nothing of its texture
+GROWN = 2  # pixels by which masks grow before it is seen whether they touch
 _BORDER = 10  # pixels from the border within which an object may be cut off
 _CUT_PIXELS = 50  # of the mask on the edge of its box
 _MOST = 0.5  # of the border of a photograph
@@ -115,5 +116,5 @@ def _ends_broadly(mask: np.ndarray) -> bool:
 
 
 def grow(mask: np.ndarray) -> np.ndarray:
-    """Returns a mask (h, w) with two pixels more on every side."""
-    return ndimage.binary_dilation(mask, np.ones((5, 5)))
+    """Returns a mask (h, w) with `GROWN` pixels more on every side."""
+    return ndimage.binary_dilation(mask, np.ones((2 * GROWN + 1, 2 * GROWN + 1)))

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.special import expit
 
+from data.detections import encode_mask
 from data.image_files import read_photograph
 from data.preparation.masking import Candidate, Detector, NoObjectError
 from utils.cli import UserError
@@ -215,4 +216,4 @@ def _pieces(saliency: np.ndarray) -> list[Candidate]:
     sizes = np.bincount(labels.ravel())[1:]
     scores = ndimage.mean(saliency, labels, numbers)
     large = numbers[sizes >= _PIECE * sizes.max()]
-    return [Candidate("object", float(scores[n - 1]), labels == n) for n in large]
+    return [Candidate("object", float(scores[n - 1]), encode_mask(labels == n)) for n in large]

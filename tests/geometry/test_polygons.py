@@ -93,6 +93,11 @@ def test_convex_polygons_of_any_size_are_fans_and_concave_ones_have_a_limit(monk
     assert one(disc)[:, 0].max() == 0
     with pytest.raises(ValueError, match="concave polygon has 14 corners"):
         one(star(7)[0])
+    monkeypatch.setattr(polygons, "MAX_CONCAVE_CORNERS", 29)
+    points, corners = star(5)[0], np.arange(10)
+    assert len(triangulate(points, np.tile(corners, 2), np.array([10, 10]))) == 16
+    with pytest.raises(ValueError, match="concave polygons have 30 corners and more, at most 29"):
+        triangulate(points, np.tile(corners, 3), np.array([10, 10, 10]))
 
 
 def test_a_tangled_polygon_ends():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from data import prepare
+from data.detections import RLE, encode_mask
 from data.preparation import detectors
 from data.preparation.inspection import perceptual_hash
 from data.preparation.masking import Candidate, Detector, Limits, choose
@@ -18,10 +19,14 @@ from utils.cli import UserError
 SIZE = (300, 400)
 
 
-def box(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+def rectangle(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     mask = np.zeros(SIZE, bool)
     mask[y1:y2, x1:x2] = True
     return mask
+
+
+def box(x1: int, y1: int, x2: int, y2: int) -> RLE:
+    return encode_mask(rectangle(x1, y1, x2, y2))
 
 
 GOOD = Candidate("car", 0.95, box(50, 50, 170, 150))
@@ -34,8 +39,8 @@ GOOD = Candidate("car", 0.95, box(50, 50, 170, 150))
         ([GOOD], 0),
         ([GOOD._replace(category="bus")], None),
         ([GOOD._replace(score=0.8)], None),
-        ([GOOD._replace(mask=box(50, 50, 145, 145))], None),  # 95 x 95 pixels
-        ([GOOD._replace(mask=box(5, 50, 150, 150))], None),  # cut off at the left
+        ([GOOD._replace(runs=box(50, 50, 145, 145))], None),  # 95 x 95 pixels
+        ([GOOD._replace(runs=box(5, 50, 150, 150))], None),  # cut off at the left
         ([GOOD, Candidate("dog", 0.5, box(172, 60, 190, 70))], None),  # two pixels apart
         ([GOOD, Candidate("dog", 0.5, box(175, 60, 190, 70))], 0),
         (
@@ -45,11 +50,11 @@ GOOD = Candidate("car", 0.95, box(50, 50, 170, 150))
             ],
             0,
         ),
-        ([GOOD._replace(mask=box(200, 160, 350, 280), score=0.99), GOOD], 0),
-        ([GOOD._replace(mask=box(20, 20, 380, 280), crowd=True), GOOD], 1),
+        ([GOOD._replace(runs=box(200, 160, 350, 280), score=0.99), GOOD], 0),
+        ([GOOD._replace(runs=box(20, 20, 380, 280), crowd=True), GOOD], 1),
         ([GOOD._replace(crowd=True)], 0),  # so CVAT marks all run lengths
         ([GOOD, GOOD._replace(score=0.96)], 1),  # the same object, found twice
-        ([GOOD._replace(category=None), GOOD._replace(category=None, mask=box(60, 60, 90, 90))], 0),
+        ([GOOD._replace(category=None), GOOD._replace(category=None, runs=box(60, 60, 90, 90))], 0),
     ],
 )
 def test_the_best_usable_object_is_chosen(candidates: list[Candidate], chosen: int | None) -> None:
@@ -57,7 +62,7 @@ def test_the_best_usable_object_is_chosen(candidates: list[Candidate], chosen: i
 
 
 def test_limits_are_those_of_the_user() -> None:
-    small = GOOD._replace(mask=box(50, 50, 80, 80), score=0.3)
+    small = GOOD._replace(runs=box(50, 50, 80, 80), score=0.3)
     assert choose([small], "car", Limits(min_area=900, min_score=0.3)) == 0
     assert choose([small], "car", Limits(min_area=901, min_score=0.3)) is None
     assert choose([small], "car", Limits(min_area=900, min_score=0.31)) is None
@@ -69,8 +74,8 @@ def test_limits_are_those_of_the_user() -> None:
         ([GOOD._replace(category="bus")], "shows no car, but bus"),
         ([], "shows no car"),
         ([GOOD._replace(score=0.8)], "is uncertain: score 0.80, expected 0.9"),
-        ([GOOD._replace(mask=box(50, 50, 60, 60))], "is small: 100 pixels, expected 9216"),
-        ([GOOD._replace(mask=box(5, 50, 150, 150))], "is cut off at the border"),
+        ([GOOD._replace(runs=box(50, 50, 60, 60))], "is small: 100 pixels, expected 9216"),
+        ([GOOD._replace(runs=box(5, 50, 150, 150))], "is cut off at the border"),
         ([GOOD, Candidate("dog", 0.5, box(172, 60, 190, 70))], "touches another object"),
     ],
 )
@@ -90,13 +95,13 @@ def test_the_check_says_why_an_object_is_not_taken(
 @pytest.mark.parametrize(
     ("mask", "cut"),
     [
-        (box(50, 50, 350, 250), False),
-        (box(0, 50, 350, 250), True),
-        (box(50, 9, 350, 250), True),
-        (box(50, 10, 350, 250), False),
-        (box(50, 50, 391, 250), True),
-        (box(50, 50, 350, 300), True),
-        (box(0, 100, 350, 130), False),  # a tip of 30 pixels touches the border
+        (rectangle(50, 50, 350, 250), False),
+        (rectangle(0, 50, 350, 250), True),
+        (rectangle(50, 9, 350, 250), True),
+        (rectangle(50, 10, 350, 250), False),
+        (rectangle(50, 50, 391, 250), True),
+        (rectangle(50, 50, 350, 300), True),
+        (rectangle(0, 100, 350, 130), False),  # a tip of 30 pixels touches the border
         (np.zeros(SIZE, bool), False),
     ],
 )
@@ -162,10 +167,10 @@ def test_the_check_names_what_is_wrong_and_writes_nothing_else(
     masks = Path("datasets/cars/masks")
     masks.mkdir()
     for i in range(6):
-        Image.fromarray(box(80 + 20 * i, 60, 240 + 20 * i, 180)).save(masks / f"{i}.png")
-    Image.fromarray(box(0, 0, 0, 0)).save(masks / "1.png")
-    Image.fromarray(box(0, 50, 200, 200)).save(masks / "2.png")
-    Image.fromarray(box(100, 100, 130, 120)).save(masks / "3.png")
+        Image.fromarray(rectangle(80 + 20 * i, 60, 240 + 20 * i, 180)).save(masks / f"{i}.png")
+    Image.fromarray(rectangle(0, 0, 0, 0)).save(masks / "1.png")
+    Image.fromarray(rectangle(0, 50, 200, 200)).save(masks / "2.png")
+    Image.fromarray(rectangle(100, 100, 130, 120)).save(masks / "3.png")
     with Image.open("datasets/cars/images/0.png") as picture:
         picture.resize((400, 300)).save("datasets/cars/images/4.png")
     (tmp_path / "datasets/cars/images/5.png").write_bytes(b"")
