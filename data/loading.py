@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.samplers import StepSampler
 from utils import distributed
 from utils.cli import UserError
+from utils.interrupts import StopRequest
 
 SHARED_MEMORY = "/dev/shm"  # where worker processes put their batches
 _PREFETCH = 2  # batches that a worker is ahead, the default of PyTorch
@@ -84,7 +85,9 @@ def _from_thread(loader: Iterator[Any]) -> Generator[Any]:
 def _from_workers(loader: DataLoader[Any]) -> Generator[Any]:
     # PyTorch's handler would raise at any point of the training; a request for a batch raises as well
     handler, others = signal.getsignal(signal.SIGCHLD), multiprocessing.active_children()
-    batches = iter(loader)
+    # Python drops what is raised while it forks: the signal is obeyed after that
+    with StopRequest():
+        batches = iter(loader)
     signal.signal(signal.SIGCHLD, handler)
 
     # Workers ignore SIGTERM, with which Python would end them before it waits for them

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
 }
 # How PyTorch words it on CPUs and GPUs
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
+_REPEAT_SECONDS = 0.05  # after which a callback has ended
 
 
 class UserError(Exception):
@@ -38,6 +40,7 @@ def run(main: Callable[[], object]) -> None:
     """
     # Installed first, so that SIGTERM ends every stage in the same way
     signal.signal(signal.SIGTERM, _terminator())
+    repeat_lost_signals()
     try:
         main()
     except (UserError, MemoryError, RuntimeError) as error:
@@ -45,6 +48,7 @@ def run(main: Callable[[], object]) -> None:
             raise
         _fail(f"error: {one_line(str(mistake))}", 1)
     except KeyboardInterrupt as stop:
+        sys.unraisablehook = lambda lost: None  # of objects that were left half made
         word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
         _fail(f"{word}{stop}: run the same command again to continue", status)
     except OSError as error:
@@ -68,6 +72,26 @@ def mistake_behind(error: Exception) -> UserError | None:
             "fewer processes."
         )
     return None
+
+
+def repeat_lost_signals() -> None:
+    """Sends Ctrl-C and SIGTERM again where Python drops what they raise.
+
+    It drops all exceptions in callbacks from C, as while numba loads compiled loops, in destructors,
+    and while it forks.
+    """
+    report = sys.unraisablehook
+
+    def repeat(lost: Any) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            report(lost)
+            return
+        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        timer = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = repeat
 
 
 def _terminator() -> Callable[[int, FrameType | None], None]:

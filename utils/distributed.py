@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import (
 )
 
 from utils import interrupts
-from utils.cli import Terminated, UserError, mistake_behind
+from utils.cli import Terminated, UserError, mistake_behind, repeat_lost_signals
 
 _working_alone = False
 
@@ -247,6 +247,7 @@ def _run_child(
 ) -> None:
     # Ctrl-C was blocked until this process could handle it
     interrupts.unblock()
+    repeat_lost_signals()
     device = devices[index]
     _select(device)
     # The cores are divided among the processes

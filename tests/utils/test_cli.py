@@ -68,6 +68,18 @@ def test_our_own_defects_keep_their_traceback(statement):
     assert "Traceback" in process.stderr
 
 
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_in_a_callback_from_c_is_obeyed_after_it(number, status):
+    """C knows no exceptions, so that Python drops those of a callback."""
+    process = end_of(
+        "import ctypes, os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"    callback = ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.{number}))\n"
+        "    callback(); time.sleep(20)"
+    )
+    assert process.returncode == status
+    assert process.stderr.count("\n") == 1
+
+
 def test_success_exits_with_status_zero():
     assert end_of("pass").returncode == 0
 
