@@ -20,6 +20,8 @@ LARGEST_SHEET = 60  # images
 CELL = 12  # pixels of 10 degrees in the histogram
 MARGIN = 28
 OUTLINE = (1.0, 0.2, -0.6)  # RGB in [-1, 1]
+NOSE = (1.0, -1.0, -1.0)
+NOSE_SHARE = 0.1  # of the length of a template, from its front end on
 OUTPUT_FOLDER = Path("output")
 
 
@@ -50,10 +52,12 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     """Returns a picture with two tiles per image, in their order.
 
     Left the photograph with the outline of the fitted template and the confidence, right the mask in
-    gray below the colors of the template's parts.
+    gray below the colors of the template's parts, its front end in red where it is seen.
     """
-    raster = model.render(fits.pose, fits.choice, TILE)
+    marks = torch.cat([model.probabilities, front_end(model.templates)[..., None]], dim=2)
+    raster = model._replace(probabilities=marks).render(fits.pose, fits.choice, TILE)
     assert raster.attributes is not None
+    shown, nose = raster.attributes.split([marks.shape[2] - 1, 1], dim=1)
     # The outline lies on the pixels that an erosion takes away
     images = functional.interpolate(fits.images, (TILE, TILE), mode="bilinear", antialias=True)
     coverage = raster.coverage
@@ -62,9 +66,10 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     color = images.new_tensor(OUTLINE)[:, None, None]
     photographs = images[:, :3] * (1 - edge) + color * edge
     # "No part" is white, parts have the colors of the palette
-    palette = torch.from_numpy(part_palette(raster.attributes.shape[1] - 1)).to(images) / 127.5 - 1
+    palette = torch.from_numpy(part_palette(shown.shape[1] - 1)).to(images) / 127.5 - 1
     palette = torch.cat([palette.new_ones(1, 3), palette])
-    parts = torch.einsum("nkhw,kc->nchw", raster.attributes, palette)
+    parts = torch.einsum("nkhw,kc->nchw", shown, palette)
+    parts = torch.where(nose > 0.5, images.new_tensor(NOSE)[:, None, None], parts)
     # Side by side, labeled with the confidence
     gray = images[:, 3:] - 1
     pairs = torch.cat([photographs, torch.where(coverage > 0, parts, gray)], dim=3)
@@ -72,6 +77,13 @@ def contact_sheet(fits: Fits, model: SemanticModel) -> NDArray[np.uint8]:
     tiles = [draw_text(pair, text) for pair, text in zip(to_uint8(pairs), labels, strict=True)]
     labeled = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return to_uint8(make_grid(labeled, COLUMNS))
+
+
+def front_end(templates: Tensor) -> Tensor:
+    """Returns 1 for the vertices (T, V) at the front ends of templates (T, V, 3), and else 0."""
+    # The front points along -y
+    length = templates[..., 1] - templates[..., 1].amin(dim=1, keepdim=True)
+    return (length < NOSE_SHARE * length.amax(dim=1, keepdim=True)).to(templates)
 
 
 def view_histogram(rotation: Tensor) -> NDArray[np.uint8]:

@@ -37,6 +37,22 @@ def test_a_contact_sheet_shows_photograph_outline_and_parts() -> None:
     assert (parts[~inside] == 0).all()
 
 
+def test_the_front_is_red_at_the_end_that_the_object_points_to() -> None:
+    # To the right, to the left, towards the viewer, and away
+    pose = pose_world.poses([0.0, 180.0, 90.0, 270.0], [0.0] * 4)
+    mask, _ = pose_world.draw(pose, TILE)
+    images = torch.cat([-mask[:, None].expand(-1, 3, -1, -1), mask[:, None]], dim=1)
+    model = SemanticModel(pose_world.body()[None], torch.ones(1, 962, 1), SphereMesh().faces)
+    fits = Fits(images, pose, torch.zeros(4, dtype=torch.int64), torch.ones(4))
+    red = (contact_sheet.contact_sheet(fits, model)[2:-2] == (255, 0, 0)).all(axis=-1)
+    tiles = [red[:, x + TILE : x + 2 * TILE] for x in range(2, red.shape[1], 2 * TILE + 2)]
+    places = [tile.nonzero()[1] for tile in tiles]
+    assert places[0].min() > 0.8 * TILE
+    assert places[1].max() < 0.2 * TILE
+    assert abs(places[2].mean() - TILE / 2) < 3
+    assert len(places[3]) < len(places[2]) / 2  # the head is higher than the tail
+
+
 def test_the_histogram_is_brightest_at_the_most_frequent_view() -> None:
     azimuth = torch.tensor([95.0] * 5 + [205.0])
     rotation = quaternion.from_view(azimuth, torch.full((6,), 25.0), torch.zeros(6))
