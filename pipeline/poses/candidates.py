@@ -47,11 +47,10 @@ class Candidates(NamedTuple):
         """Returns the candidates (N, R) at the positions (N, R) of their images."""
         return self.select((torch.arange(len(index))[:, None], index))
 
-    def replace(self, index: Tensor, moved: "Candidates") -> "Candidates":
-        """Returns candidates with others (N, R) at the positions (N, R) of their images."""
-        pairs = zip(self.pose, moved.pose, strict=True)
-        pose = Pose(*(replace(whole, index, part) for whole, part in pairs))
-        return Candidates(pose, replace(self.choice, index, moved.choice))
+    def extend(self, others: "Candidates") -> "Candidates":
+        """Returns these candidates (N, H) and others (N, R) behind them."""
+        pose = Pose(*(torch.cat(pair, dim=1) for pair in zip(self.pose, others.pose, strict=True)))
+        return Candidates(pose, torch.cat([self.choice, others.choice], dim=1))
 
     def repeat(self, count: int) -> "Candidates":
         """Returns (count, H) candidates, the same H for every image."""
@@ -84,6 +83,11 @@ class Scored(NamedTuple):
     iou: Tensor
     overlap: Tensor
 
+    @property
+    def alive(self) -> Tensor:
+        """Which candidates (N, H) have not been left out."""
+        return ~self.score.isneginf()
+
     def select(self, index: Any) -> "Scored":
         """Returns members at an index of the leading axes."""
         scores = (member[index] for member in self[1:])
@@ -97,6 +101,19 @@ class Scored(NamedTuple):
     def leading(self, count: int) -> Tensor:
         """Returns the positions (N, count) of the highest scores of each image, best first."""
         return self.score.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+    def accept_moves(self, index: Tensor) -> "Scored":
+        """Leaves out the worse one of each of the last R candidates and the one that it came from.
+
+        Args:
+            index: (N, R) positions of the latter.
+        """
+        first = self.score.shape[1] - index.shape[1]
+        moved, origin = self.score[:, first:], self.score.gather(1, index)
+        better = moved > origin
+        score = torch.cat([self.score[:, :first], moved.masked_fill(~better, -torch.inf)], dim=1)
+        kept = origin.masked_fill(better, -torch.inf)
+        return self._replace(score=score.scatter(1, index, kept))
 
     def spread(self) -> Tensor:
         """Returns the agreement score (N,) of the candidates; see `report.agreement`."""
@@ -116,13 +133,6 @@ class Scored(NamedTuple):
 def rank(candidates: Candidates, score: Tensor, iou: Tensor, overlap: Tensor) -> Scored:
     """Joins candidates with their scores (N, H), in which near duplicates count once."""
     return Scored(candidates, without_duplicates(score, candidates), iou, overlap)
-
-
-def replace(values: Tensor, index: Tensor, others: Tensor) -> Tensor:
-    """Returns values (N, H, ...) with others (N, R, ...) at the positions (N, R) of their rows."""
-    values = values.clone()
-    values[torch.arange(len(index))[:, None], index] = others
-    return values
 
 
 def without_duplicates(score: Tensor, candidates: Candidates) -> Tensor:

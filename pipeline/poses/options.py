@@ -66,6 +66,7 @@ class ChoiceOptions:
         symmetric: whether mirrored vertices share their parts.
         clips: whether photographs named <clip>_<number> are frames of clips.
         parts_source: maps, appearance or learned.
+        features: a network whose features are compared, auto or none.
         parts_features: weights of a network whose features learned parts share, or None.
         keep_share: share of the images that is kept.
         v_agr_threshold: keeps images by the published rule instead, or None.
@@ -76,6 +77,7 @@ class ChoiceOptions:
     symmetric: bool
     clips: bool
     parts_source: str
+    features: str
     parts_features: str | None
     keep_share: float
     v_agr_threshold: float | None

@@ -20,6 +20,7 @@ LEARNING_RATE = 0.05
 # The epsilon of the optimizer is relative to it: smaller scales amplify rounding errors to degrees
 GRADIENT_SCALE = 1000
 SHRINKAGE = 4  # of the photographs
+LEAST_ERROR = 1e-6  # mean squared difference of maps that fit
 
 
 class Painted(NamedTuple):
@@ -42,10 +43,12 @@ class Targets(NamedTuple):
     Attributes:
         masks: (B, h, w) in [0, 1].
         maps: (B, C, h, w), 0 outside the mask.
+        weight: of the maps, if the masks have 1; see `refine`.
     """
 
     masks: Tensor
     maps: Tensor
+    weight: float
 
 
 class Refinement(NamedTuple):
@@ -76,7 +79,7 @@ class Refinement(NamedTuple):
         size, repeats = photographs.masks.shape[-1] // SHRINKAGE, chosen.choice.shape[1]
         both = torch.cat([photographs.masks[:, None], guide.maps(photographs)], dim=1)
         both = shrink(both, size).repeat_interleave(repeats, dim=0)
-        targets = Targets(both[:, 0], both[:, 1:])
+        targets = Targets(both[:, 0], both[:, 1:], guide.weight)
         # Every candidate for itself
         vectors = refine(painted, targets, to_vector(flat.pose), self.prior, self.steps)
         pose = from_vector(vectors.cpu().unflatten(0, chosen.choice.shape))
@@ -88,7 +91,9 @@ def refine(
 ) -> Tensor:
     """Moves B poses so that silhouette and values fit better.
 
-    The error is the mean squared difference of masks and of maps, under the prior.
+    The error is the mean squared difference of masks and of maps, under the prior. Both count by
+    how much they have improved in relation to what is left: colors differ more from one object to the
+    next than masks do, and would otherwise decide alone.
 
     Args:
         painted: B meshes.
@@ -114,7 +119,9 @@ def refine(
         assert raster.attributes is not None
         # Step along the gradient of the error
         error = (raster.alpha[:, 0] - targets.masks).square().mean(dim=(1, 2))
-        error = error + (raster.attributes - targets.maps).square().sum(dim=1).mean(dim=(1, 2))
+        rest = (raster.attributes - targets.maps).square().sum(dim=1).mean(dim=(1, 2))
+        share = targets.weight * (error / rest.clamp(min=LEAST_ERROR)).detach()
+        error = error + share * rest
         error = with_prior(error, pose.rotation, prior)
         (gradient,) = torch.autograd.grad(error.sum() / GRADIENT_SCALE, vectors)
         optimizer.lr = LEARNING_RATE * (1 - step / steps)

@@ -4,6 +4,7 @@ Reads the detections and the remeshed templates, writes camera_hypotheses_silhou
 Section 3.1 of https://arxiv.org/abs/2103.15627.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -36,6 +37,8 @@ from utils.threads import one_torch_thread
 
 # Per device: small enough to lose little when interrupted
 IMAGES_PER_BATCH = {"contour": 16, "reference": 4}
+
+logger = logging.getLogger(__name__)
 
 
 @one_torch_thread()
@@ -111,6 +114,7 @@ def report_hypotheses(options: Step1Options, detections: Detections, found: Hypo
     }
     chosen, mode = rotation[torch.arange(len(best)), best], options.collection.mode
     report.report(detections, "step1", mode, figures, chosen, confident.nonzero()[:, 0])
+    logger.info("step 1: %s", report.verdict(figures["mean_best_iou"]))
 
 
 def step1_folder(collection: CollectionOptions) -> Path:

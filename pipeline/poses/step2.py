@@ -30,6 +30,7 @@ from data.definitions import ViewPrior
 from data.detections import Detections, detections_path, load_detections, published_path
 from geometry.sphere_mesh import SphereMesh
 from models.backbones import load_backbone
+from models.features import INSTALL, FeatureNetwork, default_features, load_features
 from pipeline.poses import contact_sheet, part_discovery, report
 from pipeline.poses.candidates import (
     Candidates,
@@ -40,8 +41,8 @@ from pipeline.poses.candidates import (
     with_complements,
     without_duplicates,
 )
-from pipeline.poses.evidence import clips, outlines
-from pipeline.poses.evidence.colors import Colors
+from pipeline.poses.evidence import appearance, clips, outlines
+from pipeline.poses.evidence.appearance import Appearance
 from pipeline.poses.evidence.interface import Evidence, Guide
 from pipeline.poses.evidence.measurements import Measurements
 from pipeline.poses.evidence.outlines import Outlines
@@ -53,6 +54,7 @@ from pipeline.poses.evidence.parts import (
     collect_parts,
     shows_parts,
 )
+from pipeline.poses.evidence.pictures import ColorPicture, Picture, feature_picture
 from pipeline.poses.options import CollectionOptions, Step2Options
 from pipeline.poses.photographs import Reader
 from pipeline.poses.refinement import Refinement
@@ -61,6 +63,7 @@ from pipeline.poses.survey import Survey
 from pipeline.poses.view_prior import log_prior
 from rendering import rasterizer
 from utils import distributed
+from utils.cli import UserError
 from utils.digests import file_digest
 from utils.row_files import digest, open_folder
 from utils.run_directory import configure_logging
@@ -141,7 +144,8 @@ class Stage:
         blank = templates.new_ones(*templates.shape[:2], 1).to(device)
         self._blank = SemanticModel(templates.to(device), blank, self._mesh.faces)
         self._outlines = Outlines(self._blank.templates, self._mesh.faces)
-        self._colors = Colors(self._blank.templates, self._mesh)
+        self._network = choose_network(choice.features)
+        self._appearances: list[Appearance] = []
         self._options, self._device = options, device
         photographs = [item.image_path for item in detections.items]
         self._clips = clips.find_clips(photographs) if choice.clips else []
@@ -149,6 +153,7 @@ class Stage:
         settings = {
             "detections": [file_digest(path) for path in paths if path.exists()],
             "options": [asdict(collection), asdict(choice), asdict(options.parts), self._prior],
+            "network": None if self._network is None else self._network.digest,
             "inputs": digest(templates, *hypotheses.pose, *hypotheses[1:]),
         }
         folder = folders.cache_folder(collection.dataset) / f".step2_{collection.mode}"
@@ -158,7 +163,8 @@ class Stage:
     def choose(self) -> Chosen:
         """Chooses poses in rounds: make the semantic template, compare, refine, compare again."""
         choice, candidates, model = self._options.choice, self._candidates, self._blank
-        kinds: list[Evidence] = [self._outlines, self._colors]
+        self._appearances = self._paint()
+        kinds: list[Evidence] = [self._outlines, *self._appearances]
         table = self._survey.measure("outlines", kinds, candidates)
         measured = Measurements(len(self.detections)).add(table)
         parts, scored, rows = self._begin(measured)
@@ -172,12 +178,12 @@ class Stage:
                 shown = PartEvidence(parts, model)
                 table = self._survey.measure(f"parts_{number}", [shown], candidates)
                 measured = measured.add(table)
-                scored = self._judge(candidates, measured, scored, parts)
-                kinds = [self._outlines, self._colors, shown]
+                scored = self._judge(candidates, measured, scored.alive, parts)
+                kinds = [self._outlines, *self._appearances, shown]
                 guides = [(shown, parts.speaks)] if parts.guides else []
             if choice.refine_steps > 0:
                 # Move the best candidates, and compare them again
-                guide = self._colors.guide(measured, scored.score)
+                guide = self._appearances[0].guide(measured, scored.score)
                 guides.append((guide, torch.ones(len(self.detections), dtype=torch.bool)))
                 model_refinement = Refinement(
                     model.templates, model.faces, self._prior, choice.refine_steps
@@ -185,23 +191,31 @@ class Stage:
                 table, index, moved = self._survey.refine(
                     f"refined_{number}", model_refinement, scored, guides, kinds
                 )
-                measured, candidates = measured.add(table, index), candidates.replace(index, moved)
-                scored = self._judge(candidates, measured, scored, parts)
+                measured, candidates = measured.extend(table), candidates.extend(moved)
+                alive = torch.cat([scored.alive, scored.alive.gather(1, index)], dim=1)
+                scored = self._judge(candidates, measured, alive, parts).accept_moves(index)
             rows = accept(scored, choice.keep_share, choice.v_agr_threshold)
             overlap = scored.best().overlap.mean()
             logger.info("round %d: overlap %.3f, %d images kept", number, overlap, len(rows))
         return Chosen(scored, rows, model, [] if parts is None else parts.names)
 
+    def _paint(self) -> list[Appearance]:
+        """Returns what photographs are compared by beside masks and parts: colors, and features."""
+        pictures: list[Picture] = [ColorPicture()]
+        if self._network is not None:
+            pictures.append(feature_picture(self._network, self.detections, self._device))
+        return [Appearance(x, self._blank.templates, self._mesh) for x in pictures]
+
     def _judge(
         self,
         candidates: Candidates,
         measured: Measurements,
-        earlier: Scored | None,
+        alive: Tensor,
         parts: PartSource | None = None,
     ) -> Scored:
         """Adds up what prior, parts or outlines, and colors say; every process does the same.
 
-        What earlier scores have left out as near duplicates stays out, wherever the others move.
+        What is no longer alive (N, H), such as near duplicates, stays out, wherever the others move.
         """
         # Parts, or masks where none are shown
         iou = measured.read("iou")
@@ -209,11 +223,11 @@ class Stage:
         if parts is not None:
             shape = parts.judge(measured.read("parts"), iou).or_else(shape)
         score = prior_support(candidates, self._prior) + shape.support()
-        if earlier is not None:
-            score = score.masked_fill(earlier.score.isneginf(), -torch.inf)
+        score = score.masked_fill(~alive, -torch.inf)
         # Colors, given all that
         known = without_duplicates(score, candidates)
-        score = score + self._colors.judge(measured, known).support()
+        sources = [kind.source(measured) for kind in self._appearances]
+        score = score + appearance.judge(sources, known).support()
         # Frames before and after
         if self._clips:
             score = without_duplicates(score, candidates)
@@ -223,7 +237,8 @@ class Stage:
     def _begin(self, measured: Measurements) -> tuple[PartSource | None, Scored, Tensor]:
         """Returns parts, if there are any, first scores, and the images that are trusted by them."""
         given = self._given
-        scored = self._judge(self._candidates, measured, None)
+        everything = torch.ones_like(self._candidates.choice, dtype=torch.bool)
+        scored = self._judge(self._candidates, measured, everything)
         if given is not None:
             if not given.speaks.all():
                 count = int((~given.speaks).sum())
@@ -245,6 +260,25 @@ class Stage:
             self._device,
         )
         return FoundParts(learned), scored, rows
+
+
+def choose_network(choice: str) -> FeatureNetwork | None:
+    """Returns the network that --features asks for, and says in a line which, or why there is none."""
+    if choice == "none":
+        return None
+    name = default_features() if choice == "auto" else choice
+    if name is None:
+        logger.info("features: none are used; for those of a pretrained network: %s", INSTALL)
+        return None
+    try:
+        network = load_features(name)
+    except UserError as error:
+        if choice != "auto":
+            raise
+        logger.info("features: none are used: %s", error)
+        return None
+    logger.info("features: of the network %s", network.name)
+    return network
 
 
 def confident_rows(scored: Scored) -> Tensor:
@@ -287,6 +321,9 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     }
     rotation = best.candidates.pose.rotation
     report.report(detections, "step2", collection.mode, figures, rotation, chosen.rows)
+    fit = report.verdict(chosen.scored.iou.amax(dim=1).mean().item())
+    words = (len(kept.score), len(detections), 100 * confidence[chosen.rows].mean().item(), fit)
+    logger.info("step 2: %d of %d poses kept, right with a probability of %.0f %%; %s", *words)
 
 
 def export_semantic_template(

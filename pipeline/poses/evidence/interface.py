@@ -55,7 +55,14 @@ class Evidence(Protocol):
 
 
 class Guide(Protocol):
-    """Evidence that a pose can be refined against: it predicts what a photograph shows."""
+    """Evidence that a pose can be refined against: it predicts what a photograph shows.
+
+    Attributes:
+        weight: of its maps, if the mask has 1.
+    """
+
+    @property
+    def weight(self) -> float: ...
 
     def maps(self, photographs: Photographs) -> Tensor:
         """Returns C maps (n, C, h, w) of n photographs."""

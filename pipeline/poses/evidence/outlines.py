@@ -12,8 +12,8 @@ from pipeline.poses.photographs import Photographs
 from rendering.rasterizer import rasterize
 from utils.row_files import Column
 
-LEAST_NOISE = 0.01  # standard deviation of the overlap of a template that fits perfectly
-MISFIT_NOISE = 0.3  # and for every unit that the best overlap of an image lacks
+LEAST_NOISE = 0.02  # standard deviation of the overlap of a template that fits perfectly
+MISFIT_NOISE = 0.15  # and for every unit that the best overlap of an image lacks
 
 
 class Outlines:

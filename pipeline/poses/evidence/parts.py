@@ -26,6 +26,7 @@ MISFIT_NOISE = 0.1  # and for every unit that the best overlap of an image lacks
 GOOD_QUANTILE = 0.75  # of the best overlaps of all images: a good one
 LEARNED_SHARE = 0.2  # of learned parts in the overlap; masks are the rest
 LARGEST_SUPPORT = 100  # images behind the semantic template of each mesh template
+GUIDE_WEIGHT = 2.0  # of parts in the refinement
 LEAST_MASS = 1e-6  # pixels that a part must cover to count as shown
 
 
@@ -132,6 +133,11 @@ class PartEvidence:
             assert raster.attributes is not None
             overlaps.append(part_overlap(raster.attributes, target))
         return {"parts": torch.stack(overlaps).cpu()}
+
+    @property
+    def weight(self) -> float:
+        """More than that of the mask, which the parts cover as well."""
+        return GUIDE_WEIGHT
 
     def maps(self, photographs: Photographs) -> Tensor:
         """Returns the part maps (n, K + 1, h, w)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from data import prepare
 from data.cache import pose_files, template_files
@@ -15,9 +15,26 @@ from data.detections import load_detections
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
+from models.features import FeatureNetwork
 from rendering.rasterizer import rasterize
 
 SIZE = 64  # pixels of the photographs
+
+
+class Network(FeatureNetwork):
+    """Stands for a pretrained network: local means of powers and products of the colors."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.name, self.digest, self.resolution = "colors", "0", SIZE
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        color = images[:, :3]
+        products = [color, color.square(), color**3, color.abs(), color.sin()]
+        maps = torch.cat([*products, color * color.roll(1, dims=1)], dim=1)
+        return nn.functional.adaptive_avg_pool2d(maps, 7)
 
 
 def body() -> Tensor:

@@ -86,16 +86,20 @@ def test_distinct_candidates_suppress_their_neighbors() -> None:
     assert distinct(scores, other, 2, 12.0).tolist() == [[0, 1]]
 
 
-def test_candidates_are_replaced_without_touching_the_old_ones() -> None:
-    some = candidates_of(azimuths([0.0, 90.0, 180.0]))
-    before = some.pose.rotation.clone()
-    index = torch.tensor([[2, 0]])
-    moved = candidates_of(azimuths([45.0, 30.0]))
-    found = some.replace(index, moved)
-    assert torch.equal(some.pose.rotation, before)
-    assert torch.equal(found.pose.rotation[0, [2, 0]], moved.pose.rotation[0])
-    assert torch.equal(found.pose.rotation[0, 1], before[0, 1])
-    assert torch.equal(found.gather(index).pose.rotation, moved.pose.rotation)
+def test_candidates_that_join_stand_behind_the_others() -> None:
+    some, moved = candidates_of(azimuths([0.0, 90.0, 180.0])), candidates_of(azimuths([45.0, 30.0]))
+    found = some.extend(moved)
+    assert torch.equal(found.gather(torch.tensor([[0, 1, 2]])).pose.rotation, some.pose.rotation)
+    assert torch.equal(found.gather(torch.tensor([[3, 4]])).pose.rotation, moved.pose.rotation)
+
+
+def test_a_moved_candidate_takes_the_place_of_its_origin_only_if_it_is_better() -> None:
+    some = azimuths([0.0, 90.0, 180.0, 270.0, 30.0, 120.0])
+    score = torch.tensor([[1.0, 2.0, 3.0, 4.0, 0.5, 2.5]])
+    found = scored(some, score).accept_moves(torch.tensor([[0, 1]]))
+    out = -torch.inf
+    assert found.score.tolist() == [[1.0, out, 3.0, 4.0, out, 2.5]]
+    assert found.alive.tolist() == [[True, False, True, True, False, True]]
 
 
 def test_worst_tenth_and_doubtful_images_are_dropped() -> None:

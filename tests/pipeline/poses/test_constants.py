@@ -8,7 +8,7 @@ import ast
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,8 +37,11 @@ from pipeline.poses import (
     view_prior,
 )
 from pipeline.poses.candidates import Candidates, Scored, rank
-from pipeline.poses.evidence import clips, colors, outlines, parts, textures
+from pipeline.poses.evidence import appearance, clips, outlines, parts, pictures, textures
+from pipeline.poses.evidence.appearance import AppearanceGuide, Source
+from pipeline.poses.evidence.pictures import ColorPicture, FeaturePicture, Likeness
 from pipeline.poses.evidence.textures import Textures
+from pipeline.poses.photographs import Photographs
 from tests.pipeline.poses import pose_world
 
 LEVEL = ViewPrior(5.0, 3.0, 2.0, 0.0, 0.0)
@@ -53,9 +56,9 @@ EXEMPT = {
     "contour_search.VIEW_RADIUS": "drawn views are scaled to the masks",
     "numba_contour.LEAST_DAMPING": "keeps equations solvable that say nothing",
     "numba_contour.STEP": "numbers in a step",
+    "refinement.LEAST_ERROR": "keeps a quotient finite",
     "step2.UV_SIZE": "texels of an exported picture",
     "fitting.NUM_VIEWS": "counts the views of geometry.quaternion",
-    "colors.DEPTH": "channels of a color",
     "clips._ROUNDS": "of an estimate that has converged; see test_clips",
     "clips._FIRST_CUTS": "where that begins",
     **{
@@ -125,6 +128,12 @@ def density_after_a_cut() -> float:
     return next(clips._transitions(opposite, clip, clips.Motion(10.0, 0.5)))[0].exp().item()
 
 
+def first_overlap(word: str) -> float:
+    """Returns the least overlap, in hundredths, whose verdict has a word; 0 if none has."""
+    found = (x / 100 for x in range(101) if word in report.verdict(x / 100))
+    return next(found, 0.0)
+
+
 def given(*speaks: bool) -> parts.GivenParts:
     return parts.GivenParts(["head"], torch.tensor(speaks))
 
@@ -175,15 +184,42 @@ def plain(value: float, weight: float = 1.0, count: int = 1, cells: int = 12) ->
 
 def distance(weight: float) -> float:
     first, second = (plain(v, weight, cells=5).select((torch.tensor(0),)) for v in (0.0, 0.2))
-    return colors.squared_distances(colors.moments(first), colors.moments(second)).item()
+    first, second = appearance.moments(first), appearance.moments(second)
+    return appearance.squared_distances(first, second, 0.35).item()
 
 
-def kernel_of_a_difference() -> float:
-    """Compares textures of 12 cells that differ by 0.1 in each channel."""
-    bank = colors.Bank(
-        torch.tensor([1]), torch.ones(1), colors.moments(plain(0.1).select((torch.tensor(0),)))
-    )
-    return colors.kernels(plain(0.0).select((torch.tensor(0),)), 0, bank).item()
+def features() -> FeaturePicture:
+    return FeaturePicture(torch.ones(1, 1, 2, 2))
+
+
+def kernel_of(value: float, likeness: Likeness) -> float:
+    """Compares textures of 12 cells that differ by a value in each of 3 channels."""
+    own = plain(0.0).select((torch.tensor(0),))
+    return appearance.kernels(own, 0, bank(plain(value), likeness)).item()
+
+
+def expected_distance(likeness: Likeness) -> float:
+    """Compares textures that show nothing in common."""
+    unseen = appearance.moments(plain(0.0, 0.0).select((torch.tensor(0),)))
+    return appearance.squared_distances(unseen, unseen, likeness.expected).item()
+
+
+def component() -> float:
+    """Returns what is drawn of a component of 1, the root of the mean square."""
+    ones = torch.ones(1, 4, 2, 2)
+    return features().draw(Photographs(torch.tensor([0]), ones, ones)).mean().item()
+
+
+def components() -> float:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.cat([torch.randn(3, 80, 7, 7, generator=generator), torch.ones(3, 1, 7, 7)], 1)
+    return float(pictures.strongest_components(maps).shape[1])
+
+
+def bank(textures: Textures, likeness: Likeness) -> appearance.Bank:
+    """Returns a bank of one candidate of image 1."""
+    moments = appearance.moments(textures.select((torch.tensor(0),)))
+    return appearance.Bank(torch.tensor([1]), torch.ones(1), moments, likeness)
 
 
 def bank_size(images: int, share: float = 1.0) -> float:
@@ -191,54 +227,47 @@ def bank_size(images: int, share: float = 1.0) -> float:
     odds = torch.tensor([[math.log(19.0), 0.0], [math.log(149.0), 0.0]])
     score = odds.repeat(-(-images // 2), 1)[:images]
     both = plain(0.0, count=images)
-    bank = colors.choose_bank(
+    source = Source(
         lambda rows: Textures(
             *(x.expand(len(rows), 2, *x.shape[2:]) for x in both.select(torch.tensor(rows)))
         ),
-        score,
-        share,
+        ColorPicture().likeness,
     )
-    return float(len(bank.image))
+    return float(len(appearance.choose_bank(source, score, share).image))
 
 
 def banks_asked_for() -> list[int]:
     """Returns how many images each round of expectation-maximization compares with, of 40."""
     asked: list[int] = []
 
-    def fetch(rows: list[int]) -> Textures:
+    def fetch(rows: Sequence[int]) -> Textures:
         if len(rows) > 1:
             asked.append(len(rows))
         return plain(0.0, count=len(rows))
 
-    colors.color_density(fetch, torch.zeros(40, 1))  # type: ignore[arg-type]
+    appearance.densities([Source(fetch, ColorPicture().likeness)], torch.zeros(40, 1))
     return asked
 
 
 def density_of_the_unlike() -> float:
     values = torch.linspace(-1, 1, 2)[:, None, None, None].expand(2, 1, 12, 3)
     both = Textures(values, torch.ones(2, 1, 12))
-    found = colors.color_density(lambda rows: both.select(torch.tensor(rows)), torch.zeros(2, 1))
-    return found.exp()[0, 0].item()
+    source = Source(lambda rows: both.select(torch.tensor(rows)), ColorPicture().likeness)
+    return appearance.densities([source], torch.zeros(2, 1)).exp()[0, 0, 0].item()
 
 
-def color_of_what_is_hardly_seen() -> float:
+def value_of_what_is_hardly_seen() -> float:
     """Expects a color of 0.1 that the bank saw with weight 0.05, and of its own mean 0."""
-    bank = colors.Bank(
-        torch.tensor([1]),
-        torch.ones(1),
-        colors.moments(plain(0.1, 0.05).select((torch.tensor(0),))),
-    )
     own = plain(0.0).select((torch.tensor(0),))
-    return colors.expected_colors(own, 0, bank)[0, 0, 0].item()
+    seen = bank(plain(0.1, 0.05), ColorPicture().likeness)
+    return appearance.expected_values(own, 0, seen)[0, 0, 0].item()
 
 
 def seen_weight() -> float:
     pose = pose_world.poses([0.0], [0.0])
     mask, _ = pose_world.draw(pose, 256)
-    photographs = colors.Photographs(
-        torch.tensor([0]), mask[:, None].expand(-1, 4, -1, -1), mask[:, None]
-    )
-    kind = colors.Colors(pose_world.body()[None], SphereMesh())
+    photographs = Photographs(torch.tensor([0]), mask[:, None].expand(-1, 4, -1, -1), mask[:, None])
+    kind = appearance.Appearance(ColorPicture(), pose_world.body()[None], SphereMesh())
     some = Candidates(pose, torch.zeros(1, dtype=torch.int64)).repeat(1)
     stored = kind.measure(photographs, some)["colors"]
     return (stored[..., 3] == 255).float().mean().item()
@@ -265,7 +294,7 @@ def refined(steps: int = 1) -> Tensor:
     masks, _ = pose_world.draw(pose_world.poses([30.0], [10.0]), 32)
     start = to_vector(pose_world.poses([40.0], [10.0]))
     painted = refinement.Painted(pose_world.body()[None], SphereMesh().faces, torch.ones(1, 962, 1))
-    targets = refinement.Targets(masks, masks[:, None])
+    targets = refinement.Targets(masks, masks[:, None], 1.0)
     return (refinement.refine(painted, targets, start, LEVEL, steps) - start).norm()
 
 
@@ -277,12 +306,12 @@ def refined_size(monkeypatch: pytest.MonkeyPatch) -> float:
         return vectors
 
     monkeypatch.setattr(refinement, "refine", spy)
-    photographs = colors.Photographs(
-        torch.tensor([0]), torch.ones(1, 4, 64, 64), torch.ones(1, 1, 64, 64)
-    )
+    photographs = Photographs(torch.tensor([0]), torch.ones(1, 4, 64, 64), torch.ones(1, 1, 64, 64))
 
     class Blank:
-        def maps(self, photographs: colors.Photographs) -> Tensor:
+        weight = 1.0
+
+        def maps(self, photographs: Photographs) -> Tensor:
             return photographs.parts
 
         def expected(self, rows: Tensor, index: Tensor, chosen: Candidates) -> Tensor:
@@ -467,33 +496,43 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (clips, "_VOLUME", density_after_a_cut, 0.5 / (8 * math.pi**2)),
     # Chances e / (1 + e) and 1 / (1 + e)
     (report, "TEMPERATURE", spread_of_overlaps, 2 * math.e / (1 + math.e) ** 2),
-    (outlines, "LEAST_NOISE", lambda: outlines.judge(torch.ones(1, 1)).noise.item(), 0.01),
-    (outlines, "MISFIT_NOISE", lambda: outlines.judge(torch.zeros(1, 1)).noise.item(), 0.31),
+    (report, "FITTING", lambda: first_overlap("fits"), 0.8),
+    (report, "UNLIKE", lambda: first_overlap("resembles"), 0.65),
+    (outlines, "LEAST_NOISE", lambda: outlines.judge(torch.ones(1, 1)).noise.item(), 0.02),
+    (outlines, "MISFIT_NOISE", lambda: outlines.judge(torch.zeros(1, 1)).noise.item(), 0.17),
     (parts, "LEAST_NOISE", lambda: part_noise([0.4, 0.4], 0), 0.02),
     (parts, "MISFIT_NOISE", lambda: part_noise([0.4, 0.4, 0.4, 0.4, 1e-9], 4), 0.02 + 0.04),
     (parts, "GOOD_QUANTILE", lambda: part_noise([0.1, 0.2, 0.3, 0.4, 0.5], 4), 0.05 * 0.4),
     (parts, "LEARNED_SHARE", learned_value, 0.2),
     (parts, "LARGEST_SUPPORT", supporting_images, 100),
     (parts, "LEAST_MASS", overlap_with_traces, 1 / 2),
-    (colors, "PAINTED_SIZE", seen_weight, 0.664),
-    # A squared difference of .03 / 4 in each of 12 cells, 5 cells of .35 beside them
-    (colors, "BANDWIDTH", kernel_of_a_difference, math.exp(-(12 * 0.03 + 5 * 0.35) / 17 / 0.02)),
-    (colors, "EXPECTED_DISTANCE", lambda: distance(0.0), 0.35),
-    (colors, "EXPECTED_CELLS", lambda: distance(1.0), (5 * 0.12 + 5 * 0.35) / 10),
-    (colors, "LARGEST_BANK", lambda: bank_size(2400), 500),
+    (appearance, "PAINTED_SIZE", seen_weight, 0.664),
+    # A squared difference of .03 in each of 12 cells, 5 cells of .35 beside them
+    (pictures, "COLOR_BANDWIDTH", lambda: kernel_of(0.1, ColorPicture().likeness), math.exp(-(12 * 0.03 + 5 * 0.35) / 17 / 0.02)),
+    (pictures, "COLOR_DISTANCE", lambda: expected_distance(ColorPicture().likeness), 0.35),
+    # The same of .12 in units of the root mean square, 5 cells of .9 beside them
+    (pictures, "FEATURE_BANDWIDTH", lambda: kernel_of(0.05, features().likeness), math.exp(-(12 * 0.12 + 5 * 0.9) / 17 / 0.08)),
+    (pictures, "FEATURE_DISTANCE", lambda: expected_distance(features().likeness), 0.9 / 16),
+    (pictures, "REACH", component, 0.25),
+    (pictures, "COMPONENTS", components, 16),
+    (appearance, "EXPECTED_CELLS", lambda: distance(1.0), (5 * 0.12 + 5 * 0.35) / 10),
+    (appearance, "LARGEST_BANK", lambda: bank_size(2400), 500),
     # The worse candidate of 5 % counts, that of 0.7 % does not
-    (colors, "LEAST_PROBABILITY", lambda: bank_size(8), 12),
-    (colors, "FIRST_SHARE", lambda: banks_asked_for()[0], 10),
-    (colors, "ROUNDS", lambda: len(banks_asked_for()), 6),
-    (colors, "BACKGROUND", density_of_the_unlike, 1.5e-4),
-    (colors, "LEAST_WEIGHT", color_of_what_is_hardly_seen, 0.05),
+    (appearance, "LEAST_PROBABILITY", lambda: bank_size(8), 12),
+    (appearance, "FIRST_SHARE", lambda: banks_asked_for()[0], 10),
+    (appearance, "ROUNDS", lambda: len(banks_asked_for()), 6),
+    (appearance, "BACKGROUND", density_of_the_unlike, 1.5e-4),
+    (appearance, "SHARED_WEIGHT", lambda: appearance.together(torch.ones(1, 2, 1)).item(), 1.4),
+    (appearance, "LEAST_WEIGHT", value_of_what_is_hardly_seen, 0.05),
     (textures, "RINGS_PER_CELL", cells, 137),
     (textures, "SEGMENTS_PER_CELL", cells, 137),
     (textures, "LEVELS", rounding, 1000 * (2 * 166 / 255 - 1.3)),
     (semantic_template, "SMOOTHING", smoothed, 1 / 5),
-    (refinement, "LEARNING_RATE", lambda: refined().item(), 0.04468),
-    (refinement, "GRADIENT_SCALE", lambda: refined().item(), 0.04468),
+    (refinement, "LEARNING_RATE", lambda: refined().item(), 0.04551),
+    (refinement, "GRADIENT_SCALE", lambda: refined().item(), 0.04551),
     (refinement, "SHRINKAGE", refined_size, 16),
+    (parts, "GUIDE_WEIGHT", lambda: parts.PartEvidence.__new__(parts.PartEvidence).weight, 2.0),
+    (appearance, "GUIDE_WEIGHT", lambda: AppearanceGuide.__new__(AppearanceGuide).weight, 1.0),
     (survey, "REFINED", refined_candidates, 4),
     (view_prior, "LEAST_DENSITY", lambda: log_prior(5.0, 180.0), -10.0),
     # The mean of 20 measurements of variance 2, and one of variance 1 that says 0

@@ -73,6 +73,7 @@ def hypotheses(name: str) -> Hypotheses:
 def choose(name: str, source: str, steps: int = 10) -> EstimatedPoses:
     """Runs step 2 and returns the poses of all images."""
     options = ["--parts_source", source, "--keep_share", "1", "--refine_steps", str(steps)]
+    options += ["--features", "none"]
     learning = ["--num_parts", "3", "--parts_iters", "60"]
     pose_optimization_step2.main(["--dataset", name, *COMMON, *options, *learning])
     return pose_files.load_estimated_poses(name, "singletpl", pose_world.origin(name))

@@ -20,6 +20,8 @@ def labels() -> Tensor:
 class Parts:
     """Guides by the true parts."""
 
+    weight = 2.0
+
     def maps(self, photographs: Photographs) -> Tensor:
         return photographs.parts
 
@@ -29,7 +31,7 @@ class Parts:
 
 def test_refinement_approaches_the_true_rotation() -> None:
     truth = pose_world.poses([30.0, 140.0], [15.0, 0.0])
-    targets = Targets(*pose_world.draw(truth, 32))
+    targets = Targets(*pose_world.draw(truth, 32), weight=1.0)
     start = to_vector(pose_world.poses([48.0, 122.0], [10.0, 10.0]))
     painted = Painted(
         pose_world.body().expand(2, -1, -1), SphereMesh().faces, labels().expand(2, -1, -1)
@@ -55,3 +57,16 @@ def test_each_candidate_is_refined_against_its_own_photograph() -> None:
         row = torch.tensor([i])
         alone = refinement.move(photographs.select(row), row[:, None], chosen.select(row), Parts())
         assert torch.equal(alone.pose.rotation[0], moved.pose.rotation[i])
+
+
+def test_maps_without_a_gradient_leave_the_mask_to_decide() -> None:
+    """Maps that differ by a lot, but equally in all poses, must not drown what the mask says."""
+    truth = pose_world.poses([30.0], [15.0])
+    masks, _ = pose_world.draw(truth, 32)
+    start = to_vector(pose_world.poses([45.0], [10.0]))
+    painted = Painted(pose_world.body()[None], SphereMesh().faces, torch.zeros(1, 962, 1))
+    found = [
+        refine(painted, Targets(masks, x, 1.0), start, VIEW_PRIORS["bird"], 20)
+        for x in (torch.zeros(1, 1, 32, 32), torch.full((1, 1, 32, 32), 0.9))
+    ]
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)

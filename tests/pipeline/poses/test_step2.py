@@ -13,7 +13,7 @@ from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import Hypotheses
 from geometry import quaternion
 from geometry.camera import Pose, to_vector
-from pipeline.poses import survey
+from pipeline.poses import step2, survey
 from pipeline.poses.contact_sheet import CELL, MARGIN, TILE
 from tests.pipeline.poses import pose_world
 from utils.cli import UserError
@@ -21,7 +21,7 @@ from utils.files import read_json
 
 COMMAND = [
     "--dataset", "toy", "--mode", "singletpl", "--image_resolution", "48",
-    "--num_workers", "0", "--gpu_ids", "cpu",
+    "--num_workers", "0", "--gpu_ids", "cpu", "--features", "none",
 ]  # fmt: skip
 AZIMUTHS = [0.0, 20.0, 160.0, 200.0, 330.0, 180.0]
 ELEVATIONS = [10.0, 0.0, 20.0, 5.0, 25.0, 0.0]
@@ -116,6 +116,35 @@ def test_frames_of_a_clip_do_not_turn_round(
     assert (errors[0] > 90).tolist() == [False, False, True, False, False, False]
     assert errors[1].max() < 0.1
     assert "clips: 1, with 6 frames" in caplog.text
+
+
+def test_features_join_the_colors(truth: Pose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step2, "load_features", lambda choice: pose_world.Network())
+    command = [*COMMAND, "--parts_source", "appearance", "--keep_share", "1", "--refine_steps", "2"]
+    results = []
+    for batch_size in ("1", "4"):
+        words = [*command, "--features", "colors", "--batch_size", batch_size]
+        pose_optimization_step2.main(words)
+        results.append(chosen())
+    degrees = quaternion.angle_between(results[0].pose.rotation, truth.rotation)
+    assert degrees.median() < 5
+    assert degrees.max() < 90
+    assert torch.equal(to_vector(results[0].pose), to_vector(results[1].pose))
+    assert len(list(folders.cache_folder("toy").glob("features_*.npy"))) == 1
+
+
+def test_without_timm_the_automatic_choice_is_none(
+    truth: Pose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [*COMMAND, "--semantic_rounds", "1", "--refine_steps", "1"]
+    pose_optimization_step2.main(command)
+    expected = chosen()
+    monkeypatch.setattr(step2, "default_features", lambda: None)
+    with caplog.at_level("INFO"):
+        pose_optimization_step2.main([*command, "--features", "auto"])
+    assert "pip install -r requirements-features.txt" in caplog.text
+    assert torch.equal(to_vector(chosen().pose), to_vector(expected.pose))
+    assert torch.equal(chosen().confidence, expected.confidence)
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
-"""Colors as evidence for poses."""
-
-from collections.abc import Sequence
+"""Colors and features as evidence for poses."""
 
 import torch
 from torch import Tensor
@@ -8,31 +6,30 @@ from torch import Tensor
 from geometry import quaternion
 from geometry.camera import project
 from geometry.sphere_mesh import SphereMesh
-from pipeline.poses.evidence import colors
-from pipeline.poses.evidence.colors import color_density
+from pipeline.poses.evidence import appearance
+from pipeline.poses.evidence.appearance import Source, densities
+from pipeline.poses.evidence.pictures import ColorPicture
 from pipeline.poses.evidence.textures import Textures, from_bytes, surface_cells, to_textures
 from pipeline.poses.semantic_template import splat
 from rendering.rasterizer import rasterize
 from tests.pipeline.poses import pose_world
 
 
+def source(paintings: Textures) -> Source:
+    """Returns textures that are held in memory."""
+    return Source(lambda rows: paintings.select(torch.tensor(rows)), ColorPicture().likeness)
+
+
 def density(paintings: Textures, score: Tensor) -> Tensor:
-    """Returns the density (N, H) of textures that are held in memory."""
-
-    def fetch(rows: Sequence[int]) -> Textures:
-        return paintings.select(torch.tensor(rows))
-
-    return color_density(fetch, score)
+    """Returns the density (N, H) of one kind of texture."""
+    return densities([source(paintings)], score)[:, 0]
 
 
 def expected(paintings: Textures, score: Tensor, image: int) -> Tensor:
-    """Returns the expected colors (H, C, 3) of an image."""
-
-    def fetch(rows: Sequence[int]) -> Textures:
-        return paintings.select(torch.tensor(rows))
-
+    """Returns the expected values (H, C, 3) of an image."""
     own = paintings.select(torch.tensor(image))
-    return colors.expected_colors(own, image, colors.choose_bank(fetch, score, 1.0))
+    bank = appearance.choose_bank(source(paintings), score, 1.0)
+    return appearance.expected_values(own, image, bank)
 
 
 def textures(count: int) -> Textures:
@@ -43,15 +40,15 @@ def textures(count: int) -> Textures:
 
 def test_distances_equal_a_loop_over_pairs() -> None:
     some = textures(5)
-    found = colors.squared_distances(
-        colors.moments(some.select(torch.arange(3))), colors.moments(some)
+    found = appearance.squared_distances(
+        appearance.moments(some.select(torch.arange(3))), appearance.moments(some), 0.4
     )
     for a in range(3):
         for b in range(5):
             common = some.weights[a] * some.weights[b]
             total = (common * (some.values[a] - some.values[b]).square().sum(dim=1)).sum()
-            total = total + colors.EXPECTED_CELLS * colors.EXPECTED_DISTANCE
-            expected = total / (common.sum() + colors.EXPECTED_CELLS)
+            total = total + appearance.EXPECTED_CELLS * 0.4
+            expected = total / (common.sum() + appearance.EXPECTED_CELLS)
             torch.testing.assert_close(found[a, b], expected.double())
 
 
@@ -130,6 +127,28 @@ def test_duplicated_candidates_without_weight_change_nothing() -> None:
     torch.testing.assert_close(density(doubled, score)[:, :2], density(paintings, evidence))
 
 
+def test_two_kinds_that_say_the_same_count_as_less_than_two() -> None:
+    paintings, evidence = world()
+    alone = densities([source(paintings)], evidence)
+    both = densities([source(paintings), source(paintings)], evidence)
+    torch.testing.assert_close(both[:, 0], both[:, 1])
+    torch.testing.assert_close(both[:, 0], alone[:, 0], atol=0.2, rtol=0)
+    weight = appearance.together(both) / alone[:, 0]
+    assert (weight > 1.2).all()
+    assert (weight < 1.6).all()
+
+
+def test_features_tell_what_colors_cannot() -> None:
+    """Colors are drawn without meaning; features are alike in the right candidates."""
+    features, evidence = world()
+    generator = torch.Generator().manual_seed(2)
+    values = torch.rand(12, 1, 12, 3, generator=generator) * 2 - 1
+    colors = Textures(values.expand(-1, 2, -1, -1), torch.ones(12, 2, 12))
+    found = appearance.judge([source(colors), source(features)], evidence)
+    assert found.speaks.all()
+    assert (found.value[:, 0] > found.value[:, 1] + 0.5).all()
+
+
 def test_textures_on_disk_are_those_in_memory_to_half_a_level() -> None:
     some = textures(4)
     found = from_bytes(some.to_bytes())
@@ -152,7 +171,9 @@ def test_confusable_directions_differ_in_color() -> None:
     turned = pose._replace(rotation=quaternion.complementary(pose.rotation))
     other = project(pose_world.body().expand(3, -1, -1), turned)
     true, wrong = (
-        colors.moments(to_textures(splat(s, mesh.faces, picture), cells)) for s in (screen, other)
+        appearance.moments(to_textures(splat(s, mesh.faces, picture), cells))
+        for s in (screen, other)
     )
-    same = colors.squared_distances(true, true)
-    assert (same.fill_diagonal_(0) < colors.squared_distances(wrong, true)).all()
+    same = appearance.squared_distances(true, true, 0.35)
+    other = appearance.squared_distances(wrong, true, 0.35)
+    assert (same.fill_diagonal_(0) < other).all()

@@ -1,0 +1,271 @@
+"""What photographs show, as evidence for poses: what one pose sees, the poses of other images must see too.
+
+Every candidate paints a picture of the photograph, its colors or semantic features, onto its template.
+The right candidates of a collection agree with each other, the wrong ones paint chests onto rumps.
+Expectation-maximization finds out which are right: the density of such textures is estimated from the
+candidates that are likely so far, the most confident images first, and the candidates are weighed by that
+density. It is a mixture with as many modes as there are images, so that individuals of different colors
+do not disturb each other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geometry.camera import project
+from geometry.sphere_mesh import SphereMesh
+from pipeline.poses.candidates import Candidates
+from pipeline.poses.evidence.interface import Verdict
+from pipeline.poses.evidence.measurements import Measurements
+from pipeline.poses.evidence.outlines import shrink
+from pipeline.poses.evidence.pictures import Likeness, Picture
+from pipeline.poses.evidence.textures import Textures, from_bytes, surface_cells, to_textures
+from pipeline.poses.photographs import Photographs
+from pipeline.poses.semantic_template import splat
+from utils import distributed
+from utils.row_files import Column
+
+PAINTED_SIZE = 64  # pixels of the pictures that are painted onto the templates
+EXPECTED_CELLS = 5.0  # weight of the expected difference
+LARGEST_BANK = 500  # images that the others are compared with
+FIRST_SHARE = 0.25  # of the images that the first round looks at
+ROUNDS = 6
+LEAST_PROBABILITY = 0.02  # of candidates that the others are compared with
+BACKGROUND = 3e-4  # density that every texture has, divided by N: textures need not occur twice
+SHARED_WEIGHT = 0.7  # of each of two kinds, which partly say the same
+GUIDE_WEIGHT = 1.0  # of pictures in the refinement
+LEAST_WEIGHT = 0.05  # of the mean value, where nothing else is known
+
+Fetch = Callable[[Sequence[int]], Textures]  # textures (n, H, ...) of n images
+
+
+class Source(NamedTuple):
+    """Textures of all candidates, and how they are compared."""
+
+    fetch: Fetch
+    likeness: Likeness
+
+
+class Moments(NamedTuple):
+    """Textures in the form in which they are compared; made by `moments`.
+
+    Attributes:
+        weights: (A, C) float64.
+        sums: (A, C D) values times weights.
+        squares: (A, C) squared lengths of the values, times weights.
+    """
+
+    weights: Tensor
+    sums: Tensor
+    squares: Tensor
+
+
+class Bank(NamedTuple):
+    """Likely candidates of confident images, which the others are compared with.
+
+    Attributes:
+        image: (M,) image of each.
+        probability: (M,) its probability among the candidates of its image.
+        textures: their M textures.
+        likeness: how textures are compared with them.
+    """
+
+    image: Tensor
+    probability: Tensor
+    textures: Moments
+    likeness: Likeness
+
+
+class Appearance:
+    """Compares pictures that the candidates of all images paint onto the templates (T, V, 3)."""
+
+    def __init__(self, picture: Picture, templates: Tensor, mesh: SphereMesh) -> None:
+        self._picture, self._templates, self._faces = picture, templates, mesh.faces
+        self._cells = surface_cells(mesh)
+
+    def columns(self, count: int) -> dict[str, Column]:
+        """Returns the textures, rounded to bytes."""
+        shape = (count, int(self._cells.max()) + 1, self._picture.depth + 1)
+        return {self._picture.name: Column(shape, torch.uint8)}
+
+    def measure(self, photographs: Photographs, candidates: Candidates) -> dict[str, Tensor]:
+        """Paints n photographs with their candidates (n, H)."""
+        # The mask is the last channel, and becomes the weight
+        drawn = torch.cat([self._picture.draw(photographs), photographs.masks[:, None]], dim=1)
+        small = shrink(drawn, PAINTED_SIZE)
+        candidates = candidates.to(small.device)
+        painted = []
+        for i, picture in enumerate(small):
+            pose, choice = candidates.select(i)
+            screen = project(self._templates[choice], pose)
+            sums = splat(screen, self._faces, picture.expand(len(screen), -1, -1, -1))
+            painted.append(to_textures(sums, self._cells).to_bytes().cpu())
+        return {self._picture.name: torch.stack(painted)}
+
+    def source(self, measured: Measurements) -> Source:
+        """Returns the textures that have been measured."""
+        name = self._picture.name
+        return Source(lambda rows: from_bytes(measured.read(name, rows)), self._picture.likeness)
+
+    def guide(self, measured: Measurements, score: Tensor) -> "AppearanceGuide":
+        """Returns the pictures to refine poses against, given the scores (N, H) of all candidates."""
+        source = self.source(measured)
+        return AppearanceGuide(
+            self._picture, source.fetch, choose_bank(source, score, 1.0), self._cells
+        )
+
+
+class AppearanceGuide:
+    """Pictures that similar images lead to expect."""
+
+    def __init__(self, picture: Picture, fetch: Fetch, bank: Bank, cells: Tensor) -> None:
+        self._picture, self._fetch, self._bank, self._cells = picture, fetch, bank, cells
+
+    @property
+    def weight(self) -> float:
+        """As much as the mask, although pictures have more channels."""
+        return GUIDE_WEIGHT
+
+    def maps(self, photographs: Photographs) -> Tensor:
+        """Returns the pictures (n, D, h, w)."""
+        return self._picture.draw(photographs)
+
+    def expected(self, rows: Tensor, index: Tensor, chosen: Candidates) -> Tensor:
+        """Returns the values (n, R, V, D) that the textures of candidates lead to expect."""
+        # Image by image, each against the bank without itself
+        textures = self._fetch(rows.tolist())
+        values = [
+            expected_values(textures.select((torch.tensor(i), some)), int(row), self._bank)
+            for i, (row, some) in enumerate(zip(rows, index, strict=True))
+        ]
+        return torch.stack(values).to(chosen.choice.device)[:, :, self._cells]
+
+
+def judge(sources: Sequence[Source], score: Tensor) -> Verdict:
+    """Weighs candidates by how usual what they paint is in the collection.
+
+    Args:
+        sources: textures of N images, of each kind of picture.
+        score: (N, H) logarithm of what is known of the candidates otherwise.
+
+    Returns:
+        The logarithm of the density of textures, as it is; it speaks for images whose textures occur
+        in others.
+    """
+    found = densities(sources, score)
+    # Where no other image has such textures, all candidates have the same density
+    unseen = found.new_tensor(BACKGROUND / len(score)).log()
+    speaks = (found > unseen + 1e-3).any(dim=(1, 2))
+    return Verdict(together(found).to(score), torch.ones(len(score)), speaks)
+
+
+def moments(textures: Textures) -> Moments:
+    """Prepares textures (A, ...) for comparison.
+
+    In float64: differences of the sums cancel, and would depend on the order of the images.
+    """
+    values, weights = (member.double() for member in textures)
+    sums = (weights[..., None] * values).flatten(1)
+    return Moments(weights, sums, weights * values.square().sum(dim=-1))
+
+
+def squared_distances(first: Moments, second: Moments, expected: float) -> Tensor:
+    """Mean squared difference of values (A, B) over the cells that both textures show.
+
+    Where they show little in common it tends to what is expected of any two.
+    """
+    # |a - b|^2 in every cell, weighted by how much of it both show
+    squares = first.squares @ second.weights.T + first.weights @ second.squares.T
+    difference = squares - 2 * first.sums @ second.sums.T
+    common = first.weights @ second.weights.T
+    return (difference + EXPECTED_CELLS * expected) / (common + EXPECTED_CELLS)
+
+
+def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
+    """Estimates the densities of the textures of all candidates by expectation-maximization.
+
+    The processes share the images. Every image is compared by itself, so that the result does not
+    depend on how they share them.
+
+    Args:
+        sources: textures of K kinds.
+        score: (N, H) logarithm of what is known of the candidates otherwise.
+
+    Returns:
+        (N, K, H) logarithms of the densities.
+    """
+    found = torch.zeros(len(score), len(sources), score.shape[1], dtype=torch.float64)
+    shard = distributed.shard(len(score))
+    # From the most confident images to all of them
+    for step in range(ROUNDS):
+        share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
+        belief = score + together(found)
+        banks = [choose_bank(source, belief, share) for source in sources]
+        # The images of this process
+        mine = torch.zeros(len(shard), *found.shape[1:], dtype=torch.float64)
+        for i, row in enumerate(shard):
+            for k, (source, bank) in enumerate(zip(sources, banks, strict=True)):
+                own = Textures(*(x[0] for x in source.fetch([row])))
+                mine[i, k] = kernels(own, row, bank).sum(dim=1)
+        # The density of all of them is small enough for every process
+        found = (torch.cat(distributed.gather(mine)) + BACKGROUND / len(score)).log()
+    return found
+
+
+def together(found: Tensor) -> Tensor:
+    """Adds up logarithms of densities (N, K, H) of K kinds, which partly say the same: (N, H)."""
+    return found.sum(dim=1) * SHARED_WEIGHT ** (found.shape[1] - 1)
+
+
+def expected_values(textures: Textures, image: int, bank: Bank) -> Tensor:
+    """Values (R, C, D) that similar images lead to expect; the texture's mean where none do.
+
+    Args:
+        textures: of R candidates.
+        image: to which they belong.
+        bank: of the other images.
+    """
+    # Mean of the bank, by likeness
+    kernel = kernels(textures, image, bank)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    sums = (kernel @ bank.textures.sums).unflatten(1, (textures.weights.shape[1], -1))
+    # Mean of the texture itself, for cells that nobody has seen
+    own = textures.weights / textures.weights.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+    mean = torch.einsum("rc,rcd->rd", own, textures.values).double()
+    weights = kernel @ bank.textures.weights
+    return ((sums + LEAST_WEIGHT * mean[:, None]) / (weights + LEAST_WEIGHT)[..., None]).float()
+
+
+def choose_bank(source: Source, score: Tensor, share: float) -> Bank:
+    """Takes the likely candidates of the most confident share of the images, by scores (N, H)."""
+    probability = torch.softmax(score, dim=1)
+    size = min(LARGEST_BANK, max(2, round(share * len(probability))))
+    # By the odds against, which do not all round to the same number as probabilities near 1 do
+    best = score.argmax(dim=1, keepdim=True)
+    against = probability.scatter(1, best, 0.0).sum(dim=1)
+    confident = against.argsort(stable=True)[:size].sort().values
+    # Unlikely candidates would blur the density
+    image, candidate = (probability[confident] >= LEAST_PROBABILITY).nonzero(as_tuple=True)
+    textures = source.fetch(confident.tolist()).select((image, candidate))
+    return Bank(
+        confident[image],
+        probability[confident[image], candidate],
+        moments(textures),
+        source.likeness,
+    )
+
+
+def kernels(textures: Textures, image: int, bank: Bank) -> Tensor:
+    """Returns how much each member of the bank supports textures (R, ...) of an image: (R, M) float64.
+
+    Summed over the bank, it is the density of a texture, leaving out what the image itself
+    contributes.
+    """
+    bandwidth, expected = bank.likeness
+    distances = squared_distances(moments(textures), bank.textures, expected)
+    # Probabilities of the members from other images, which add up to 1
+    others = bank.probability * (bank.image != image)
+    share = others / others.sum().clamp(min=1e-6)
+    return share * torch.exp(-distances / (2 * bandwidth**2))
