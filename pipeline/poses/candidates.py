@@ -19,6 +19,7 @@ from utils.cli import UserError
 
 SAME_POSE = 30.0  # degrees from a pose that counts as right
 DUPLICATE = 5.0  # degrees between candidates that count once
+MISFIT_DOUBT = 0.3  # share of images without a right candidate, for every unit of overlap they lack
 LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 admits more 180° flips
 LEAST_SUPPORT = 10  # images behind the first semantic template, if there are so many
 AGREEMENT = 0.3  # spread of candidates that are trusted before any part has been compared
@@ -120,10 +121,15 @@ class Scored(NamedTuple):
         return report.agreement(self.score * report.TEMPERATURE, self.candidates.pose.rotation)
 
     def doubt(self) -> Tensor:
-        """Returns the probability (N,) that the best candidate is wrong by 30 degrees or more."""
+        """Returns the probability (N,) that the best candidate is wrong by 30 degrees or more.
+
+        Another one may be right, or none of them: the less of the mask they cover, the likelier.
+        """
         best = self.best().candidates.pose.rotation
         apart = quaternion.angle_between(self.candidates.pose.rotation, best[:, None])
-        return (torch.softmax(self.score, dim=1) * (apart >= SAME_POSE)).sum(dim=1)
+        other = (torch.softmax(self.score, dim=1) * (apart >= SAME_POSE)).sum(dim=1)
+        none = MISFIT_DOUBT * (1 - self.iou.amax(dim=1)).clamp(0, 1)
+        return none + (1 - none) * other.clamp(max=1)
 
     def confidence(self) -> Tensor:
         """Returns the probability (N,) that the best candidate is right within 30 degrees."""

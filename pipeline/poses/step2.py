@@ -41,7 +41,7 @@ from pipeline.poses.candidates import (
     with_complements,
     without_duplicates,
 )
-from pipeline.poses.evidence import appearance, clips, outlines
+from pipeline.poses.evidence import appearance, calibration, clips, outlines
 from pipeline.poses.evidence.appearance import Appearance
 from pipeline.poses.evidence.interface import Evidence, Guide
 from pipeline.poses.evidence.measurements import Measurements
@@ -167,12 +167,12 @@ class Stage:
         kinds: list[Evidence] = [self._outlines, *self._appearances]
         table = self._survey.measure("outlines", kinds, candidates)
         measured = Measurements(len(self.detections)).add(table)
-        parts, scored, rows = self._begin(measured)
+        parts, scored, trusted = self._begin(measured)
         for number in range(1, choice.semantic_rounds + 1):
             guides: list[tuple[Guide, Tensor]] = []
             if parts is not None:
                 # Make the semantic template of the trusted poses, and compare parts with it
-                sums = collect_parts(parts, model, self.reader, scored.best(), rows)
+                sums = collect_parts(parts, model, self.reader, scored.best(), trusted)
                 probabilities = normalize_parts(sums, self._mesh, choice.symmetric)
                 model = model._replace(probabilities=probabilities)
                 shown = PartEvidence(parts, model)
@@ -194,9 +194,10 @@ class Stage:
                 measured, candidates = measured.extend(table), candidates.extend(moved)
                 alive = torch.cat([scored.alive, scored.alive.gather(1, index)], dim=1)
                 scored = self._judge(candidates, measured, alive, parts).accept_moves(index)
-            rows = accept(scored, choice.keep_share, choice.v_agr_threshold)
-            overlap = scored.best().overlap.mean()
-            logger.info("round %d: overlap %.3f, %d images kept", number, overlap, len(rows))
+            if parts is not None:
+                trusted = confident_rows(scored, parts.speaks)
+            logger.info("round %d: overlap %.3f", number, scored.best().overlap.mean())
+        rows = accept(scored, choice.keep_share, choice.v_agr_threshold)
         return Chosen(scored, rows, model, [] if parts is None else parts.names)
 
     def _paint(self) -> list[Appearance]:
@@ -227,7 +228,9 @@ class Stage:
         # Colors, given all that
         known = without_duplicates(score, candidates)
         sources = [kind.source(measured) for kind in self._appearances]
-        score = score + appearance.judge(sources, known).support()
+        seen = appearance.judge(sources, known).support()
+        # As sure as both have a right to be
+        score = (score + seen) / calibration.temperature(known, seen, candidates)
         # Frames before and after
         if self._clips:
             score = without_duplicates(score, candidates)
@@ -245,7 +248,7 @@ class Stage:
                 logger.info("%d images show no part: masks and colors speak for them", count)
             return given, scored, side_views(scored, given.speaks)
         logger.info("no part maps: poses are chosen by colors and the prior of the category")
-        rows = confident_rows(scored)
+        rows = confident_rows(scored, torch.ones(len(scored.score), dtype=torch.bool))
         if self._options.choice.parts_source != "learned":
             return None, scored, rows
         # Poses that are probably right train the network
@@ -281,9 +284,10 @@ def choose_network(choice: str) -> FeatureNetwork | None:
     return network
 
 
-def confident_rows(scored: Scored) -> Tensor:
-    """Returns the rows of the images from which parts are learned."""
-    return accept(scored, CONFIDENT_SHARE, threshold=None)
+def confident_rows(scored: Scored, usable: Tensor) -> Tensor:
+    """Returns the rows of the usable images (N,) from which parts are learned, the more confident half."""
+    order = scored.doubt().masked_fill(~usable, torch.inf).argsort(stable=True)
+    return order[: max(1, round(CONFIDENT_SHARE * int(usable.sum())))].sort().values
 
 
 def prior_support(candidates: Candidates, prior: ViewPrior) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from geometry import quaternion
 from geometry.camera import Pose
+from pipeline.poses import candidates
 from pipeline.poses.candidates import (
     Candidates,
     Scored,
@@ -32,8 +33,8 @@ def azimuths(degrees: list[float]) -> Tensor:
 
 
 def scored(rotation: Tensor, score: Tensor) -> Scored:
-    """Returns candidates whose overlaps are a twentieth of their scores."""
-    return rank(candidates_of(rotation), score, score / 20, score / 20)
+    """Returns candidates that cover the masks, their parts a twentieth of their scores."""
+    return rank(candidates_of(rotation), score, torch.ones_like(score), score / 20)
 
 
 def front_and_back(count: int) -> Tensor:
@@ -44,6 +45,14 @@ def front_and_back(count: int) -> Tensor:
 def test_confidence_is_the_probability_of_the_best_rotation() -> None:
     found = scored(azimuths([0.0, 180.0]), torch.tensor([[0.0, -1.0]]))
     assert found.confidence().item() == pytest.approx(0.7311, abs=1e-4)  # 1 / (1 + 1 / e)
+
+
+def test_candidates_that_do_not_cover_the_mask_may_all_be_wrong() -> None:
+    some, score = candidates_of(azimuths([0.0, 180.0])), torch.tensor([[0.0, -1.0]])
+    poor = rank(some, score, torch.tensor([[0.3, 0.5]]), score)
+    expected = 0.7311 * (1 - 0.5 * candidates.MISFIT_DOUBT)
+    assert poor.confidence().item() == pytest.approx(expected, abs=1e-4)
+    assert rank(some, score, score + 2, score).confidence().item() <= 1
 
 
 def test_near_duplicates_count_once() -> None:

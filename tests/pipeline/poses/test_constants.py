@@ -37,7 +37,15 @@ from pipeline.poses import (
     view_prior,
 )
 from pipeline.poses.candidates import Candidates, Scored, rank
-from pipeline.poses.evidence import appearance, clips, outlines, parts, pictures, textures
+from pipeline.poses.evidence import (
+    appearance,
+    calibration,
+    clips,
+    outlines,
+    parts,
+    pictures,
+    textures,
+)
 from pipeline.poses.evidence.appearance import AppearanceGuide, Source
 from pipeline.poses.evidence.pictures import ColorPicture, FeaturePicture, Likeness
 from pipeline.poses.evidence.textures import Textures
@@ -57,6 +65,8 @@ EXEMPT = {
     "numba_contour.LEAST_DAMPING": "keeps equations solvable that say nothing",
     "numba_contour.STEP": "numbers in a step",
     "refinement.LEAST_ERROR": "keeps a quotient finite",
+    "calibration._CHUNK": "images at a time",
+    "calibration.STEPS": "how finely temperatures are compared",
     "step2.UV_SIZE": "texels of an exported picture",
     "fitting.NUM_VIEWS": "counts the views of geometry.quaternion",
     "clips._ROUNDS": "of an estimate that has converged; see test_clips",
@@ -85,7 +95,30 @@ def near(*azimuths: float) -> Candidates:
 def equal(*azimuths: float) -> Scored:
     some = near(*azimuths)
     zero = torch.zeros(1, len(azimuths))
-    return rank(some, zero, zero, zero)
+    return rank(some, zero, zero + 1, zero)
+
+
+def temperature_of(first: float, second: float, images: int) -> float:
+    """Compares two kinds of evidence that prefer the same one of two views, by so much."""
+    views, best = (
+        near(0, 180).select(torch.zeros(images, dtype=torch.int64)),
+        torch.zeros(images, 2),
+    )
+    best[:, 0] = 1
+    return calibration.temperature(first * best, second * best, views)
+
+
+def chance_agreement() -> float:
+    """Returns the agreement of kinds of evidence that are sure of different views."""
+    sure = torch.tensor([[0.0, -900.0]])
+    one = torch.ones(1, dtype=torch.float64)
+    return calibration.log_agreement(sure, sure.flip(1), torch.eye(2)[None], one).exp().item()
+
+
+def uncovered() -> Scored:
+    """Returns one candidate that covers half of a mask."""
+    zero = torch.zeros(1, 1)
+    return rank(near(0.0), zero, zero + 0.5, zero)
 
 
 def pairs(chances: list[float], azimuths: list[float]) -> Scored:
@@ -95,12 +128,22 @@ def pairs(chances: list[float], azimuths: list[float]) -> Scored:
     ones = torch.ones(len(views), 2, 1)
     pose = Pose(ones, ones.expand(-1, -1, 2), rotation, ones)
     odds = torch.tensor([[math.log(chance / (1 - chance)), 0.0] for chance in chances])
-    return rank(Candidates(pose, torch.zeros(len(views), 2, dtype=torch.int64)), odds, odds, odds)
+    return rank(
+        Candidates(pose, torch.zeros(len(views), 2, dtype=torch.int64)),
+        odds,
+        torch.ones_like(odds),
+        odds,
+    )
 
 
 def trusted(chances: list[float], azimuths: list[float]) -> float:
     usable = torch.ones(len(chances), dtype=torch.bool)
     return float(len(candidates.side_views(pairs(chances, azimuths), usable)))
+
+
+def confident_images() -> float:
+    usable = torch.arange(10) < 8
+    return float(len(step2.confident_rows(pairs(10 * [0.9], 10 * [0.0]), usable)))
 
 
 def kept_by_the_rule() -> float:
@@ -483,6 +526,11 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (candidates, "SAME_POSE", lambda: equal(0, 25, 45).confidence().item(), 2 / 3),
     # Views of 0 and 3 degrees are one, that of 12 another, that of 180 the third
     (candidates, "DUPLICATE", lambda: equal(0, 3, 12, 180).confidence().item(), 2 / 3),
+    (calibration, "COLDEST", lambda: temperature_of(1.0, 1.0, 1000), 0.25),
+    (calibration, "HOTTEST", lambda: temperature_of(9.0, -9.0, 1000), 4.0),
+    (calibration, "SPREAD", lambda: temperature_of(1.0, 1.0, 1), 0.8409),
+    (calibration, "LEAST_AGREEMENT", chance_agreement, 1e-3),
+    (candidates, "MISFIT_DOUBT", lambda: uncovered().confidence().item(), 0.85),
     (candidates, "LEAST_SIDE_VIEW", lambda: trusted(17 * [0.999], 14 * [0.0] + 3 * [45.0]), 14),
     (candidates, "LEAST_SUPPORT", lambda: trusted(50 * [0.999], 50 * [80.0]), 10),
     # Two opposite views with chances p spread by 2 p (1 - p): 0.15 is trusted, 0.45 is not
@@ -569,7 +617,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (fitting, "REFINEMENT_RATE", lambda: one_step(), 0.03),
     (fitting, "NUM_FREE", count_hypotheses, 10),
     (contour_search, "STEPS", steps_of_the_search, 12),
-    (step2, "CONFIDENT_SHARE", lambda: len(step2.confident_rows(pairs(8 * [0.9], 8 * [0.0]))), 4),
+    (step2, "CONFIDENT_SHARE", confident_images, 4),
     # An elevation of 0 where 5 is expected, with a spread of 3
     (step2, "PRIOR_WEIGHT", lambda: step2.prior_support(near(0.0), LEVEL).item(), -0.5 * (5 / 3) ** 2 / 2),
 ]  # fmt: skip
