@@ -303,14 +303,15 @@ def _statistics(
     device: torch.device,
 ) -> feature_statistics.FeatureStatistics:
     # Every process sees the images of its shard, and the moments are summed
-    items = [item for detections in collections for item in detections.items]
+    items = [(some, row) for some in collections for row in range(len(some))]
     moments, sample = Moments(network.dimension, device), FeatureSample(len(items))
     network = network.to(device)
     mine = distributed.shard(len(items))
     steps = range(mine.start, mine.stop, config.batch_size)
     for start in progress(steps, description=f"image statistics ({network.name})"):
         numbers = range(start, min(start + config.batch_size, mine.stop))
-        crops = [object_image(items[i], pseudo_files.IMAGE_RESOLUTION)[:3] for i in numbers]
+        some = [detections[row] for detections, row in items[numbers.start : numbers.stop]]
+        crops = [object_image(item, pseudo_files.IMAGE_RESOLUTION)[:3] for item in some]
         features = network(torch.stack(crops).to(device) / 2 + 0.5)  # on grey
         moments.update(features)
         sample.update(features, numbers)
