@@ -54,7 +54,7 @@ from pipeline.poses.evidence.parts import (
     collect_parts,
     shows_parts,
 )
-from pipeline.poses.evidence.pictures import ColorPicture, Picture, feature_picture
+from pipeline.poses.evidence.pictures import ColorPicture, feature_picture
 from pipeline.poses.options import CollectionOptions, Step2Options
 from pipeline.poses.photographs import Reader
 from pipeline.poses.refinement import Refinement
@@ -71,6 +71,7 @@ from utils.threads import one_torch_thread
 
 CONFIDENT_SHARE = 0.5  # of the images: parts are learned from them
 PRIOR_WEIGHT = 0.5  # less than 1, since the poses were fitted under the prior
+COLOR_WEIGHT = 0.5  # of colors beside features, which see them too
 UV_SIZE = 128  # texels of exported part maps
 
 logger = logging.getLogger(__name__)
@@ -202,10 +203,11 @@ class Stage:
 
     def _paint(self) -> list[Appearance]:
         """Returns what photographs are compared by beside masks and parts: colors, and features."""
-        pictures: list[Picture] = [ColorPicture()]
-        if self._network is not None:
-            pictures.append(feature_picture(self._network, self.detections, self._device))
-        return [Appearance(x, self._blank.templates, self._mesh) for x in pictures]
+        surface = self._blank.templates, self._mesh
+        if self._network is None:
+            return [Appearance(ColorPicture(), *surface)]
+        features = feature_picture(self._network, self.detections, self._device)
+        return [Appearance(ColorPicture(), *surface, COLOR_WEIGHT), Appearance(features, *surface)]
 
     def _judge(
         self,

@@ -34,7 +34,6 @@ FIRST_SHARE = 0.25  # of the images that the first round looks at
 ROUNDS = 6
 LEAST_PROBABILITY = 0.02  # of candidates that the others are compared with
 BACKGROUND = 3e-4  # density that every texture has, divided by N: textures need not occur twice
-SHARED_WEIGHT = 0.7  # of each of two kinds, which partly say the same
 GUIDE_WEIGHT = 1.0  # of pictures in the refinement
 LEAST_WEIGHT = 0.05  # of the mean value, where nothing else is known
 
@@ -42,10 +41,17 @@ Fetch = Callable[[Sequence[int]], Textures]  # textures (n, H, ...) of n images
 
 
 class Source(NamedTuple):
-    """Textures of all candidates, and how they are compared."""
+    """Textures of all candidates.
+
+    Attributes:
+        fetch: reads those of some images.
+        likeness: how they are compared.
+        weight: of the logarithm of their density, less than 1 where another kind says the same.
+    """
 
     fetch: Fetch
     likeness: Likeness
+    weight: float = 1.0
 
 
 class Moments(NamedTuple):
@@ -81,8 +87,11 @@ class Bank(NamedTuple):
 class Appearance:
     """Compares pictures that the candidates of all images paint onto the templates (T, V, 3)."""
 
-    def __init__(self, picture: Picture, templates: Tensor, mesh: SphereMesh) -> None:
+    def __init__(
+        self, picture: Picture, templates: Tensor, mesh: SphereMesh, weight: float = 1.0
+    ) -> None:
         self._picture, self._templates, self._faces = picture, templates, mesh.faces
+        self._weight = weight
         self._cells = surface_cells(mesh)
 
     def columns(self, count: int) -> dict[str, Column]:
@@ -106,8 +115,8 @@ class Appearance:
 
     def source(self, measured: Measurements) -> Source:
         """Returns the textures that have been measured."""
-        name = self._picture.name
-        return Source(lambda rows: from_bytes(measured.read(name, rows)), self._picture.likeness)
+        name, likeness = self._picture.name, self._picture.likeness
+        return Source(lambda rows: from_bytes(measured.read(name, rows)), likeness, self._weight)
 
     def guide(self, measured: Measurements, score: Tensor) -> "AppearanceGuide":
         """Returns the pictures to refine poses against, given the scores (N, H) of all candidates."""
@@ -158,7 +167,7 @@ def judge(sources: Sequence[Source], score: Tensor) -> Verdict:
     # Where no other image has such textures, all candidates have the same density
     unseen = found.new_tensor(BACKGROUND / len(score)).log()
     speaks = (found > unseen + 1e-3).any(dim=(1, 2))
-    return Verdict(together(found).to(score), torch.ones(len(score)), speaks)
+    return Verdict(together(found, sources).to(score), torch.ones(len(score)), speaks)
 
 
 def moments(textures: Textures) -> Moments:
@@ -201,7 +210,7 @@ def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
     # From the most confident images to all of them
     for step in range(ROUNDS):
         share = FIRST_SHARE + (1 - FIRST_SHARE) * step / (ROUNDS - 1)
-        belief = score + together(found)
+        belief = score + together(found, sources)
         banks = [choose_bank(source, belief, share) for source in sources]
         # The images of this process
         mine = torch.zeros(len(shard), *found.shape[1:], dtype=torch.float64)
@@ -214,9 +223,10 @@ def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
     return found
 
 
-def together(found: Tensor) -> Tensor:
-    """Adds up logarithms of densities (N, K, H) of K kinds, which partly say the same: (N, H)."""
-    return found.sum(dim=1) * SHARED_WEIGHT ** (found.shape[1] - 1)
+def together(found: Tensor, sources: Sequence[Source]) -> Tensor:
+    """Returns the weighted sum (N, H) of logarithms of densities (N, K, H)."""
+    weights = found.new_tensor([source.weight for source in sources])
+    return (weights[:, None] * found).sum(dim=1)
 
 
 def expected_values(textures: Textures, image: int, bank: Bank) -> Tensor:

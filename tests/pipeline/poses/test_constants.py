@@ -115,6 +115,16 @@ def chance_agreement() -> float:
     return calibration.log_agreement(sure, sure.flip(1), torch.eye(2)[None], one).exp().item()
 
 
+def color_weight(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Returns the weight of colors where there are features."""
+    stage, shape = step2.Stage.__new__(step2.Stage), torch.zeros(1, 962, 3)
+    stage._network, stage._mesh = pose_world.Network(), SphereMesh()
+    stage._blank = semantic_template.SemanticModel(shape, shape, stage._mesh.faces)
+    stage.detections = stage._device = None  # type: ignore[assignment] - not looked at
+    monkeypatch.setattr(step2, "feature_picture", lambda *_: features())
+    return stage._paint()[0].source(None).weight  # type: ignore[arg-type] - nothing is read
+
+
 def uncovered() -> Scored:
     """Returns one candidate that covers half of a mask."""
     zero = torch.zeros(1, 1)
@@ -570,7 +580,6 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (appearance, "FIRST_SHARE", lambda: banks_asked_for()[0], 10),
     (appearance, "ROUNDS", lambda: len(banks_asked_for()), 6),
     (appearance, "BACKGROUND", density_of_the_unlike, 1.5e-4),
-    (appearance, "SHARED_WEIGHT", lambda: appearance.together(torch.ones(1, 2, 1)).item(), 1.4),
     (appearance, "LEAST_WEIGHT", value_of_what_is_hardly_seen, 0.05),
     (textures, "RINGS_PER_CELL", cells, 137),
     (textures, "SEGMENTS_PER_CELL", cells, 137),
@@ -618,6 +627,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (fitting, "NUM_FREE", count_hypotheses, 10),
     (contour_search, "STEPS", steps_of_the_search, 12),
     (step2, "CONFIDENT_SHARE", confident_images, 4),
+    (step2, "COLOR_WEIGHT", color_weight, 0.5),
     # An elevation of 0 where 5 is expected, with a spread of 3
     (step2, "PRIOR_WEIGHT", lambda: step2.prior_support(near(0.0), LEVEL).item(), -0.5 * (5 / 3) ** 2 / 2),
 ]  # fmt: skip
