@@ -40,7 +40,10 @@ def execute(
         UserError: if the command fails; quotes the last line that it printed.
     """
     log = folder / "log.txt"
-    environment = os.environ | {"PYTHONPATH": str(repository)}
+    # The checkout comes first, before packages that are found on the same path
+    packages = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([str(repository), *filter(None, packages)])
+    environment = os.environ | {"PYTHONPATH": path}
     start = time.perf_counter()
     # One log for all commands, each of them above its output
     with open(log, "ab") as output:
