@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("learned parts")
     group.add_argument("--num_parts", type=cli.part_count, default=4, metavar="K", help="number of parts (default: %(default)s)")
     group.add_argument("--parts_iters", type=cli.positive_int, default=500, metavar="N", help="training steps (default: %(default)s)")
-    group.add_argument("--parts_features", default=None, metavar="FILE", help="weights of a ResNet or VGG of torchvision, whose features the parts should share (default: none; the parts are places on the template)")
+    group.add_argument("--parts_features", default=None, metavar="FILE", help="weights of a ResNet or VGG of torchvision, or a network as for --features, whose features the parts should share (default: none; the parts are places on the template)")
 
     group = parser.add_argument_group("results beside the poses")
     group.add_argument("--export_semantic_template", action="store_true", help="write output/DATASET_semantic_template_MODE.npz: templates and the parts of their vertices")

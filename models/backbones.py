@@ -11,7 +11,6 @@ ARCHITECTURES = (
     *("resnet18", "resnet34", "resnet50", "resnet101"),
     *("vgg11", "vgg13", "vgg16", "vgg19"),
 )
-RESOLUTION = 224  # of the images that they were trained with
 _HEADS = ("fc.", "classifier.")
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -22,6 +21,8 @@ class Backbone(nn.Module):
     Args:
         layers: the network without its last layers.
     """
+
+    resolution = 224  # of the images that it was trained with
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from data.cache.folders import cache_folder
 from data.crops import ObjectImages
 from data.detections import Detections
 from utils import distributed
+from utils.cli import UserError
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,20 @@ def feature_maps(
         compute: maps crops (n, 4, size, size) to features (n, D, s, s).
         digest: text that changes with `compute`.
         size: pixels of the crops.
+
+    Raises:
+        UserError: if the file of an earlier run is damaged.
     """
     key = _key(detections, digest, size)
     path = cache_folder(detections.dataset) / f"features_{key}.npy"
     if not path.exists():
         _compute_all(path, detections, compute, size)
     distributed.barrier()
-    return np.load(path, mmap_mode="r")
+    try:
+        maps = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error}). Delete it; it is made again.") from None
+    return maps
 
 
 def _compute_all(

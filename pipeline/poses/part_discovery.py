@@ -30,7 +30,8 @@ from data.crops import ObjectImages, square_box
 from data.detections import Detections
 from geometry.camera import Pose, project, select, to_device
 from models import part_discovery as losses
-from models.backbones import RESOLUTION, Backbone
+from models.backbones import Backbone
+from models.features import FeatureNetwork
 from models.part_discovery import PartNetwork
 from models.warping import jitter_colors, random_warp
 from pipeline.poses.options import PartsConfig
@@ -102,7 +103,7 @@ def learn_parts(
     detections: Detections,
     confident: ConfidentSet,
     model: SemanticModel,
-    backbone: Backbone | None,
+    backbone: Backbone | FeatureNetwork | None,
     device: torch.device,
 ) -> LearnedParts:
     """Learns the part maps of a collection, or reads them where they have been learned already.
@@ -157,11 +158,13 @@ def surface_features(confident: ConfidentSet, model: SemanticModel) -> Tensor:
 
 
 @torch.no_grad()
-def backbone_features(backbone: Backbone, detections: Detections, device: torch.device) -> Tensor:
+def backbone_features(
+    backbone: Backbone | FeatureNetwork, detections: Detections, device: torch.device
+) -> Tensor:
     """Returns the strongest components (N, D + 1, s, s) of a pretrained network's features."""
     backbone = backbone.to(device)
     found, masks = [], []
-    for images in _crops(detections, RESOLUTION):
+    for images in _crops(detections, backbone.resolution):
         found.append(backbone(images.to(device)).cpu())
         masks.append(functional.adaptive_avg_pool2d(images[:, 3:], found[-1].shape[2:]))
     features, weight = torch.cat(found), torch.cat(masks)
@@ -284,7 +287,10 @@ def _crops(detections: Detections, size: int) -> Iterator[Tensor]:
 
 
 def _settings(
-    config: PartsConfig, confident: ConfidentSet, model: SemanticModel, backbone: Backbone | None
+    config: PartsConfig,
+    confident: ConfidentSet,
+    model: SemanticModel,
+    backbone: Backbone | FeatureNetwork | None,
 ) -> str:
     """Returns a text that changes with everything the parts depend on beside the detections."""
     tensors = (

@@ -15,6 +15,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from data.crops import part_vocabulary
 from data.definitions import ViewPrior
 from data.detections import Detections, detections_path, load_detections, published_path
 from geometry.sphere_mesh import SphereMesh
-from models.backbones import load_backbone
+from models.backbones import Backbone, load_backbone
 from models.features import INSTALL, FeatureNetwork, default_features, load_features
 from pipeline.poses import contact_sheet, part_discovery, report
 from pipeline.poses.candidates import (
@@ -134,8 +135,7 @@ class Stage:
         hypotheses = pose_files.load_hypotheses(*key, pose_files.origin_of(detections, templates))
         self._candidates, self._iou = with_complements(hypotheses, len(templates))
         self._prior = folders.record_of(collection.dataset, detections.category).views
-        features = choice.parts_features
-        self._backbone = load_backbone(features) if features else None
+        self._backbone = choose_backbone(choice.parts_features)
         # Photographs, with part maps where those are asked for
         names = part_vocabulary(detections) if choice.parts_source == "maps" else []
         self._given = GivenParts(names, shows_parts(detections, names)) if names else None
@@ -284,6 +284,15 @@ def choose_network(choice: str) -> FeatureNetwork | None:
         return None
     logger.info("features: of the network %s", network.name)
     return network
+
+
+def choose_backbone(choice: str | None) -> Backbone | FeatureNetwork | None:
+    """Returns the network that --parts_features asks for: a file, or as --features does."""
+    if choice is None:
+        return None
+    suffixes = (".pth", ".pt", ".bin", ".safetensors")
+    is_file = Path(choice).exists() or (":" not in choice and choice.endswith(suffixes))
+    return load_backbone(choice) if is_file else load_features(choice)
 
 
 def confident_rows(scored: Scored, usable: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from data import prepare
 from data.cache.feature_maps import feature_maps
 from data.cache.folders import cache_folder
 from data.detections import load_detections
+from utils.cli import UserError
 
 
 def prepared_toy():
@@ -66,3 +67,14 @@ def test_an_interrupted_run_continues_where_it_was(collection, monkeypatch):
     whole = feature_maps(detections, compute, "other", 16)
     np.testing.assert_array_equal(resumed, whole)
     assert not list(cache_folder("toy").glob(".features*"))
+
+
+@pytest.mark.parametrize("length", [0, 40, 150])
+def test_a_file_that_was_cut_off_is_told_in_one_line(collection, length):
+    detections = prepared_toy()
+    feature_maps(detections, mean_colors, "digest", 16)
+    (path,) = cache_folder("toy").glob("features_*.npy")
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"damaged.*Delete it") as told:
+        feature_maps(detections, mean_colors, "digest", 16)
+    assert "\n" not in str(told.value)
