@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from geometry.sphere_mesh import SphereMesh
-from pipeline.poses.evidence.colors import NAME, Colors, color_density
+from pipeline.poses.evidence.appearance import Appearance, Source, densities
+from pipeline.poses.evidence.pictures import ColorPicture
 from pipeline.poses.evidence.textures import from_bytes
 from pipeline.poses.photographs import Photographs
 from pipeline.template_learning.views import Views
@@ -23,7 +24,12 @@ def with_colors(
         temperature: of the score.
     """
     # The colors that each mode paints, against those that the other images paint in the same places
-    photographs = Photographs(torch.arange(len(images)), images, images[:, :0])
-    painted = Colors(templates, mesh).measure(photographs, views.candidates)[NAME]
-    density = color_density(lambda rows: from_bytes(painted[list(rows)]), views.score / temperature)
-    return views._replace(colors=density)
+    photographs, picture = (
+        Photographs(torch.arange(len(images)), images, images[:, :0]),
+        ColorPicture(),
+    )
+    painted = Appearance(picture, templates, mesh).measure(photographs, views.candidates)
+    textures = painted[picture.name]
+    source = Source(lambda rows: from_bytes(textures[list(rows)]), picture.likeness)
+    score = views.score / temperature
+    return views._replace(colors=densities([source], score)[:, 0].to(score))
