@@ -19,7 +19,7 @@ from utils.cli import UserError
 
 SAME_POSE = 30.0  # degrees from a pose that counts as right
 DUPLICATE = 5.0  # degrees between candidates that count once
-MISFIT_DOUBT = 0.3  # share of images without a right candidate, for every unit of overlap they lack
+MISFIT_DOUBT = 0.15  # that no candidate is right, for every unit of overlap that they lack
 LEAST_SIDE_VIEW = 0.8  # complementary score; the paper's 0.5 admits more 180° flips
 LEAST_SUPPORT = 10  # images behind the first semantic template, if there are so many
 AGREEMENT = 0.3  # spread of candidates that are trusted before any part has been compared

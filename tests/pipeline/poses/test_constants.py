@@ -540,7 +540,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (calibration, "HOTTEST", lambda: temperature_of(9.0, -9.0, 1000), 4.0),
     (calibration, "SPREAD", lambda: temperature_of(1.0, 1.0, 1), 0.8409),
     (calibration, "LEAST_AGREEMENT", chance_agreement, 1e-3),
-    (candidates, "MISFIT_DOUBT", lambda: uncovered().confidence().item(), 0.85),
+    (candidates, "MISFIT_DOUBT", lambda: uncovered().confidence().item(), 0.925),
     (candidates, "LEAST_SIDE_VIEW", lambda: trusted(17 * [0.999], 14 * [0.0] + 3 * [45.0]), 14),
     (candidates, "LEAST_SUPPORT", lambda: trusted(50 * [0.999], 50 * [80.0]), 10),
     # Two opposite views with chances p spread by 2 p (1 - p): 0.15 is trusted, 0.45 is not
