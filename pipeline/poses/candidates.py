@@ -120,16 +120,22 @@ class Scored(NamedTuple):
         """Returns the agreement score (N,) of the candidates; see `report.agreement`."""
         return report.agreement(self.score * report.TEMPERATURE, self.candidates.pose.rotation)
 
+    def conflict(self) -> float:
+        """Returns by how much the chosen candidates overlap less than the best ones, on average."""
+        return (self.iou.amax(dim=1) - self.best().iou).mean().item()
+
     def doubt(self) -> Tensor:
         """Returns the probability (N,) that the best candidate is wrong by 30 degrees or more.
 
-        Another one may be right, or none of them: the less of the mask they cover, the likelier.
+        Another one may be right, or none of them: the less of the mask they cover, the likelier. Where
+        what the objects look like contradicts their outlines, it is at least 1 / 2.
         """
         best = self.best().candidates.pose.rotation
         apart = quaternion.angle_between(self.candidates.pose.rotation, best[:, None])
         other = (torch.softmax(self.score, dim=1) * (apart >= SAME_POSE)).sum(dim=1)
         none = MISFIT_DOUBT * (1 - self.iou.amax(dim=1)).clamp(0, 1)
-        return none + (1 - none) * other.clamp(max=1)
+        doubt = none + (1 - none) * other.clamp(max=1)
+        return (1 + doubt) / 2 if self.conflict() > report.LARGEST_CONFLICT else doubt
 
     def confidence(self) -> Tensor:
         """Returns the probability (N,) that the best candidate is right within 30 degrees."""

@@ -336,7 +336,8 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     }
     rotation = best.candidates.pose.rotation
     report.report(detections, "step2", collection.mode, figures, rotation, chosen.rows)
-    fit = report.verdict(chosen.scored.iou.amax(dim=1).mean().item())
+    scored = chosen.scored
+    fit = report.verdict(scored.iou.amax(dim=1).mean().item(), scored.conflict())
     words = (len(kept.score), len(detections), 100 * confidence[chosen.rows].mean().item(), fit)
     logger.info("step 2: %d of %d poses kept, right with a probability of %.0f %%; %s", *words)
 

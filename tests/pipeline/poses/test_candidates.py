@@ -49,10 +49,19 @@ def test_confidence_is_the_probability_of_the_best_rotation() -> None:
 
 def test_candidates_that_do_not_cover_the_mask_may_all_be_wrong() -> None:
     some, score = candidates_of(azimuths([0.0, 180.0])), torch.tensor([[0.0, -1.0]])
-    poor = rank(some, score, torch.tensor([[0.3, 0.5]]), score)
+    poor = rank(some, score, torch.tensor([[0.5, 0.3]]), score)
     expected = 0.7311 * (1 - 0.5 * candidates.MISFIT_DOUBT)
     assert poor.confidence().item() == pytest.approx(expected, abs=1e-4)
     assert rank(some, score, score + 2, score).confidence().item() <= 1
+
+
+def test_confidence_is_low_where_the_choice_contradicts_the_outlines() -> None:
+    some, score = candidates_of(azimuths([0.0, 180.0])), torch.tensor([[9.0, 0.0]])
+    agreeing = rank(some, score, torch.tensor([[0.92, 1.0]]), score)
+    contradicting = rank(some, score, torch.tensor([[0.88, 1.0]]), score)
+    assert agreeing.conflict() == pytest.approx(0.08)
+    assert agreeing.confidence().item() > 0.99
+    assert 0.49 < contradicting.confidence().item() < 0.5
 
 
 def test_near_duplicates_count_once() -> None:
