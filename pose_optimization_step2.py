@@ -1,4 +1,4 @@
-"""Stage 2: chooses the pose of every image by its parts and colors, and drops doubtful images.
+"""Stage 2: chooses the pose of every image by its parts, colors and features, and drops doubtful images.
 
 Reads cache/DATASET/detections.json and camera_hypotheses_silhouette_MODE.bin, writes
 cache/DATASET/poses_estimated_MODE.bin and semantic_template_MODE.bin.

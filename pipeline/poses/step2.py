@@ -1,14 +1,15 @@
-"""Stage 2: chooses among the pose hypotheses by parts, colors and what is usual for the category.
+"""Stage 2: chooses among the pose hypotheses by parts, colors, features and what is usual for the category.
 
 Reads the detections, the templates and the hypotheses of stage 1; writes poses_estimated_<mode>.bin
 and semantic_template_<mode>.bin. Section 3.2 of https://arxiv.org/abs/2103.15627 compares parts once
-and moves no pose. Here each round makes the semantic template anew from the better poses, and refines
-the best candidates against silhouette and parts; colors that agree over the collection and the prior of
-the category add to the score. Where there are no part maps, they decide alone.
+and moves no pose. Here each round makes the semantic template anew from the more confident poses, and
+refines the best candidates against silhouette and parts, or colors where there are no part maps; one
+that is refined stays where it is the better one.
 
 The score of a candidate is a log-probability: that of its overlap with parts, or with the mask where
-there are none, plus that of its colors, plus that of its view; frames of clips add what their neighbors say. What has been measured lies on disk, in
-cache/<dataset>/.step2_<mode>/, until the stage is complete.
+there are none, plus that of its colors and features, which agree over the collection, plus that of its
+view, all divided by one temperature; frames of clips add what their neighbors say. What has been
+measured lies on disk, in cache/<dataset>/.step2_<mode>/, until the stage is complete.
 """
 
 import logging
