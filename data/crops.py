@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.definitions import PART_NAMES
-from data.detections import Box4, Detection, Detections, decode_mask
+from data.detections import Detection, Detections
 from data.image_files import read_photograph
+from data.run_lengths import Box4, decode_mask
 from utils.cli import UserError
 
 PADDING = 0.05  # of the bounding box, on each side

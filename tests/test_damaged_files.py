@@ -36,7 +36,6 @@ from data.detections import (
     Detection,
     Detections,
     Part,
-    encode_mask,
     load_detections,
     read_published,
     save_detections,
@@ -46,6 +45,7 @@ from data.preparation.archives import extract
 from data.preparation.detectors import annotation_detector
 from data.preparation.masking import NoObjectError
 from data.preparation.matlab import read_structures
+from data.run_lengths import encode_mask
 from geometry.mesh_files import load_mesh
 from tests import published
 from tests.data.cache import test_artifacts as made

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.detections import encode_mask
 from data.image_files import photograph_size, read_orientation, read_photograph
 from data.preparation.annotation_files import Annotation, AnnotationSet, read_annotations
 from data.preparation.masking import Candidate, Detector, NoObjectError
 from data.preparation.outlines import MALFORMED, NoOutlineError, decode_outline
 from data.preparation.picture_names import match_pictures
+from data.run_lengths import encode_mask
 from utils import checkpoint
 from utils.cli import UserError
 from utils.digests import file_digest

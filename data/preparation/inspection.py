@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageOps
 
 from data.cache.folders import cache_folder
 from data.collection import Collection, word_about
-from data.detections import decode_mask
 from data.image_files import UnreadablePicture, read_photograph
 from data.preparation.photographs import Inspection
 from data.preparation.quality import MEANINGS, Finding, find_small_or_cut
+from data.run_lengths import decode_mask
 from utils.cli import one_line
 from utils.files import atomic_path, write_json
 from utils.progress import progress

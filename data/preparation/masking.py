@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data.collection import Collection
-from data.detections import RLE, decode_mask, mask_area, packed_box
 from data.image_files import UnreadablePicture, photograph_size
 from data.preparation.made_masks import MadeMask, read_made_mask, write_made_mask
 from data.preparation.quality import GROWN, grow, is_cut_off
+from data.run_lengths import RLE, decode_mask, mask_area, packed_box
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)

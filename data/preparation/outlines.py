@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data.detections import check_runs, check_size, checked_mask, decode_mask
 from data.image_files import turn_as_photograph
+from data.run_lengths import check_runs, check_size, checked_mask, decode_mask
 
 MALFORMED = (
     *(KeyError, TypeError, ValueError, AttributeError, IndexError),

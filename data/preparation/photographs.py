@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from data.collection import Collection
-from data.detections import Detection, Part, encode_mask, mask_box
+from data.detections import Detection, Part
 from data.image_files import UnreadablePicture, read_labels, read_photograph
 from data.preparation.mask_reader import MaskReader
 from data.preparation.quality import Finding, find_faults
+from data.run_lengths import encode_mask, mask_box
 from utils.progress import progress
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from scipy import ndimage
 from scipy.special import expit
 
-from data.detections import encode_mask
 from data.image_files import read_photograph
 from data.preparation.masking import Candidate, Detector, NoObjectError
+from data.run_lengths import encode_mask
 from utils.cli import UserError
 from utils.digests import file_digest
 from utils.files import require_file

@@ -13,7 +13,8 @@ from data.cache import template_files
 from data.cache.folders import record_of
 from data.crops import part_labels, square_box
 from data.definitions import CATEGORIES, VIEW_PRIORS, VIEWS, ViewPrior, check_views, is_word
-from data.detections import Detection, Part, encode_mask, load_detections
+from data.detections import Detection, Part, load_detections
+from data.run_lengths import encode_mask
 from tests.data.test_prepare import run
 from utils.cli import UserError
 from utils.files import read_json

@@ -20,7 +20,8 @@ from data.crops import (
     square_box,
     to_pixels,
 )
-from data.detections import Detection, Detections, Part, encode_mask, load_detections
+from data.detections import Detection, Detections, Part, load_detections
+from data.run_lengths import encode_mask
 from utils.cli import UserError
 
 

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from data import detections as detections_module
-from data import prepare
-from data.detections import (
-    check_runs,
-    decode_mask,
-    encode_mask,
-    load_detections,
-    save_detections,
-)
+from data import prepare, run_lengths
+from data.detections import load_detections, save_detections
+from data.run_lengths import check_runs, decode_mask, encode_mask
 from utils.cli import UserError
 
 
@@ -132,6 +126,4 @@ def test_compressed_run_lengths_are_those_of_the_masks():
         mask = rng.random(tuple(rng.integers(1, 60, 2))) < rng.random()
         counts = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=not mask[0, 0], append=2)))
         expected = counts if not mask[0, 0] else np.concatenate([[0], counts])
-        assert detections_module._run_lengths(encode_mask(mask)["counts"]).tolist() == list(
-            expected
-        )
+        assert run_lengths._run_lengths(encode_mask(mask)["counts"]).tolist() == list(expected)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from data import prepare
 from data.cache.folders import category_of
-from data.detections import decode_mask, load_detections
+from data.detections import load_detections
+from data.run_lengths import decode_mask
 from utils import cli
 
 ARGUMENTS = ["--dataset", "toy", "--category", "bird"]

@@ -13,11 +13,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from data import prepare
 from data.collection import open_collection
-from data.detections import decode_mask, encode_mask, load_detections
+from data.detections import load_detections
 from data.preparation import masking
 from data.preparation.annotation_files import read_annotations
 from data.preparation.detectors import annotation_detector
 from data.preparation.made_masks import read_made_mask
+from data.run_lengths import decode_mask, encode_mask
 from tests.data.test_prepare import run
 from utils.cli import UserError
 

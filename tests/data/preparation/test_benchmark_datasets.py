@@ -15,10 +15,11 @@ from scipy.io import savemat
 from data import prepare
 from data.crops import ObjectImages, to_pixels
 from data.definitions import SYNSETS
-from data.detections import decode_mask, encode_mask, load_detections
+from data.detections import load_detections
 from data.ground_truth import load_ground_truth, project_true
 from data.preparation.archives import extract
 from data.preparation.matlab import read_structures
+from data.run_lengths import decode_mask, encode_mask
 from geometry import quaternion
 from utils.cli import UserError
 

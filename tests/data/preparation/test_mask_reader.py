@@ -10,8 +10,9 @@ from PIL import Image
 
 from data import prepare
 from data.collection import open_collection
-from data.detections import decode_mask, load_detections
+from data.detections import load_detections
 from data.preparation.quality import find_faults, is_cut_off
+from data.run_lengths import decode_mask
 from tests.data.test_prepare import run
 
 SIZE = (120, 160)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from data import prepare
-from data.detections import RLE, encode_mask
 from data.preparation import detectors
 from data.preparation.inspection import perceptual_hash
 from data.preparation.masking import Candidate, Detector, Limits, choose
 from data.preparation.quality import is_cut_off
+from data.run_lengths import RLE, encode_mask
 from utils.cli import UserError
 
 SIZE = (300, 400)

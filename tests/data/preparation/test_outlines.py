@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data.detections import encode_mask
 from data.image_files import turn_as_photograph
 from data.preparation.outlines import MALFORMED, NoOutlineError, decode_outline
+from data.run_lengths import encode_mask
 
 SIZE = H, W = (60, 90)
 MASK = np.zeros(SIZE, bool)

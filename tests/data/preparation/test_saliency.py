@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from data import prepare
-from data.detections import decode_mask, load_detections
+from data.detections import load_detections
 from data.preparation.saliency import saliency_detector
+from data.run_lengths import decode_mask
 from tests.data.test_prepare import run
 from utils.cli import UserError
 

@@ -10,8 +10,9 @@ import torch
 from data import released
 from data.cache import feature_statistics, pose_files, pseudo_files
 from data.cache.storage import Origin
-from data.detections import decode_mask, load_detections
+from data.detections import load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
+from data.run_lengths import decode_mask
 from tests import hostile, published
 from utils.cli import UserError
 

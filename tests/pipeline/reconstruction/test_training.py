@@ -13,16 +13,9 @@ import run_reconstruction
 from data.cache import feature_statistics, pose_files, pseudo_files, template_files
 from data.cache.folders import collection_path
 from data.collection import shapes_path
-from data.detections import (
-    Detection,
-    Detections,
-    Part,
-    encode_mask,
-    load_detections,
-    mask_box,
-    save_detections,
-)
+from data.detections import Detection, Detections, Part, load_detections, save_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
+from data.run_lengths import encode_mask, mask_box
 from geometry.camera import Pose
 from geometry.distances import chamfer_distance
 from geometry.sphere_mesh import SphereMesh
