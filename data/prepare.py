@@ -29,11 +29,8 @@ from pathlib import Path
 
 from data.definitions import CATEGORIES, VIEWS
 from data.mask_styles import CHOICES
-from data.preparation import masking
-from data.preparation.preparation import MIN_AREA, PrepareConfig, prepare_each
-from data.preparation.preparation import prepare as prepare
+from data.preparation.options import MIN_AREA, MIN_AREA_MADE, MIN_SCORE, PrepareConfig
 from utils import cli
-from utils.run_directory import configure_logging
 
 
 # fmt: off
@@ -47,7 +44,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--template_of", metavar="CATEGORY", help="borrow the templates of another category")
     parser.add_argument("--check", action="store_true", help="only report what is wrong with each photograph, and draw a contact sheet")
     parser.add_argument("--skip_invalid", action="store_true", help="leave unusable images out and list them, instead of stopping")
-    parser.add_argument("--min_area", type=cli.positive_int, default=None, metavar="N", help=f"smallest usable mask in pixels (default: {MIN_AREA}; {masking.MIN_AREA} for masks that the options below make)")
+    parser.add_argument("--min_area", type=cli.positive_int, default=None, metavar="N", help=f"smallest usable mask in pixels (default: {MIN_AREA}; {MIN_AREA_MADE} for masks that the options below make)")
     parser.add_argument("--masks", choices=CHOICES, default="auto", help="how files in masks/ mean the object: bright or dark, opaque (alpha), any label but the background (default: what most of them look like, which is said)")
     group = parser.add_argument_group("masks for photographs without")
     group.add_argument("--annotations", type=Path, metavar="PATH", help="file or folder of annotations by any tool: COCO, labelme, YOLO segmentation, SAM, lists of results")
@@ -57,7 +54,7 @@ def build_parser() -> cli.Parser:
     group.add_argument("--mask_size", type=cli.positive_int, metavar="N", help="side of its input in pixels, where the file does not fix it")
     group.add_argument("--mask_mean", type=cli.non_negative_float, nargs=3, metavar="X", help="mean of red, green and blue in [0, 1] that it subtracts (default: what the file says, else as ImageNet or IS-Net)")
     group.add_argument("--mask_std", type=cli.positive_float, nargs=3, metavar="X", help="deviation that it divides by, likewise")
-    group.add_argument("--min_score", type=cli.fraction, default=masking.MIN_SCORE, metavar="X", help="least confidence of detected objects (default: %(default)s)")
+    group.add_argument("--min_score", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least confidence of detected objects (default: %(default)s)")
     group.add_argument("--replace_masks", action="store_true", help="make masks anew for which there is an object, those of other programs too")
     return parser
 # fmt: on
@@ -66,6 +63,10 @@ def build_parser() -> cli.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and prepares the collection."""
     config = PrepareConfig(**vars(build_parser().parse_args(argv)))
+    # Only now: PyTorch takes a second to load, --help and mistakes need not wait for it
+    from data.preparation.preparation import prepare_each
+    from utils.run_directory import configure_logging
+
     configure_logging()
     prepare_each(config)
 

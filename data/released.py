@@ -15,9 +15,7 @@ Examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.published.convert import inspect
 from utils import cli
-from utils.run_directory import configure_logging
 
 
 # fmt: off
@@ -33,6 +31,10 @@ def build_parser() -> cli.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and goes through the folder."""
     args = build_parser().parse_args(argv)
+    # Only now: PyTorch takes a second to load, --help and mistakes need not wait for it
+    from data.published.convert import inspect
+    from utils.run_directory import configure_logging
+
     configure_logging()
     inspect(args.folder, convert=not args.check)
 

@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -157,3 +158,13 @@ def test_no_tracked_file_names_a_folder_of_this_machine():
         and any(path in (REPOSITORY / name).read_bytes() for path in paths)
     ]
     assert naming == []
+
+
+def test_parsers_load_without_pytorch():
+    # Ctrl-C is one line only once `cli.run` has begun, and --help should not take seconds
+    modules = ", ".join([*SCRIPTS, "data.prepare", "data.released", "data.synthetic.__main__"])
+    code = f"import sys, {modules}; print([m for m in ('torch', 'scipy') if m in sys.modules])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert answer.stdout == "[]\n", answer.stderr

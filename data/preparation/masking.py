@@ -16,14 +16,13 @@ import numpy as np
 from data.collection import Collection
 from data.image_files import UnreadablePicture, photograph_size
 from data.preparation.made_masks import MadeMask, read_made_mask, write_made_mask
+from data.preparation.options import MIN_AREA_MADE, MIN_SCORE
 from data.preparation.quality import GROWN, grow, is_cut_off
 from data.run_lengths import RLE, decode_mask, mask_area, packed_box
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-MIN_AREA = 96 * 96  # pixels
-MIN_SCORE = 0.9
 _LARGE = 0.3  # of the image; so large an object may touch others
 _SAME = 0.9  # overlap from which on two outlines are of the same object
 
@@ -62,7 +61,7 @@ class Limits(NamedTuple):
         min_score: confidence.
     """
 
-    min_area: int = MIN_AREA
+    min_area: int = MIN_AREA_MADE
     min_score: float = MIN_SCORE
 
 

@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,41 +22,16 @@ from data.definitions import (
     usual_views,
 )
 from data.detections import Detections, detections_path, load_detections, save_detections
-from data.mask_styles import Choice
 from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
 from data.preparation.mask_reader import open_masks
+from data.preparation.options import MIN_AREA, MIN_AREA_MADE, PrepareConfig
 from data.preparation.photographs import Inspection, inspect_all, with_frequencies
 from utils.cli import UserError
 
 logger = logging.getLogger(__name__)
 
-MIN_AREA = 256  # pixels of a usable mask
 _NAMED_IN_ERROR = 3  # unusable images that an error lists
 _LOGGED = 10  # findings of a kind that are logged one by one
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Options of the preparation; the parser holds their defaults."""
-
-    dataset: str
-    category: str | None
-    min_area: int | None
-    skip_invalid: bool
-    source: tuple[Path, ...] = ()
-    annotations: Path | None = None
-    mask_rcnn: Path | None = None
-    check: bool = False
-    masks: Choice = "auto"
-    min_score: float = masking.MIN_SCORE
-    replace_masks: bool = False
-    annotation_category: str | None = None
-    mask_model: Path | None = None
-    mask_size: int | None = None
-    mask_mean: tuple[float, ...] | None = None
-    mask_std: tuple[float, ...] | None = None
-    views: tuple[str, ...] | None = None
-    template_of: str | None = None
 
 
 def prepare_each(config: PrepareConfig) -> None:
@@ -126,7 +101,7 @@ def _detect_masks(collection: Collection, category: str, config: PrepareConfig) 
     detector = _choose_detector(collection, category, config)
     if detector is None:
         return {}
-    limits = masking.Limits(config.min_area or masking.MIN_AREA, config.min_score)
+    limits = masking.Limits(config.min_area or MIN_AREA_MADE, config.min_score)
     return masking.write_masks(collection, detector, limits, config.replace_masks)
 
 

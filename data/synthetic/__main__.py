@@ -11,9 +11,7 @@ Examples:
 from collections.abc import Sequence
 
 from data.definitions import CATEGORIES
-from data.synthetic.collection import SyntheticConfig, make_collection
 from utils import cli
-from utils.run_directory import configure_logging
 
 
 # fmt: off
@@ -33,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Makes the collection that the command line describes."""
     options = vars(build_parser().parse_args(argv))
     options["dataset"] = options["dataset"] or f"synthetic_{options['category']}"
+    # Only now: PyTorch takes a second to load, --help and mistakes need not wait for it
+    from data.synthetic.collection import SyntheticConfig, make_collection
+    from utils.run_directory import configure_logging
+
     configure_logging(None)
     make_collection(SyntheticConfig(**options))
 

@@ -14,7 +14,8 @@ from data.crops import ObjectImages
 from data.definitions import CATEGORIES
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth, load_true_shapes, project_true
-from data.prepare import PrepareConfig, prepare
+from data.preparation.options import PrepareConfig
+from data.preparation.preparation import prepare
 from data.synthetic import __main__ as command
 from data.synthetic.collection import SyntheticConfig, make_collection, open_studio
 from data.synthetic.photographs import Photograph, take_photograph
