@@ -251,6 +251,11 @@ FORMATS: dict[str, Format] = {
         lambda: pose_files.load_estimated_poses("toy", MODE, ORIGIN),
         optional=("confidence",),
     ),
+    "poses with shapes": Format(
+        lambda: pose_files.save_estimated_poses("toy", MODE, made.estimated_with_shapes(), ORIGIN),
+        lambda: pose_files.load_estimated_poses("toy", MODE, ORIGIN),
+        optional=("confidence",),
+    ),
     "semantic template": Format(
         lambda: pose_files.save_semantic_template("toy", MODE, made.semantic_template(), ORIGIN),
         lambda: pose_files.load_semantic_template("toy", MODE, ORIGIN),

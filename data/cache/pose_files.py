@@ -15,6 +15,7 @@ from data.cache.storage import Origin, check_numbers, load_tensors, save_tensors
 from data.cache.template_files import templates_fingerprint
 from data.detections import Detections
 from geometry.camera import Pose
+from geometry.shape_modes import deform
 from utils.cli import UserError
 
 _POSE_KEYS = {"scale": "s", "translation": "t", "rotation": "R", "z0": "z0"}
@@ -26,6 +27,7 @@ ESTIMATED = {
     **{"R": ("K", 4), "s": ("K", 1), "t": ("K", 2), "z0": ("K", 1)},
     **{"w": ("K", "T"), "iou": ("K", 1), "miou": ("K", 1), "indices": ("K",)},
 }
+SHAPES = {"modes": ("T", "M", 962, 3), "shapes": ("K", "M"), "shape_iou": ("K", 1)}
 
 
 class Hypotheses(NamedTuple):
@@ -42,6 +44,23 @@ class Hypotheses(NamedTuple):
     iou: Tensor
 
 
+class FittedShapes(NamedTuple):
+    """How the objects of the K kept detections deviate from their templates.
+
+    The first mode is the mean deviation, of which every object has 1. The others have unit spread: their
+    coefficients have mean 0 and mean square 1 over the collection. All are mirror-symmetric.
+
+    Attributes:
+        modes: (T, M, 962, 3) displacements of the vertices, object space.
+        coefficients: (K, M).
+        iou: (K, 1) overlap of the silhouettes of the deformed templates.
+    """
+
+    modes: Tensor
+    coefficients: Tensor
+    iou: Tensor
+
+
 class EstimatedPoses(NamedTuple):
     """The chosen poses of the K kept detections (step 2).
 
@@ -52,6 +71,7 @@ class EstimatedPoses(NamedTuple):
         iou: (K, 1) overlap of the silhouettes.
         miou: (K, 1) mean overlap of the parts.
         confidence: (K, 1) probability that the pose is right; 1 in published files.
+        shapes: of the objects; None, as in published files, if they are those of the templates.
     """
 
     indices: Tensor
@@ -60,6 +80,14 @@ class EstimatedPoses(NamedTuple):
     iou: Tensor
     miou: Tensor
     confidence: Tensor
+    shapes: FittedShapes | None = None
+
+    def vertices(self, templates: Tensor, rows: Tensor) -> Tensor:
+        """Returns the fitted shapes (n, 962, 3) of rows (n,) in 0..K-1, for templates (T, 962, 3)."""
+        choice = self.template_weights[rows].argmax(dim=1)
+        if self.shapes is None:
+            return templates[choice]
+        return deform(templates[choice], self.shapes.coefficients[rows], self.shapes.modes[choice])
 
 
 class SemanticTemplate(NamedTuple):
@@ -115,6 +143,8 @@ def save_estimated_poses(dataset: str, mode: str, poses: EstimatedPoses, origin:
     content = _pose_entries(poses.pose)
     content |= {"indices": poses.indices, "w": poses.template_weights}
     content |= {"iou": poses.iou, "miou": poses.miou, "confidence": poses.confidence}
+    if poses.shapes is not None:
+        content |= dict(zip(SHAPES, poses.shapes, strict=True))
     return save_tensors(poses_path(dataset, mode), content, origin)
 
 
@@ -126,11 +156,16 @@ def load_estimated_poses(dataset: str, mode: str, origin: Origin) -> EstimatedPo
 
 def read_estimated_poses(path: Path, origin: Origin, command: str) -> EstimatedPoses:
     """Reads such poses from a file; errors name the command that makes it."""
-    content = load_tensors(path, tuple(ESTIMATED), origin, command, optional=["confidence"])
-    check_poses(path, content, ESTIMATED, f"Make it again with: {command}")
-    confidence = content.get("confidence", torch.ones_like(content["iou"]))  # published: none
+    optional = ["confidence", *SHAPES]  # published files have none of them
+    content = load_tensors(path, tuple(ESTIMATED), origin, command, optional)
+    # Shapes are complete, or there are none
+    has_shapes = not SHAPES.keys().isdisjoint(content)
+    expected = ESTIMATED | SHAPES if has_shapes else ESTIMATED
+    check_poses(path, content, expected, f"Make it again with: {command}")
+    confidence = content.get("confidence", torch.ones_like(content["iou"]))
     scores = (content["iou"], content["miou"], confidence)
-    return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores)
+    shapes = FittedShapes(*(content[name] for name in SHAPES)) if has_shapes else None
+    return EstimatedPoses(content["indices"], _pose_from(content), content["w"], *scores, shapes)
 
 
 def check_poses(

@@ -13,10 +13,11 @@ from data.cache.pose_files import Hypotheses
 from data.definitions import ViewPrior
 from geometry import quaternion
 from geometry.camera import VECTOR_SIZE, Pose, from_vector, project, to_vector
+from geometry.shape_modes import deform
 from models.optimizers import FullMatrixAdam
 from pipeline.poses.candidates import Candidates
 from pipeline.poses.contour_search import ContourSearch
-from pipeline.poses.shape_modes import deform, deformation_fields, with_shape
+from pipeline.poses.shapes.polynomials import deformation_fields, with_shape
 from pipeline.poses.view_prior import with_prior
 from rendering.rasterizer import silhouette_loss
 

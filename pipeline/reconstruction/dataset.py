@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,12 +29,14 @@ class Labels(NamedTuple):
         template: (K,) int64 template that the image was matched with.
         category: (K,) int64 position of its dataset in the run's list.
         pinned: (K,) bool, whether the mesh is to stay at its template (semi-supervision).
+        shape: (K, M) coefficients of the modes by which the object deviates from its template.
     """
 
     pose: Pose
     template: Tensor
     category: Tensor
     pinned: Tensor
+    shape: Tensor
 
     def select(self, index: Tensor) -> "Labels":
         """Returns the labels of some images."""
@@ -94,6 +97,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         selection: (C, P, Cg) 0 or 1; row p of category c marks the channel of the common list.
         templates: (T, V, 3) of all datasets, one after another.
         template_category: (T,) int64 dataset of each template.
+        modes: (T, M, V, 3) by which the objects deviate from the templates; M may be 0.
         labels: of all K images.
     """
 
@@ -150,7 +154,8 @@ class ReconstructionData(Dataset[ObjectImage]):
         self.template_category = torch.arange(len(templates)).repeat_interleave(
             torch.tensor([len(x) for x in templates])
         )
-        self.labels = _labels(poses, templates, semi_fraction)
+        self.modes, shape = common_modes(poses, templates)
+        self.labels = _labels(poses, templates, shape, semi_fraction)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -265,8 +270,38 @@ def endless_batches(
             yield Batch(*(x.to(device, non_blocking=True) for x in members))
 
 
+def common_modes(
+    poses: Sequence[pose_files.EstimatedPoses], templates: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Joins the modes of shape of several datasets, padded with zeros to the largest number M.
+
+    Args:
+        poses: of each dataset.
+        templates: (T, V, 3) of each dataset.
+
+    Returns:
+        The modes (T, M, V, 3) of all templates, and the coefficients (K, M) of all images.
+    """
+    modes, coefficients = [], []
+    for some, vertices in zip(poses, templates, strict=True):
+        count, size = vertices.shape[:2]
+        found = some.shapes
+        modes.append(vertices.new_zeros(count, 0, size, 3) if found is None else found.modes)
+        none = some.iou.new_zeros(len(some.iou), 0)
+        coefficients.append(none if found is None else found.coefficients)
+    # Modes that a dataset lacks move nothing
+    most = max(x.shape[1] for x in coefficients)
+    return (
+        torch.cat([F.pad(x, (0, 0, 0, 0, 0, most - x.shape[1])) for x in modes]),
+        torch.cat([F.pad(x, (0, most - x.shape[1])) for x in coefficients]),
+    )
+
+
 def _labels(
-    poses: Sequence[pose_files.EstimatedPoses], templates: Sequence[Tensor], fraction: float
+    poses: Sequence[pose_files.EstimatedPoses],
+    templates: Sequence[Tensor],
+    shape: Tensor,
+    fraction: float,
 ) -> Labels:
     # Templates are numbered through, those of each dataset after those before
     first = 0
@@ -276,10 +311,11 @@ def _labels(
         categories.append(torch.full_like(chosen[-1], number))
         first += len(templates_of_one)
     template = torch.cat(chosen)
-    iou = torch.cat([p.iou[:, 0] for p in poses])
+    iou = torch.cat([(p.iou if p.shapes is None else p.shapes.iou)[:, 0] for p in poses])
     return Labels(
         pose=camera.concatenate([p.pose for p in poses]),
         template=template,
         category=torch.cat(categories),
         pinned=pinned_images(template, iou, fraction),
+        shape=shape,
     )

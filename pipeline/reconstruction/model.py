@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geometry.camera import project
+from geometry.shape_modes import deform
 from geometry.sphere_mesh import SphereMesh
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
@@ -22,11 +23,18 @@ class Scene(NamedTuple):
         sphere: topology of the meshes.
         templates: (T, V, 3) meshes of the categories.
         selection: (C, P, Cg) which part channels a category has.
+        modes: (T, M, V, 3) by which objects deviate from the templates.
     """
 
     sphere: SphereMesh
     templates: Tensor
     selection: Tensor
+    modes: Tensor
+
+    def shapes(self, labels: Labels) -> Tensor:
+        """Returns the shapes (B, V, 3) that were fitted to B images, templates where none were."""
+        modes = self.modes[labels.template]
+        return deform(self.templates[labels.template], labels.shape, modes)
 
 
 class Prediction(NamedTuple):
@@ -64,9 +72,12 @@ def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> Reconstruct
     )
 
 
-def make_scene(vocabulary: Vocabulary, device: torch.device) -> Scene:
-    """Moves what all images share to a device."""
-    tensors = (vocabulary.templates.to(device), vocabulary.selection.to(device))
+def make_scene(vocabulary: Vocabulary, device: torch.device, modes: Tensor | None = None) -> Scene:
+    """Moves what all images share to a device; training needs the modes (T, M, V, 3) as well."""
+    if modes is None:
+        count, size = vocabulary.templates.shape[:2]
+        modes = vocabulary.templates.new_zeros(count, 0, size, 3)
+    tensors = (vocabulary.templates.to(device), vocabulary.selection.to(device), modes.to(device))
     return Scene(SphereMesh().to(device), *tensors)
 
 

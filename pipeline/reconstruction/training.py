@@ -134,7 +134,8 @@ def make_task(
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
-    scene, labels = make_scene(data.vocabulary, device), data.labels.to(device)
+    scene = make_scene(data.vocabulary, device, data.modes)
+    labels = data.labels.to(device)
     update = Update(network, optimizer, scene, labels, config.optimizer, length)
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
@@ -239,9 +240,8 @@ def compute_terms(
     terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:
         terms |= _map_terms(prediction, maps, scene.selection[labels.category], batch, options.loss)
-    # All meshes are pinned to their templates at first, some of them for good
-    templates = scene.templates[labels.template]
-    distance = (prediction.vertices - templates).square().sum(-1).mean(1)
+    # All meshes are pinned to what was fitted to their images at first, some of them for good
+    distance = (prediction.vertices - scene.shapes(labels)).square().sum(-1).mean(1)
     weight = (labels.pinned + SEMI_DECAY**step).clamp(max=1)
     terms["template"] = Term((weight * distance).mean(), TEMPLATE_WEIGHT)
 

@@ -5,10 +5,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from geometry.camera import VECTOR_SIZE, to_vector
+from geometry.shape_modes import deform
 from geometry.sphere_mesh import SphereMesh
 from models.optimizers import FullMatrixAdam
 from pipeline.poses.fitting import constrain, silhouette_gradient
-from pipeline.poses.shape_modes import deform, deformation_fields
+from pipeline.poses.shapes.polynomials import deformation_fields
 from pipeline.template_learning.alternation import Evidence, normalize
 from pipeline.template_learning.views import find_views
 

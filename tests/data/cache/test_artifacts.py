@@ -10,7 +10,7 @@ import torch
 
 from data.cache import feature_statistics, folders, pose_files, pseudo_files, template_files
 from data.cache.feature_statistics import FeatureStatistics
-from data.cache.pose_files import EstimatedPoses, Hypotheses, SemanticTemplate
+from data.cache.pose_files import EstimatedPoses, FittedShapes, Hypotheses, SemanticTemplate
 from data.cache.pseudo_files import PoseMetadata, PseudoItem
 from data.cache.storage import Origin
 from geometry.camera import Pose
@@ -38,6 +38,11 @@ def hypotheses() -> Hypotheses:
 def estimated() -> EstimatedPoses:
     scores = torch.rand(4, 2, 1)
     return EstimatedPoses(torch.tensor([0, 2]), pose(2), *scores)
+
+
+def estimated_with_shapes() -> EstimatedPoses:
+    shapes = FittedShapes(torch.rand(1, 3, 962, 3), torch.rand(2, 3), torch.rand(2, 1))
+    return estimated()._replace(shapes=shapes)
 
 
 def semantic_template() -> SemanticTemplate:
@@ -91,6 +96,29 @@ def test_pose_files_survive_round_trips_under_the_published_names():
     template = semantic_template()
     pose_files.save_semantic_template("toy", MODE, template, ORIGIN)
     assert_same(pose_files.load_semantic_template("toy", MODE, ORIGIN), template)
+
+
+def test_shapes_survive_a_round_trip_and_are_complete():
+    """Published poses have none; without one of their entries, the others mean nothing."""
+    e = estimated_with_shapes()
+    path = pose_files.save_estimated_poses("toy", MODE, e, ORIGIN)
+    assert_same(pose_files.load_estimated_poses("toy", MODE, ORIGIN), e)
+    content = torch.load(path, weights_only=True)
+    assert {"modes", "shapes", "shape_iou"} < content.keys()
+    for name in ("modes", "shapes", "shape_iou"):
+        checkpoint.save(path, {key: value for key, value in content.items() if key != name})
+        with pytest.raises(UserError, match=rf"has no {name}\..*step2\.py --dataset toy"):
+            pose_files.load_estimated_poses("toy", MODE, ORIGIN)
+
+
+def test_fitted_shapes_are_templates_with_their_modes():
+    poses, templates = estimated_with_shapes(), torch.rand(1, 962, 3)
+    found = poses.vertices(templates, torch.tensor([1]))
+    naive = templates[0].clone()
+    for m in range(3):
+        naive += poses.shapes.coefficients[1, m] * poses.shapes.modes[0, m]
+    torch.testing.assert_close(found, naive[None])
+    assert torch.equal(estimated().vertices(templates, torch.tensor([0, 1])), templates[[0, 0]])
 
 
 def test_poses_of_other_detections_are_refused():

@@ -31,7 +31,6 @@ from pipeline.poses import (
     refinement,
     report,
     semantic_template,
-    shape_modes,
     step2,
     survey,
     view_prior,
@@ -50,6 +49,7 @@ from pipeline.poses.evidence.appearance import AppearanceGuide, Source
 from pipeline.poses.evidence.pictures import ColorPicture, FeaturePicture, Likeness
 from pipeline.poses.evidence.textures import Textures
 from pipeline.poses.photographs import Photographs
+from pipeline.poses.shapes import polynomials
 from tests.pipeline.poses import pose_world
 
 LEVEL = ViewPrior(5.0, 3.0, 2.0, 0.0, 0.0)
@@ -413,7 +413,7 @@ def posterior_mean(penalize: Callable[[Tensor, Tensor], Tensor]) -> float:
 
 
 def shape_penalty(error: Tensor, mean: Tensor) -> Tensor:
-    return shape_modes.with_shape(error, mean[None, None])
+    return polynomials.with_shape(error, mean[None, None])
 
 
 def view_penalty(error: Tensor, mean: Tensor, patch: pytest.MonkeyPatch) -> Tensor:
@@ -600,7 +600,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (view_prior, "LEAST_DENSITY", lambda: log_prior(5.0, 180.0), -10.0),
     # The mean of 20 measurements of variance 2, and one of variance 1 that says 0
     (view_prior, "NOISE", lambda monkeypatch: posterior_mean(lambda e, m: view_penalty(e, m, monkeypatch)), 10 / 11),
-    (shape_modes, "NOISE", lambda: posterior_mean(shape_penalty), 10 / 11),
+    (polynomials, "NOISE", lambda: posterior_mean(shape_penalty), 10 / 11),
     (contour_search, "SPACING", lambda: len(views()[0]), 24 * 3 * 3),
     (contour_search, "REACH", lambda: (views()[1].max() - 5).item(), 6.0),
     (contour_search, "NUM_STARTS", lambda: starts().choice.shape[1], 32),

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from geometry.shape_modes import deform
 from geometry.sphere_mesh import SphereMesh
-from pipeline.poses.shape_modes import deform, deformation_fields, with_shape
+from pipeline.poses.shapes.polynomials import deformation_fields, with_shape
 from tests.pipeline.poses import pose_world
 
 

@@ -24,14 +24,6 @@ def deformation_fields(vertices: Tensor) -> Tensor:
     return torch.stack(fields, dim=-3)
 
 
-def deform(vertices: Tensor, coefficients: Tensor, fields: Tensor) -> Tensor:
-    """Adds fields (B, M, V, 3) times coefficients (B, M) to vertices (B, V, 3)."""
-    # One after the other: PyTorch rounds products of differently shaped tensors differently
-    for coefficient, field in zip(coefficients.unbind(1), fields.unbind(1), strict=True):
-        vertices = vertices + coefficient[:, None, None] * field
-    return vertices
-
-
 def with_shape(error: Tensor, coefficients: Tensor) -> Tensor:
     """Adds the prior penalty of coefficients (B, M) of unit spread to mean squared errors (B,)."""
     energy = torch.zeros_like(error)
