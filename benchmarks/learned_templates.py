@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from benchmarks.commands import HERE, execute, link_templates
-from benchmarks.common_frame import common_frame
 from data.cache import pose_files, template_files
 from data.cache.template_files import read_templates, written_path
 from data.detections import load_detections
 from data.ground_truth import load_ground_truth, load_true_shapes
 from geometry import quaternion
+from geometry.common_frame import common_frame
 from geometry.distances import chamfer_distance
 from geometry.sphere_mesh import SphereMesh
 from utils import cli

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.common_frame import Frame, common_frame
 from data import view_labels
 from data.detections import Detections
 from data.ground_truth import load_ground_truth
 from data.view_labels import azimuth_error, load_view_labels
 from geometry import quaternion
+from geometry.common_frame import Frame, common_frame
 from utils.cli import UserError
 
 VIEWS = {"right": 0.0, "towards": 90.0, "left": 180.0, "away": 270.0}  # where the front points

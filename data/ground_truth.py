@@ -1,4 +1,4 @@
-"""True poses and shapes of a collection, where it has them: for evaluation, never for training."""
+"""True poses, keypoints and shapes of a collection, where it has them: for evaluation, never for training."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.cache.storage import check_numbers, load_arrays
 from data.collection import ground_truth_path, image_stem, shapes_path
-from data.crops import square_box
+from data.crops import from_pixels, square_box
 from data.detections import Detections
 from geometry import quaternion
 from utils.cli import UserError
@@ -37,6 +37,22 @@ class GroundTruth(NamedTuple):
     translation: Tensor
     camera_distance: Tensor
     shape_id: Tensor
+
+
+class Keypoints(NamedTuple):
+    """Annotated keypoints of the N detections, in the coordinates of their crops.
+
+    Attributes:
+        names: of the K keypoints.
+        position: (N, K, 2) screen space, x right and y up.
+        visible: (N, K) bool; False where a keypoint is hidden or not annotated.
+        extent: (N,) larger side of the object's bounding box in screen units.
+    """
+
+    names: list[str]
+    position: Tensor
+    visible: Tensor
+    extent: Tensor
 
 
 class TrueShapes(NamedTuple):
@@ -80,14 +96,7 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
     )  # fmt: skip
     arrays = load_arrays(path, names, _REMEDY)
     _check_cameras(path, arrays)
-    # Cameras are matched by the names of the images, in whatever order they are stored
-    row_of = {str(name): row for row, name in enumerate(arrays["name"])}
-    stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
-    known = torch.tensor([stem in row_of for stem in stems])
-    if not known.any():
-        raise UserError(f"{path}: names none of the {len(stems)} images of {detections.dataset}.")
-    # Images without a camera borrow the first one, and are marked as unknown
-    rows = np.array([row_of.get(stem, 0) for stem in stems])
+    rows, known = _rows_of(path, arrays["name"], detections)
     rotation, scale, translation, distance = (
         torch.from_numpy(arrays[name][rows]).float()
         for name in ("rotation", "scale_px", "translation_px", "camera_distance")
@@ -103,6 +112,52 @@ def load_ground_truth(detections: Detections) -> GroundTruth | None:
         camera_distance=distance,
         shape_id=torch.from_numpy(arrays["shape_id"][rows]).long().where(known, torch.tensor(-1)),
     )
+
+
+def load_keypoints(detections: Detections) -> Keypoints | None:
+    """Reads the keypoints in ground_truth.npz of a collection; None if it has none.
+
+    Raises:
+        UserError: if the file is damaged or names none of the images.
+    """
+    path = ground_truth_path(detections.dataset)
+    if not path.exists():
+        return None
+    arrays = load_arrays(path, ("name",), _REMEDY, optional=("keypoints", "keypoint_names"))
+    if "keypoints" not in arrays:
+        return None
+    numbers = {"keypoints": arrays["keypoints"], "name": np.zeros(arrays["name"].shape)}
+    check_numbers(path, numbers, {"name": ("N",), "keypoints": ("N", "K", 3)}, _REMEDY)
+    rows, known = _rows_of(path, arrays["name"], detections)
+    # Pixels of the photographs become screen coordinates of the crops
+    pixels = torch.from_numpy(arrays["keypoints"][rows]).float()
+    boxes = [square_box(item.bbox) for item in detections.items]
+    position = [from_pixels(p, box) for p, box in zip(pixels[..., :2], boxes, strict=True)]
+    sides = [
+        max(x2 - x1 + 1, y2 - y1 + 1) for x1, y1, x2, y2 in (item.bbox for item in detections.items)
+    ]
+    extent = [2 * side / box.side for side, box in zip(sides, boxes, strict=True)]
+    # Annotations of some benchmarks do not name their keypoints
+    count = pixels.shape[1]
+    names = arrays.get("keypoint_names", np.arange(1, count + 1)).astype(str).tolist()
+    if len(names) != count:
+        raise UserError(f"{path}: {len(names)} names for {count} keypoints. {_REMEDY}")
+    visible = (pixels[..., 2] > 0) & known[:, None]
+    return Keypoints(names, torch.stack(position), visible, torch.tensor(extent))
+
+
+def _rows_of(path: Path, names: np.ndarray, detections: Detections) -> tuple[np.ndarray, Tensor]:
+    """Matches detections with the images that a file names, in whatever order these are stored.
+
+    Returns:
+        The row (N,) of each detection in the file, 0 where it has none, and whether it has one (N,).
+    """
+    row_of = {str(name): row for row, name in enumerate(names)}
+    stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
+    known = torch.tensor([stem in row_of for stem in stems])
+    if not known.any():
+        raise UserError(f"{path}: names none of the {len(stems)} images of {detections.dataset}.")
+    return np.array([row_of.get(stem, 0) for stem in stems]), known
 
 
 def _check_cameras(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -137,25 +192,26 @@ def load_true_shapes(dataset: str) -> TrueShapes | None:
     )
 
 
-def project_true(vertices: Tensor, truth: GroundTruth, row: int) -> Tensor:
-    """Places the true shape of a row in its crop.
+def project_true(vertices: Tensor, truth: GroundTruth, row: int | Tensor) -> Tensor:
+    """Places true shapes in the crops of some rows.
 
     The true perspective acts before scale and translation, unlike that of `geometry.camera`.
 
     Args:
-        vertices: (V, 3) object space.
+        vertices: (..., V, 3) object space.
         truth: true cameras.
-        row: which of them.
+        row: which of them, (...) or a number.
 
     Returns:
-        (V, 3) screen space: x right, y up in [-1, 1], z towards the viewer.
+        (..., V, 3) screen space: x right, y up in [-1, 1], z towards the viewer.
     """
     turned = quaternion.rotate(truth.rotation[row], vertices)
-    toward = -turned[:, 2:]
+    toward = -turned[..., 2:]
     # Points nearer to the camera appear larger
-    factor = 1 / (1 - toward / truth.camera_distance[row])
-    planar = turned[:, :2] * factor * truth.scale[row] + truth.translation[row]
-    return torch.cat([planar[:, :1], -planar[:, 1:], toward * truth.scale[row]], dim=1)
+    factor = 1 / (1 - toward / truth.camera_distance[row][..., None, None])
+    scale = truth.scale[row][..., None]
+    planar = turned[..., :2] * factor * scale + truth.translation[row][..., None, :]
+    return torch.cat([planar[..., :1], -planar[..., 1:], toward * scale], dim=-1)
 
 
 def rotation_report(
