@@ -13,6 +13,7 @@ from data.detections import Detections, load_detections
 from data.ground_truth import (
     GroundTruth,
     load_ground_truth,
+    load_keypoints,
     load_true_shapes,
     project_true,
     rotation_report,
@@ -146,3 +147,42 @@ def test_true_shapes_under_true_poses_cover_the_masks(
         assert iou > 0.97
     with pytest.raises(KeyError):
         shapes.vertices_of(99)
+
+
+def test_keypoints_are_where_their_pixels_lie_in_the_crop(collection: Path, toy: Detections):
+    """The object of photograph 0 spans columns 10-49 and rows 5-34: a box of 40 in a crop of 44."""
+    assert load_keypoints(toy) is None
+    write(collection, ["2", "0"])
+    assert load_keypoints(toy) is None
+    points = np.array([[[0, 0, 1], [0, 0, 1]], [[30, 20, 1], [52, 42, 0]]], np.float32)
+    write(collection, ["2", "0"], keypoints=points, keypoint_names=np.array(["beak", "tail"]))
+    found = load_keypoints(toy)
+    assert found is not None
+    assert found.names == ["beak", "tail"]
+    assert found.visible.tolist() == [[True, False], [False, False], [True, True]]
+    torch.testing.assert_close(found.position[0], torch.tensor([[0.0, 0], [1, -1]]))
+    assert found.extent[0] == pytest.approx(2 * 40 / 44)
+    for row, pixel in ((0, [30.0, 20.0]), (2, [0.0, 0.0])):
+        back = to_pixels(found.position[row], ObjectImages(toy, 8).box(row))
+        torch.testing.assert_close(back[0], torch.tensor(pixel))
+
+
+def test_keypoints_without_names_are_numbered(collection: Path, toy: Detections):
+    write(collection, ["0"], keypoints=np.ones((1, 2, 3), np.float32))
+    found = load_keypoints(toy)
+    assert found is not None
+    assert found.names == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keypoints": np.full((1, 2, 3), np.nan, np.float32)}, "keypoints is float32"),
+        ({"keypoints": np.ones((1, 2, 2), np.float32)}, "keypoints is float32"),
+        ({"keypoints": np.ones((1, 2, 3)), "keypoint_names": np.array(["a"])}, "1 names for 2"),
+    ],
+)
+def test_damaged_keypoints_are_refused(collection: Path, toy: Detections, changes, message):
+    write(collection, ["0"], **changes)
+    with pytest.raises(UserError, match=rf"ground_truth\.npz: {message}.*remove it"):
+        load_keypoints(toy)
