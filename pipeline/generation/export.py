@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
-from pipeline.generation import export_folder, gallery, sampling
+from pipeline.generation import export_folder, sampling
 from pipeline.generation.config import GenerationConfig
 from pipeline.generation.evaluation import choose_file
 from pipeline.generation.model_file import Model, load_trained, needs_items
-from rendering import rasterizer
+from rendering import gallery, rasterizer
 from utils import distributed
 from utils.cli import UserError
 from utils.pictures import make_grid, save_image, to_uint8
@@ -64,7 +65,9 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
             pictures.append(_picture(template, sample).cpu())
             turning = [i for i, number in enumerate(numbers) if number < gallery.TURNTABLE_MESHES]
             if turning:
-                frames.append(gallery.turntable_frames(template, sampling.select(sample, turning)))
+                some = sampling.select(sample, turning)
+                vertices = template.deform(some.displacement)
+                frames.append(gallery.turntable_frames(template, vertices, some.texture))
             bar.update(len(numbers))
     # Pictures of all meshes together
     all_pictures, all_frames = (_gathered(parts) for parts in (pictures, frames))
@@ -129,7 +132,7 @@ def _write_meshes(
             origin,
         )
         path = folder / f"mesh_{number}.glb"
-        gallery.save_glb(path, template, vertices[i], sample.texture[i], origin)
+        save_glb(path, template, vertices[i], sample.texture[i], origin)
 
 
 def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:

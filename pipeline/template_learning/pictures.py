@@ -4,18 +4,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
-from rendering.rasterizer import rasterize
+from rendering.shading import render_shaded
 from utils.pictures import draw_text, make_grid, to_uint8
 
 TILE = 160  # pixels
 SCALE = 0.75  # half the size of a template in screen units
 VIEWS = {"side": (0.0, 0.0), "front": (90.0, 0.0), "above": (0.0, 89.0), "oblique": (40.0, 20.0)}
-BODY = (0.61, 0.75, 0.92)
 AXES = {"front -y": (0.0, -1.2, 0.0), "up z": (0.0, 0.0, 1.2)}
 AXIS_COLORS = ((0.9, 0.2, 0.1), (0.1, 0.6, 0.1))
 DOTS = 24  # an axis is drawn as so many dots
@@ -47,13 +45,8 @@ def _draw(vertices: Tensor, azimuth: float, elevation: float) -> Tensor:
         torch.zeros(1, 1),
     )
     screen = project(vertices[None].cpu(), pose, orthographic=True)
-    # Diffuse light on the vertices, with some ambient light for the sides turned away
-    light = functional.normalize(torch.tensor([-0.4, 0.6, 0.7]), dim=0)
-    shade = 0.35 + 0.65 * (_normals(screen[0], mesh.faces) @ light).clamp(min=0)
-    colors = shade[None, :, None] * torch.tensor(BODY)
-    raster = rasterize(screen, mesh.faces, TILE, attributes=colors, soft=False)
-    assert raster.attributes is not None
-    picture = raster.attributes[0] + (1 - raster.coverage[0])
+    colors, coverage = render_shaded(screen[0], mesh.faces, TILE)
+    picture = colors + (1 - coverage)
     # The axes are drawn over the mesh, or it would hide them
     for end, color in zip(AXES.values(), AXIS_COLORS, strict=True):
         picture = _draw_axis(
@@ -72,11 +65,3 @@ def _draw_axis(picture: Tensor, end: Tensor, color: tuple[float, float, float]) 
         inside = (x - u).square() + (y - v).square() < DOT**2
         picture = torch.where(inside, torch.tensor(color)[:, None, None], picture)
     return picture
-
-
-def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (V, 3) of the vertices (V, 3), averaged over their faces by area."""
-    a, b, c = vertices[faces].unbind(1)
-    normals = torch.linalg.cross(b - a, c - a).repeat_interleave(3, dim=0)
-    total = torch.zeros_like(vertices).index_add_(0, faces.flatten(), normals)
-    return functional.normalize(total, dim=1)

@@ -14,11 +14,10 @@ import trimesh
 from PIL import Image
 
 from geometry import gltf
-from geometry.camera import Pose
+from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
-from pipeline.generation import gallery
-from pipeline.generation.sampling import Generated
+from rendering import gallery
 from tests.conftest import REPOSITORY
 
 SIZE = 64
@@ -40,7 +39,7 @@ def write(folder: Path, kind: str) -> Path:
     path = folder / f"mesh.{kind}"
     vertices, texture = template.vertices * FACTORS, marked_texture()
     if kind == "glb":
-        gallery.save_glb(path, template, vertices, texture, ORIGIN)
+        save_glb(path, template, vertices, texture, ORIGIN)
     else:
         arrays = (template.faces, template.uvs, template.face_uvs)
         save_textured_mesh(path, vertices, *arrays, texture, ORIGIN)
@@ -116,9 +115,9 @@ def test_files_are_named_and_say_what_they_were_made_from(tmp_path: Path) -> Non
 
 def turntable(tmp_path: Path) -> Image.Image:
     texture = marked_texture()[None].expand(3, -1, -1, -1)
-    pose = Pose(torch.ones(3, 1), torch.zeros(3, 2), torch.zeros(3, 4), torch.zeros(3, 1))
-    sample = Generated(texture, torch.zeros(3, 3, 32, 32), pose)
-    frames = gallery.turntable_frames(SphereMesh(), sample)
+    template = SphereMesh()
+    vertices = template.vertices.expand(3, -1, -1)
+    frames = gallery.turntable_frames(template, vertices, texture)
     gallery.save_turntable(tmp_path / "turntable.gif", frames)
     return Image.open(tmp_path / "turntable.gif")
 
@@ -148,7 +147,7 @@ def test_the_page_needs_no_network_and_names_what_it_shows(
     monkeypatch.setattr(gallery, "GALLERY_MESHES", 2)
     gallery.save_page(tmp_path / "index.html", "a <b> run", [mesh] * 3)
     page = (tmp_path / "index.html").read_text()
-    script = (REPOSITORY / "pipeline/generation/viewer/model-viewer.min.js").read_text()
+    script = (REPOSITORY / "rendering/viewer/model-viewer.min.js").read_text()
     assert script in page
     rest = page.replace(script, "")
     assert "http:" not in rest.replace("http-equiv", "")
