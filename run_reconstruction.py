@@ -12,12 +12,17 @@ Examples:
 
   # Textures, meshes and poses that the GAN learns from
   python run_reconstruction.py --name birds_singletpl --dataset photobirds --batch_size 10 --generate_pseudogt
+
+  # Every photograph as a textured mesh, with a page of them all
+  python run_reconstruction.py --name birds_singletpl --dataset photobirds --export_meshes --how_many 40
 """
 
 import argparse
 from collections.abc import Sequence
 
 from utils import cli
+
+TASKS = ("evaluate", "generate_pseudogt", "export_meshes")
 
 
 # fmt: off
@@ -31,7 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="measure a checkpoint on all images with a pose")
     group.add_argument("--generate_pseudogt", action="store_true", help="write the pseudo-ground-truth for the GAN to cache/DATASET/")
-    group.add_argument("--pseudogt_resolution", type=cli.positive_int, default=512, metavar="R", help="size of its textures (default: %(default)s)")
+    group.add_argument("--export_meshes", action="store_true", help="write the textured mesh of every photograph, its camera, and a page of them all")
+    group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="photographs to export, drawn by --seed (default: all)")
+    group.add_argument("--out_path", metavar="FOLDER", help="where the meshes go (default: output/RUN_meshes)")
+    group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another model, other poses or another resolution")
+    group.add_argument("--pseudogt_resolution", type=cli.positive_int, default=512, metavar="R", help="size of the textures of pseudo-ground-truth and exported meshes (default: %(default)s)")
     group.add_argument("--pseudogt_path", help=argparse.SUPPRESS)
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest", help="checkpoint to apply (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3, for the image statistics (default: torch's cache, else a download)")
@@ -78,8 +87,12 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     """Refuses combinations that have no meaning."""
     if args.epochs and args.iters:
         parser.error("--epochs and --iters exclude each other")
-    if args.evaluate and args.generate_pseudogt:
-        parser.error("--evaluate and --generate_pseudogt exclude each other")
+    tasks = [name for name in TASKS if getattr(args, name)]
+    if len(tasks) > 1:
+        parser.error(f"--{tasks[0]} and --{tasks[1]} exclude each other")
+    for name in ("how_many", "out_path", "overwrite"):
+        if getattr(args, name) and not args.export_meshes:
+            parser.error(f"--{name} needs --export_meshes")
     # Accepted because published commands have them, but only these values are supported
     if not args.symmetric:
         parser.error("--no-symmetric: only mirror-symmetric meshes are supported")
@@ -95,19 +108,22 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the options and runs one of the three tasks."""
+    """Parses the options and runs one of the tasks."""
     parser = build_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.reconstruction import evaluation, pseudo_ground_truth, training
     from pipeline.reconstruction.config import make_config
+    from pipeline.reconstruction.meshes import collection_meshes
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
     config = make_config(vars(args))
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
+    elif args.export_meshes:
+        task = collection_meshes.export_meshes
     elif args.evaluate:
         task = evaluation.evaluate
     else:

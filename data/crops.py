@@ -227,7 +227,18 @@ class ObjectImages(Dataset[ObjectImage]):
 
 def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:
     """Returns colors and mask (4, size, size) in [0, 1]; white beyond the image."""
-    box = square_box(detection.bbox)
+    mask = decode_mask(detection.mask)
+    return crop_colors(
+        detection_photograph(detection), mask, square_box(detection.bbox), size, antialias
+    )
+
+
+def detection_photograph(detection: Detection) -> np.ndarray:
+    """Reads the photograph (h, w, 3) uint8 of an object.
+
+    Raises:
+        UserError: if it is unreadable, or another one than at its preparation.
+    """
     photograph = read_photograph(detection.image_path)
     # Boxes and masks are in pixels of the photograph as it was prepared
     if photograph.shape[:2] != (detection.height, detection.width):
@@ -236,10 +247,28 @@ def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:
             f"{detection.image_path}: expected {detection.width} x {detection.height} pixels as at "
             f"its preparation, got {got}. Prepare the dataset again."
         )
+    return photograph
+
+
+def crop_colors(
+    photograph: np.ndarray, mask: np.ndarray, box: Box, size: int, antialias: bool = True
+) -> Tensor:
+    """Cuts a square out of a photograph; the colors of the background stay.
+
+    Args:
+        photograph: (h, w, 3) uint8.
+        mask: (h, w) bool.
+        box: the square.
+        size: resolution.
+        antialias: filters before shrinking.
+
+    Returns:
+        RGB and mask (4, size, size) in [0, 1]; beyond the photograph white, and not masked.
+    """
     colors = _crop(photograph, box, fill=255).astype(np.float32) / 255
-    mask = _crop(decode_mask(detection.mask), box, fill=0).astype(np.float32)
+    inside = _crop(mask, box, fill=0).astype(np.float32)
     # Colors and mask are resized together, so that their edges agree
-    stacked = torch.from_numpy(np.concatenate([colors, mask[..., None]], axis=-1))
+    stacked = torch.from_numpy(np.concatenate([colors, inside[..., None]], axis=-1))
     return _resize(stacked.permute(2, 0, 1), size, antialias)
 
 

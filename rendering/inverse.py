@@ -1,5 +1,8 @@
 """Inverse rendering: from images to texture space."""
 
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,6 +46,41 @@ def unwrap(
     where = where * where.new_tensor([1.0, -1.0])
     texture = F.grid_sample(images, where, align_corners=True)
     return texture * raster.coverage, raster.coverage
+
+
+def surface_map(values: Tensor, template: SphereMesh, resolution: int) -> Tensor:
+    """Spreads values at the vertices over texture space, exactly as renderings read textures.
+
+    Texel centers lie at (i + 1/2) / width, but the first and last row on v = 1 and v = 0. Texels in the
+    gaps between the triangles at the poles take the value of the nearest one on a triangle.
+
+    Args:
+        values: (B, V, C).
+        template: topology and texture coordinates.
+        resolution: R, height and width of the map in texels.
+
+    Returns:
+        (B, C, R, R).
+    """
+    # Rows are stretched so that the outer ones lie on the poles
+    stretch = template.uvs.new_tensor([1.0, (resolution - 1) / resolution, 0.0])
+    layout = F.pad(2 * template.uvs - 1, (0, 1)) * stretch
+    # Every texture coordinate belongs to one vertex
+    owner = torch.empty(len(template.uvs), dtype=torch.int64, device=values.device)
+    owner[template.face_uvs.flatten()] = template.faces.flatten()
+    raster = rasterize(
+        layout.expand(len(values), -1, -1),
+        template.face_uvs,
+        resolution,
+        attributes=values[:, owner],
+        soft=False,
+        cull=False,
+    )
+    assert raster.attributes is not None
+    gaps = (raster.coverage[0, 0] == 0).cpu().numpy()
+    nearest = distance_transform_edt(gaps, return_distances=False, return_indices=True)
+    row, column = torch.from_numpy(np.asarray(nearest)).to(values.device)
+    return raster.attributes[..., row, column]
 
 
 def visibility(

@@ -111,15 +111,21 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Pseudo-ground-truth, and the features behind the statistics of the photographs.
+    """Pseudo-ground-truth and meshes, and the features behind the statistics of the photographs.
 
     Attributes:
-        pseudogt_resolution: side of its textures in texels.
+        pseudogt_resolution: side of their textures in texels.
+        how_many: photographs whose meshes are exported; None for all.
+        out_path: folder of the meshes; None for output/<run>_meshes.
+        overwrite: whether meshes of another export are replaced.
         inception_weights: file of torchvision's Inception v3; None for torch's own copy.
         standard_fid: file of the Inception ported from TensorFlow; None leaves its statistics out.
     """
 
     pseudogt_resolution: int
+    how_many: int | None
+    out_path: str | None
+    overwrite: bool
     inception_weights: str | None
     standard_fid: str | None
 

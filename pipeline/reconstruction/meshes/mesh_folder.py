@@ -1,0 +1,157 @@
+"""The mesh of a photograph in a folder of its own, and a page of many.
+
+A folder holds mesh.obj with mesh.mtl and mesh.png, mesh.glb, panel.png and camera.json. The last one
+says what the others were made from, and is written last: where it is, they are complete.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.crops import Box, crop_colors
+from geometry.camera import Pose, project, select
+from geometry.glb import save_glb
+from geometry.mesh_files import load_mesh, save_textured_mesh
+from geometry.sphere_mesh import SphereMesh
+from pipeline.reconstruction.meshes.camera_file import camera_record, viewer_orbit
+from pipeline.reconstruction.meshes.panel import SIZE, draw_panel
+from pipeline.reconstruction.meshes.whole_texture import whole_texture
+from rendering import gallery
+from utils import files
+from utils.cli import UserError
+from utils.pictures import save_image, to_uint8
+
+CAMERA = "camera.json"
+PANEL = "panel.png"
+_REMEDY = "Delete it, then run again."
+
+
+class Subject(NamedTuple):
+    """An object in a photograph.
+
+    Attributes:
+        photograph: (h, w, 3) uint8.
+        mask: (h, w) bool.
+        box: the crop that its pose refers to.
+    """
+
+    photograph: np.ndarray
+    mask: np.ndarray
+    box: Box
+
+    def crop(self, largest: int) -> Tensor:
+        """Returns RGB and mask (4, h, h) in [0, 1] at full resolution, up to `largest` pixels."""
+        return crop_colors(self.photograph, self.mask, self.box, min(self.box.side, largest))
+
+
+class Estimate(NamedTuple):
+    """What is known of its mesh.
+
+    Attributes:
+        vertices: (V, 3) object space.
+        texture: (3, r, r) that the network predicts, in [-1, 1].
+        pose: members (1, ...).
+    """
+
+    vertices: Tensor
+    texture: Tensor
+    pose: Pose
+
+
+def write(
+    folder: Path,
+    subject: Subject,
+    estimate: Estimate,
+    template: SphereMesh,
+    resolution: int,
+    origin: Mapping[str, Any],
+) -> None:
+    """Writes all files of a photograph.
+
+    Args:
+        folder: is made if it is missing.
+        subject: the photograph.
+        estimate: its mesh.
+        template: topology of the mesh.
+        resolution: of the texture, in texels.
+        origin: what the files are a function of; kept in them.
+    """
+    # What is not complete must not look so
+    (folder / CAMERA).unlink(missing_ok=True)
+    vertices, pose = estimate.vertices, estimate.pose
+    # Twice as many pixels as texels: the half of a texture that is seen spans the crop
+    crop = subject.crop(2 * resolution).to(vertices.device)
+    screen = project(vertices[None], pose)[0]
+    texture = whole_texture(template, crop, screen, estimate.texture, resolution)
+    arrays = (template.faces, template.uvs, template.face_uvs)
+    save_textured_mesh(folder / "mesh.obj", vertices, *arrays, texture, origin)
+    save_glb(folder / "mesh.glb", template, vertices, texture, origin)
+    seen = crop_colors(subject.photograph, subject.mask, subject.box, SIZE)[:3]
+    panel = draw_panel(2 * seen - 1, template, vertices, texture, pose)
+    save_image(folder / PANEL, to_uint8(panel))
+    height, width = subject.mask.shape
+    record = camera_record(select(pose, 0), subject.box, width, height)
+    files.write_json(folder / CAMERA, {"origin": dict(origin), **record})
+
+
+def is_complete(folder: Path, origin: Mapping[str, Any]) -> bool:
+    """Returns whether a folder holds the files of this origin.
+
+    Raises:
+        UserError: if it holds those of another one.
+    """
+    path = folder / CAMERA
+    if not path.exists():
+        return False
+    record = files.read_json(path, _REMEDY)
+    earlier = record.get("origin", {}) if isinstance(record, dict) else {}
+    changed = [key for key, value in origin.items() if earlier.get(key) != value]
+    if changed:
+        raise UserError(
+            f"{folder}/ holds a mesh of another export (with another {', '.join(changed)}). Choose "
+            "another --out_path, or add --overwrite to replace it."
+        )
+    return True
+
+
+def save_overview(folder: Path, title: str, names: Sequence[str]) -> None:
+    """Writes index.html, photographs beside their meshes, and turntable.gif of the first ones.
+
+    Args:
+        folder: of the export.
+        title: of the page.
+        names: folders of the photographs, which are complete.
+    """
+    shown = [_photograph(folder / name, name) for name in names[: gallery.GALLERY_MESHES]]
+    meshes = [folder / name / "mesh.glb" for name in names]
+    gallery.save_page(folder / "index.html", title, meshes, shown)
+    turning = [_read_mesh(folder / name) for name in names[: gallery.TURNTABLE_MESHES]]
+    vertices, textures = (torch.stack(members) for members in zip(*turning, strict=True))
+    frames = gallery.turntable_frames(SphereMesh(), vertices, textures)
+    gallery.save_turntable(folder / "turntable.gif", frames)
+
+
+def _photograph(folder: Path, name: str) -> gallery.Photograph:
+    """Returns the first picture of a panel, and the side from which it shows the mesh."""
+    with Image.open(folder / PANEL) as panel:
+        picture = panel.convert("RGB").crop((0, 0, SIZE, SIZE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    record = files.read_json(folder / CAMERA, _REMEDY)
+    return gallery.Photograph(name, buffer.getvalue(), viewer_orbit(record))
+
+
+def _read_mesh(folder: Path) -> tuple[Tensor, Tensor]:
+    """Returns vertices (V, 3) and texture (3, R, R) of a folder."""
+    mesh = load_mesh(folder / "mesh.obj", up="y", front="z")
+    with Image.open(folder / "mesh.png") as picture:
+        pixels = np.array(picture.convert("RGB"), np.float32)
+    return torch.from_numpy(mesh.vertices).float(), torch.from_numpy(pixels).movedim(
+        2, 0
+    ) / 127.5 - 1
