@@ -10,6 +10,10 @@ Examples:
   # Overlap of the silhouettes, color error, and distance to the true shapes where they are known
   python run_reconstruction.py --name birds_singletpl --dataset photobirds --evaluate
 
+  # Train on a part of the individuals, and measure the others: shapes, keypoints, unseen views
+  python run_reconstruction.py --name seen_singletpl --dataset photobirds --iters 5000 --split train --instances
+  python run_reconstruction.py --name seen_singletpl --dataset photobirds --evaluate --split test --instances --visualize
+
   # Textures, meshes and poses that the GAN learns from
   python run_reconstruction.py --name birds_singletpl --dataset photobirds --batch_size 10 --generate_pseudogt
 
@@ -23,6 +27,10 @@ from collections.abc import Sequence
 from utils import cli
 
 TASKS = ("evaluate", "generate_pseudogt", "export_meshes")
+TASK_OF = {  # options that only one task reads
+    **dict.fromkeys(("metrics", "visualize"), "evaluate"),
+    **dict.fromkeys(("how_many", "out_path", "overwrite"), "export_meshes"),
+}
 
 
 # fmt: off
@@ -45,6 +53,17 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest", help="checkpoint to apply (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3, for the image statistics (default: torch's cache, else a download)")
     group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: statistics for run_generation.py --standard_fid too")
+
+    group = parser.add_argument_group("photographs that are trained on or measured")
+    group.add_argument("--split", choices=["all", "train", "val", "test"], default="all", help="test: every fifth photograph; val: every tenth of the others; train: the rest (default: %(default)s)")
+    group.add_argument("--instances", action="store_true", help="test: all photographs of the last fifth of the individuals, by instances.json of the collection or its true shapes")
+
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view (default: all that model and dataset allow)")
+    group.add_argument("--kp_mode", choices=["flow", "cam", "uv"], default="cam", help="keypoints go to the same point of the target's mesh (cam), or the visible pixel of the same texel (uv) (default: %(default)s)")
+    group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs for keypoints (default: %(default)s)")
+    group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances for keypoints, relative to the larger side of the object's box (default: 0.1,0.15)")
+    group.add_argument("--visualize", action="store_true", help="write pictures of transferred keypoints and novel views to output/")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
@@ -90,9 +109,16 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     tasks = [name for name in TASKS if getattr(args, name)]
     if len(tasks) > 1:
         parser.error(f"--{tasks[0]} and --{tasks[1]} exclude each other")
-    for name in ("how_many", "out_path", "overwrite"):
-        if getattr(args, name) and not args.export_meshes:
-            parser.error(f"--{name} needs --export_meshes")
+    for name, task in TASK_OF.items():
+        if getattr(args, name) and not getattr(args, task):
+            parser.error(f"--{name} needs --{task}")
+    if args.kp_mode == "flow":
+        parser.error("--kp_mode flow: no network predicts texture flow; use cam or uv")
+    # Which photographs
+    if args.generate_pseudogt and args.split != "all":
+        parser.error("--split: the GAN learns from all photographs, so omit it")
+    if args.instances and args.split == "all":
+        parser.error("--instances needs --split train, val or test")
     # Accepted because published commands have them, but only these values are supported
     if not args.symmetric:
         parser.error("--no-symmetric: only mirror-symmetric meshes are supported")

@@ -142,17 +142,20 @@ def transfer(
         for p, screen in zip(images.position, images.screen, strict=True)
     ]
     points = SurfacePoints(*(torch.stack(members) for members in zip(*found, strict=True)))
-    if mode == "cam":
-        chosen = SurfacePoints(points.face[source], points.weights[source])
-        return place(chosen, images.screen[..., :2][target], mesh.faces)
     # Points of the texture as points of the sphere, where neither poles nor seam are exceptions
     texels = place(points, mesh.vertices.expand(len(images.screen), -1, -1), mesh.faces)
     result = torch.full((*source.shape, texels.shape[1], 2), torch.inf)
     for row in target.unique():
-        texel, pixel = _visible_texels(images.screen[row], mesh)
         wanted = torch.nonzero(target == row)[:, 0]
+        sources, screen = source[wanted], images.screen[row]
+        if mode == "cam":
+            chosen = SurfacePoints(points.face[sources], points.weights[sources])
+            seen = screen[:, :2].expand(len(wanted), -1, -1)
+            result[wanted] = place(chosen, seen, mesh.faces)
+            continue
+        texel, pixel = _visible_texels(screen, mesh)
         if len(texel):
-            nearest = KDTree(texel.numpy()).query(texels[source[wanted]].numpy())[1]
+            nearest = KDTree(texel.numpy()).query(texels[sources].numpy())[1]
             result[wanted] = pixel[torch.from_numpy(nearest)]
     return result
 

@@ -239,6 +239,26 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def fractions(text: str) -> tuple[float, ...]:
+    """Option type: "0.1,0.15" -> (0.1, 0.15); numbers above 0, up to 1."""
+    words = text.split(",")
+    expected = "numbers above 0, up to 1, as in 0.1,0.15"
+    return tuple(_number(word, float, lambda value: 0 < value <= 1, expected) for word in words)
+
+
+def several(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Returns an option type: different words out of some, such as "iou,color"."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(","))
+        if not {*words} <= {*choices} or len({*words}) < len(words):
+            known = ", ".join(choices)
+            raise argparse.ArgumentTypeError(f"expected some of {known}; got {text!r}")
+        return words
+
+    return parse
+
+
 def checkpoint_choice(text: str) -> str:
     """Option type: the number of a checkpoint, "latest" or "best"."""
     if text not in ("latest", "best") and not text.isdecimal():

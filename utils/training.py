@@ -193,7 +193,7 @@ def train(
     """
     # The lock is held and signals are noted until everything is saved
     with run.locked(), StopRequest() as stop:
-        if changes := run.changes(options, fixed=("dataset", "mode")):
+        if changes := run.changes(options, fixed=("dataset", "mode", "split", "instances")):
             logger.info("options that have changed: %s", changes)
         loop = _Loop(task, schedule, run, stop, keep)
         step = loop.restore(found)

@@ -14,6 +14,7 @@ from data.cache.folders import cache_folder
 from data.cache.storage import Origin, check_numbers, load_tensors, save_tensors
 from data.cache.template_files import templates_fingerprint
 from data.detections import Detections
+from geometry import camera
 from geometry.camera import Pose
 from geometry.shape_modes import deform
 from utils.cli import UserError
@@ -81,6 +82,22 @@ class EstimatedPoses(NamedTuple):
     miou: Tensor
     confidence: Tensor
     shapes: FittedShapes | None = None
+
+    def select(self, index: Tensor) -> "EstimatedPoses":
+        """Returns the poses of some rows (n,) in 0..K-1."""
+        shapes = self.shapes
+        if shapes is not None:
+            rows = shapes.coefficients[index], shapes.iou[index]
+            shapes = FittedShapes(shapes.modes, *rows)
+        return EstimatedPoses(
+            self.indices[index],
+            camera.select(self.pose, index),
+            self.template_weights[index],
+            self.iou[index],
+            self.miou[index],
+            self.confidence[index],
+            shapes,
+        )
 
     def vertices(self, templates: Tensor, rows: Tensor) -> Tensor:
         """Returns the fitted shapes (n, 962, 3) of rows (n,) in 0..K-1, for templates (T, 962, 3)."""

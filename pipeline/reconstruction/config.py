@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data.memory import free_memory
+from pipeline.reconstruction.splits import SplitOptions
+from rendering.keypoint_transfer import TransferOptions
 from utils import cli, distributed, options
 
 
@@ -16,6 +18,7 @@ class DataOptions:
     Attributes:
         dataset: a prepared dataset with estimated poses, or `all`.
         mode: singletpl or multitpl, the templates behind the poses.
+        part: the photographs of the dataset that are used.
         semi_fraction: share of the images, by overlap, whose meshes are pinned to the template.
         no_prefetch: whether images are read again and again instead of being kept in memory.
         num_workers: processes that read images with `no_prefetch`.
@@ -24,6 +27,7 @@ class DataOptions:
 
     dataset: str
     mode: str
+    part: SplitOptions
     semi_fraction: float
     no_prefetch: bool
     num_workers: int
@@ -131,6 +135,21 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class EvaluationOptions:
+    """What --evaluate measures.
+
+    Attributes:
+        metrics: names of the measures; None for all that have a meaning for model and dataset.
+        visualize: whether to write pictures of transferred keypoints.
+        transfer: how keypoint transfer is measured.
+    """
+
+    metrics: tuple[str, ...] | None
+    visualize: bool
+    transfer: TransferOptions
+
+
+@dataclass(frozen=True)
 class ReconstructionConfig:
     """All options of run_reconstruction.py that are read, which describes and defaults them.
 
@@ -152,6 +171,7 @@ class ReconstructionConfig:
     optimizer: OptimizerOptions
     output: OutputOptions
     export: ExportOptions
+    evaluation: EvaluationOptions
 
     @property
     def folder(self) -> Path:

@@ -13,12 +13,14 @@ from torch.utils.data import Dataset
 from data.cache import pose_files, template_files
 from data.crops import ObjectImage, ObjectImages
 from data.definitions import expand_dataset
-from data.detections import Detection, load_detections
+from data.detections import Detection, Detections, load_detections
 from data.loading import load_batches
 from data.samplers import StepSampler, balanced_weights
 from geometry import camera
 from geometry.camera import Pose
+from pipeline.reconstruction.splits import SplitOptions, part_of
 from utils import distributed
+from utils.cli import UserError
 
 
 class Labels(NamedTuple):
@@ -109,6 +111,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         *,
         semi_fraction: float,
         parts: bool,
+        part: SplitOptions | None = None,
         cache_bytes: int = 0,
     ) -> None:
         """Reads detections, poses and templates; the images are read on demand.
@@ -119,10 +122,11 @@ class ReconstructionData(Dataset[ObjectImage]):
             size: resolution of the crops.
             semi_fraction: share of the images of each template that is pinned to it.
             parts: whether part maps are wanted.
+            part: which photographs; default all.
             cache_bytes: memory for crops that have been read, over all datasets.
 
         Raises:
-            UserError: if an artifact of an earlier stage is missing.
+            UserError: if an artifact of an earlier stage is missing, or no photograph is left.
         """
         self.dataset = dataset
         self.detections = [load_detections(name) for name in expand_dataset(dataset)]
@@ -132,7 +136,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
         ]
         poses = [
-            pose_files.load_estimated_poses(d.dataset, mode, origin)
+            _select(pose_files.load_estimated_poses(d.dataset, mode, origin), d, part)
             for d, origin in zip(self.detections, self.origins, strict=True)
         ]
         # The memory for crops is shared in proportion to the images
@@ -295,6 +299,21 @@ def common_modes(
         torch.cat([F.pad(x, (0, 0, 0, 0, 0, most - x.shape[1])) for x in modes]),
         torch.cat([F.pad(x, (0, most - x.shape[1])) for x in coefficients]),
     )
+
+
+def _select(
+    poses: pose_files.EstimatedPoses, detections: Detections, part: SplitOptions | None
+) -> pose_files.EstimatedPoses:
+    """Returns the poses of a part of the photographs; UserError if there are none."""
+    if part is None or part.split == "all":
+        return poses
+    index = torch.nonzero(part_of(detections, part)[poses.indices])[:, 0]
+    if not len(index):
+        count = f"{len(poses.indices)} photographs with poses"
+        raise UserError(
+            f"--split {part.split}: none of the {count} of {detections.dataset} belongs to it."
+        )
+    return poses.select(index)
 
 
 def _labels(

@@ -1,134 +1,135 @@
-"""Evaluation of the mesh estimator: silhouettes, colors and, where known, the true shapes."""
+"""Evaluation of the mesh estimator: a list of measures, and one loop over the photographs."""
 
 import logging
-from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from data.detections import Detections
-from data.ground_truth import GroundTruth, TrueShapes, load_ground_truth, load_true_shapes
-from geometry.distances import chamfer_distance, hard_iou, iou
+from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
-from pipeline.reconstruction.dataset import ReconstructionData
+from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting, Unavailable
+from pipeline.reconstruction.metrics.keypoints import KeypointTransfer
+from pipeline.reconstruction.metrics.novel_view import NovelViews
+from pipeline.reconstruction.metrics.own_view import Colors, Silhouettes
+from pipeline.reconstruction.metrics.true_shapes import ShapeDistance
 from pipeline.reconstruction.model import make_scene, predict, render
-from pipeline.reconstruction.model_file import load_trained
+from pipeline.reconstruction.model_file import Model, load_trained
+from pipeline.reconstruction.splits import trained_on
 from rendering import rasterizer
 from utils import distributed
+from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 
 logger = logging.getLogger(__name__)
 
-TITLES = {
-    "iou": "IoU of the silhouettes at 0.5",
-    "soft_iou": "IoU of the soft silhouettes",
-    "color_error": "mean absolute color error inside the mask, in 0-1",
-    "chamfer": "Chamfer distance to the true shape, in percent of its diagonal",
-    "chamfer_template": "the same of the template instead of the estimate",
+METRICS: dict[str, type[Metric]] = {  # by their names in --metrics, in the order of the report
+    "iou": Silhouettes,
+    "color": Colors,
+    "shape": ShapeDistance,
+    "keypoints": KeypointTransfer,
+    "novel_view": NovelViews,
 }
-
-
-class Truth(NamedTuple):
-    """True shapes of a dataset."""
-
-    poses: GroundTruth
-    shapes: TrueShapes
 
 
 @torch.no_grad()
 def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, float]:
-    """Prints and records means over all images with a pose; returns them by name (see TITLES)."""
+    """Prints and records the figures of all photographs of a part that have a pose.
+
+    Args:
+        device: where to compute.
+        config: `config.evaluation` chooses the measures, `config.data.part` the photographs.
+
+    Returns:
+        The figures by name; each measure lists its own.
+
+    Raises:
+        UserError: if the model or an artifact is missing, or a measure that was asked for has no
+            meaning for them.
+    """
     rasterizer.set_backend(config.rasterizer)
-    model, data, config = load_trained(config, device)
+    model, data, config = load_trained(config, device, config.data.cache_bytes)
     configure_logging(config.folder / "log.txt")
-    scene = make_scene(model.vocabulary, device)
-    truths = [_load_truth(detections) for detections in data.detections]
+    setting = Setting(config, data, make_scene(model.vocabulary, device))
+    metrics = choose_metrics(setting)
+    for batch in _batches(model.network, setting, device):
+        for metric in metrics:
+            metric.add(batch)
+    figures = [metric.figures() for metric in metrics]
+    _report(model, setting, metrics, figures)
+    if config.evaluation.visualize:
+        _visualize(config.name, metrics)
+    return {name: value for some in figures for name, value in some.items()}
+
+
+def choose_metrics(setting: Setting) -> list[Metric]:
+    """Returns the measures that were asked for, or else all that have a meaning.
+
+    Raises:
+        Unavailable: if one that was asked for has none.
+    """
+    asked = setting.config.evaluation.metrics
+    found = []
+    for name, kind in METRICS.items():
+        try:
+            if asked is None or name in asked:
+                found.append(kind(setting))
+        except Unavailable:
+            if asked is not None:
+                raise
+    return found
+
+
+def _batches(
+    network: ReconstructionNetwork, setting: Setting, device: torch.device
+) -> Iterator[Measured]:
+    """Yields what the network makes of this process's share of the photographs."""
+    config, data, scene = setting
     mine = distributed.shard(len(data))
-    values: dict[str, list[float]] = defaultdict(list)
     with progress(total=len(mine), description="evaluating") as bar:
         for start in range(mine.start, mine.stop, config.batch_size):
             index = torch.arange(start, min(start + config.batch_size, mine.stop))
             # Estimate and render
             image = torch.stack([data[int(i)].image for i in index]).to(device)
             labels = data.labels.select(index).to(device)
-            prediction = predict(model.network, scene, image, labels)
+            prediction = predict(network, scene, image, labels)
             maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
             colors = maps[:, -3:] if maps is not None and config.model.predicts_texture else None
-            # Compare with the photographs
-            for name, column in picture_measures(image, alpha, colors).items():
-                values[name] += column.tolist()
-            # Compare with true shapes, where they are known
-            faces = scene.sphere.faces.cpu().numpy()
-            templates = scene.templates[labels.template]
-            for i, mesh, template in zip(index, prediction.vertices, templates, strict=True):
-                true = _true_mesh(data, truths, int(i))
-                if true is not None:
-                    values["chamfer"].append(chamfer_distance((_numpy(mesh), faces), true))
-                    values["chamfer_template"].append(
-                        chamfer_distance((_numpy(template), faces), true)
-                    )
+            yield Measured(index, image, labels, prediction, colors, alpha)
             bar.update(len(index))
-    means = _means(values)
-    _report(means, len(data), RunDirectory(config.folder), model.step)
-    return means
 
 
-def picture_measures(image: Tensor, alpha: Tensor, colors: Tensor | None) -> dict[str, Tensor]:
-    """Compares renderings with crops.
-
-    Args:
-        image: (B, 4, h, w) crops.
-        alpha: (B, 1, h, w) rendered silhouettes.
-        colors: (B, 3, h, w) rendered colors in [-1, 1], or None.
-
-    Returns:
-        (B,) each: iou, soft_iou and, with colors, color_error.
-    """
-    # The overlap at a threshold, as usually reported, and the soft one, which changes sooner
-    mask = image[:, 3:]
-    measures = {"iou": hard_iou(alpha, mask)[:, 0], "soft_iou": iou(alpha, mask)[:, 0]}
-    if colors is not None:
-        # Colors in [-1, 1] differ by 2 at most
-        error = (colors - image[:, :3]).abs().mean(1, keepdim=True) / 2
-        area = mask.flatten(1).sum(1)
-        measures["color_error"] = (error * mask).flatten(1).sum(1) / area.clamp(min=1e-6)
-    return measures
-
-
-def _load_truth(detections: Detections) -> Truth | None:
-    poses, shapes = load_ground_truth(detections), load_true_shapes(detections.dataset)
-    return Truth(poses, shapes) if poses is not None and shapes is not None else None
+def _report(
+    model: Model, setting: Setting, metrics: Sequence[Metric], figures: Sequence[dict[str, float]]
+) -> None:
+    data, part = setting.data, setting.config.data.part
+    # Figures of photographs that were trained on say little about others
+    known = [trained_on(detections, model.args) for detections in data.detections]
+    sources = [data.source(i) for i in range(len(data))]
+    seen = sum(bool(known[number][row]) for number, row in sources)
+    step = "?" if model.step is None else model.step
+    logger.info("evaluated %d images after %s steps (part: %s)", len(data), step, part)
+    if model.args:
+        logger.info("the model was trained on %d of them", seen)
+    for metric, some in zip(metrics, figures, strict=True):
+        for line in metric.lines(some):
+            logger.info("%s", line)
+    # One record, with what the figures refer to
+    record = {name: value for some in figures for name, value in some.items()}
+    about = {"images": len(data), "trained_on": seen, "split": str(part)}
+    if any(isinstance(metric, KeypointTransfer) for metric in metrics):
+        about["kp_mode"] = setting.config.evaluation.transfer.kp_mode
+    run = RunDirectory(setting.config.folder)
+    run.record(**({} if model.step is None else {"step": model.step}), **about, **record)
 
 
-def _true_mesh(
-    data: ReconstructionData, truths: list[Truth | None], index: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    number, row = data.source(index)
-    truth = truths[number]
-    if truth is None or truth.poses.shape_id[row] < 0:
-        return None
-    vertices = truth.shapes.vertices_of(int(truth.poses.shape_id[row]))
-    return _numpy(vertices), truth.shapes.faces.numpy()
-
-
-def _numpy(x: Tensor) -> np.ndarray:
-    return x.double().cpu().numpy()
-
-
-def _means(values: dict[str, list[float]]) -> dict[str, float]:
-    """Means over the images of all processes."""
-    # Not every process has images with true shapes, so that the names may differ
-    parts = distributed.gather(dict(values))
-    names = [name for name in TITLES if any(name in part for part in parts)]
-    columns = {name: [v for part in parts for v in part.get(name, [])] for name in names}
-    return {name: float(np.mean(column)) for name, column in columns.items()}
-
-
-def _report(means: dict[str, float], count: int, run: RunDirectory, step: int | None) -> None:
-    logger.info("evaluated %d images after %s steps", count, "?" if step is None else step)
-    for name, value in means.items():
-        logger.info("%-10.4f %s", value, TITLES[name])
-    run.record(**({} if step is None else {"step": step}), **means)
+def _visualize(name: str, metrics: Sequence[Metric]) -> None:
+    """Writes the pictures of the measures that have one to output/."""
+    for metric in metrics:
+        # Processes collect together what one of them writes
+        for kind, pixels in metric.pictures().items():
+            path = Path("output") / f"{name}_{kind}.png"
+            if distributed.is_main():
+                save_image(path, pixels)
+            logger.info("%s", path)

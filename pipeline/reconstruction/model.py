@@ -68,6 +68,7 @@ def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> Reconstruct
         config.model.image_resolution,
         semi_fraction=config.data.semi_fraction,
         parts=config.model.predicts_parts,
+        part=config.data.part,
         cache_bytes=cache_bytes,
     )
 

@@ -32,6 +32,7 @@ class Model(NamedTuple):
         vocabulary: the categories, parts and templates that it knows.
         step: number of steps it was trained for; None where a published file does not say.
         path: the file.
+        args: all options of the run that trained it; empty for published files.
     """
 
     network: ReconstructionNetwork
@@ -39,6 +40,7 @@ class Model(NamedTuple):
     vocabulary: Vocabulary
     step: int | None
     path: Path
+    args: Mapping[str, Any]
 
 
 def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str, Any]:
@@ -78,9 +80,14 @@ def load_model(path: str | Path, device: torch.device) -> Model:
 
 
 def load_trained(
-    config: ReconstructionConfig, device: torch.device
+    config: ReconstructionConfig, device: torch.device, cache_bytes: int = 0
 ) -> tuple[Model, ReconstructionData, ReconstructionConfig]:
     """Reads the model that --which_epoch names and the data it is to be used on.
+
+    Args:
+        config: options of the run.
+        device: where the model is to work.
+        cache_bytes: memory for crops that are read more than once.
 
     Returns:
         The model, the data, and the options with the model's architecture.
@@ -94,7 +101,7 @@ def load_trained(
     # The architecture is the file's, the images are the data set's
     other = checkpoint.stored_options(path, state, asdict(config.model))
     config = replace(config, model=replace(config.model, **other))
-    data = make_data(config)
+    data = make_data(config, cache_bytes)
     # Published files know what the data set knows
     check_vocabulary(path, state, data)
     vocabulary = _stored_vocabulary(path, state) or data.vocabulary
@@ -157,7 +164,8 @@ def _build(
         raise UserError(f"{path} has an architecture that cannot be ({error}).") from None
     load_weights(network, state, path)
     network = place(network, device).eval().requires_grad_(False)
-    return Model(network, options, vocabulary, model_file.step_of(path, state), path)
+    step, args = model_file.step_of(path, state), state.get("args", {})
+    return Model(network, options, vocabulary, step, path, args)
 
 
 def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | None:

@@ -22,7 +22,7 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction import training
 from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.dataset import ReconstructionData, common_parts, pinned_images
-from pipeline.reconstruction.evaluation import evaluate, picture_measures
+from pipeline.reconstruction.evaluation import evaluate
 from pipeline.reconstruction.training import decay_interval, make_schedule
 from utils import checkpoint
 from utils.cli import UserError
@@ -378,14 +378,6 @@ def test_intervals_count_steps_or_epochs_as_the_length_does() -> None:
         )
         assert schedule.total == 50 * unit
     assert decay_interval(options.optimizer, length) == 2500
-
-
-def test_measures_of_a_perfect_rendering() -> None:
-    image = torch.rand(2, 4, 8, 8)
-    image[:, 3] = (image[:, 3] > 0.5).float()
-    measures = picture_measures(image, image[:, 3:], image[:, :3])
-    assert measures["iou"].tolist() == measures["soft_iou"].tolist() == [1, 1]
-    assert measures["color_error"].tolist() == [0, 0]
 
 
 def test_chamfer_distance_ignores_size_and_place_but_not_shape() -> None:

@@ -1,0 +1,112 @@
+"""Which photographs are trained on, and which are kept for evaluation.
+
+By photograph, every fifth one is `test`. By individual (--instances), the last fifth of the individuals is,
+in the order of their names or numbers, so that none of them is trained on: 3 of 16, 2 of 8, at least one.
+Of all other photographs every tenth is `val`, the rest `train`. The rules count all photographs of a collection, in
+the order of their paths, whether they have a pose or not, so that no photograph ever changes its part.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.collection import collection_folder, image_stem
+from data.definitions import expand_dataset
+from data.detections import Detections
+from data.ground_truth import load_ground_truth
+from utils.cli import UserError
+from utils.files import read_json
+
+TEST_SHARE = 0.2  # of the individuals
+TEST_EVERY, VAL_EVERY = 5, 10  # photographs; number 4 of 5, number 8 of 10
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """A part of each collection.
+
+    Attributes:
+        split: all, train, val or test.
+        instances: whether test photographs show other individuals, rather than just being others.
+    """
+
+    split: str = "all"
+    instances: bool = False
+
+    def __str__(self) -> str:
+        return self.split + (" by individual" if self.instances and self.split != "all" else "")
+
+
+def part_of(detections: Detections, options: SplitOptions) -> Tensor:
+    """Returns which detections (N,) belong to a part.
+
+    Raises:
+        UserError: if the split is by individual, and these are not known, or just one.
+    """
+    if options.split == "all":
+        return torch.ones(len(detections), dtype=torch.bool)
+    # Objects in the same photograph stay together
+    paths = [item.image_path for item in detections.items]
+    number_of = {path: number for number, path in enumerate(sorted(set(paths)))}
+    number = torch.tensor([number_of[path] for path in paths])
+    test = number % TEST_EVERY == TEST_EVERY - 1
+    if options.instances:
+        test = _shows_last_individuals(detections)
+    val = ~test & (number % VAL_EVERY == VAL_EVERY - 2)
+    return {"train": ~test & ~val, "val": val, "test": test}[options.split]
+
+
+def trained_on(detections: Detections, args: Mapping[str, Any]) -> Tensor:
+    """Returns which detections (N,) a model has been trained on, if they had a pose.
+
+    Args:
+        detections: of a collection.
+        args: options of the run that trained it; none are known of published models.
+    """
+    names = expand_dataset(args["dataset"]) if isinstance(args.get("dataset"), str) else ()
+    if detections.dataset not in names:
+        return torch.zeros(len(detections), dtype=torch.bool)
+    # Runs of earlier versions were trained on everything
+    options = SplitOptions(args.get("split", "all"), args.get("instances", False))
+    return part_of(detections, options)
+
+
+def _shows_last_individuals(detections: Detections) -> Tensor:
+    individuals = _individuals(detections)
+    names = sorted(set(individuals))
+    if len(names) < 2:
+        raise UserError(
+            f"--instances: all photographs of {detections.dataset} show the same individual, so that "
+            "none is left for the test. Omit --instances."
+        )
+    last = names[-max(1, round(TEST_SHARE * len(names))) :]
+    return torch.tensor([individual in last for individual in individuals])
+
+
+def _individuals(detections: Detections) -> list[str] | list[int]:
+    """Returns the individual (N) that each detection shows, by instances.json or else the true shapes."""
+    folder = collection_folder(detections.dataset)
+    path, truth = folder / "instances.json", load_ground_truth(detections)
+    stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
+    remedy = (
+        f'Write {path}: {{"<image without suffix>": "<individual>", ...}}. Or omit --instances.'
+    )
+    if path.exists():
+        content = read_json(path, remedy)
+        if not isinstance(content, dict) or not all(isinstance(x, str) for x in content.values()):
+            raise UserError(f"{path}: expected the name of an individual for each image. {remedy}")
+        found = [content.get(stem) for stem in stems]
+    else:
+        ids = [] if truth is None else truth.shape_id.tolist()
+        found = [number if number >= 0 else None for number in ids] or [None] * len(stems)
+    # All of them, since one that is left out could be any individual
+    missing = [stem for stem, name in zip(stems, found, strict=True) if name is None]
+    if missing:
+        count = f"{len(missing)} of {len(stems)} photographs of {detections.dataset}"
+        raise UserError(
+            f"--instances: the individual in {count} is not known, such as {missing[0]}. {remedy}"
+        )
+    return found  # type: ignore[return-value] - none of them is None
