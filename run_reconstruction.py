@@ -19,6 +19,9 @@ Examples:
 
   # Every photograph as a textured mesh, with a page of them all
   python run_reconstruction.py --name birds_singletpl --dataset photobirds --export_meshes --how_many 40
+
+  # A photograph of your own, with the model file alone
+  python run_reconstruction.py --name birds_singletpl --photo my_bird.jpg --mask my_bird_mask.png
 """
 
 import argparse
@@ -26,10 +29,12 @@ from collections.abc import Sequence
 
 from utils import cli
 
-TASKS = ("evaluate", "generate_pseudogt", "export_meshes")
-TASK_OF = {  # options that only one task reads
-    **dict.fromkeys(("metrics", "visualize"), "evaluate"),
-    **dict.fromkeys(("how_many", "out_path", "overwrite"), "export_meshes"),
+TASKS = ("evaluate", "generate_pseudogt", "export_meshes", "photo")
+TASK_OF = {  # options that only some tasks read
+    **dict.fromkeys(("metrics", "visualize"), ("evaluate",)),
+    "how_many": ("export_meshes",),
+    **dict.fromkeys(("out_path", "overwrite"), ("export_meshes", "photo")),
+    **dict.fromkeys(("mask", "mask_model", "mask_rcnn", "category", "refine_steps"), ("photo",)),
 }
 
 
@@ -39,14 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
     group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_recon/")
-    group.add_argument("--dataset", type=cli.dataset_names, required=True, metavar="DATASET", help="prepared dataset with estimated poses, several as in dogs,cats, or `all` for the 13 default ones")
+    group.add_argument("--dataset", type=cli.dataset_names, metavar="DATASET", help="prepared dataset with estimated poses, several as in dogs,cats, or `all` for the 13 default ones; not needed with --photo")
 
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="measure a checkpoint on all images with a pose")
     group.add_argument("--generate_pseudogt", action="store_true", help="write the pseudo-ground-truth for the GAN to cache/DATASET/")
     group.add_argument("--export_meshes", action="store_true", help="write the textured mesh of every photograph, its camera, and a page of them all")
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="photographs to export, drawn by --seed (default: all)")
-    group.add_argument("--out_path", metavar="FOLDER", help="where the meshes go (default: output/RUN_meshes)")
+    group.add_argument("--out_path", metavar="FOLDER", help="where the meshes go (default: output/RUN_meshes; with --photo, output/RUN_photographs)")
     group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another model, other poses or another resolution")
     group.add_argument("--pseudogt_resolution", type=cli.positive_int, default=512, metavar="R", help="size of the textures of pseudo-ground-truth and exported meshes (default: %(default)s)")
     group.add_argument("--pseudogt_path", help=argparse.SUPPRESS)
@@ -64,6 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs for keypoints (default: %(default)s)")
     group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances for keypoints, relative to the larger side of the object's box (default: 0.1,0.15)")
     group.add_argument("--visualize", action="store_true", help="write pictures of transferred keypoints and novel views to output/")
+
+    group = parser.add_argument_group("photographs of your own")
+    group.add_argument("--photo", metavar="PATH", help="write the textured mesh of a photograph, or of all in a folder, with the model file alone")
+    group.add_argument("--mask", metavar="PATH", help="mask of the photograph, or a folder with masks of the same names (default: its transparency)")
+    group.add_argument("--mask_model", metavar="FILE", help="saliency network in ONNX that finds the object; needs requirements-masks.txt")
+    group.add_argument("--mask_rcnn", metavar="FILE", help="weights of torchvision's Mask R-CNN, which finds the object")
+    group.add_argument("--category", type=str.lower, metavar="CATEGORY", help="what the photographs show, if the model knows several categories")
+    group.add_argument("--camera", choices=["student", "search", "both"], default="both", help="where the camera comes from: the student of the model, a search by the outline, or the search with the student's proposals, if the model has one (default: %(default)s)")
+    group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph (default: %(default)s)")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
@@ -109,9 +123,13 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     tasks = [name for name in TASKS if getattr(args, name)]
     if len(tasks) > 1:
         parser.error(f"--{tasks[0]} and --{tasks[1]} exclude each other")
-    for name, task in TASK_OF.items():
-        if getattr(args, name) and not getattr(args, task):
-            parser.error(f"--{name} needs --{task}")
+    for name, readers in TASK_OF.items():
+        if getattr(args, name) and not any(getattr(args, task) for task in readers):
+            parser.error(f"--{name} needs --{' or --'.join(readers)}")
+    if args.dataset is None and args.photo is None:
+        parser.error("--dataset is required")
+    if args.mask_model and args.mask_rcnn:
+        parser.error("--mask_model and --mask_rcnn exclude each other")
     if args.kp_mode == "flow":
         parser.error("--kp_mode flow: no network predicts texture flow; use cam or uv")
     # Which photographs
@@ -141,13 +159,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.reconstruction import evaluation, pseudo_ground_truth, training
     from pipeline.reconstruction.config import make_config
-    from pipeline.reconstruction.meshes import collection_meshes
+    from pipeline.reconstruction.meshes import collection_meshes, own_photographs
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
     config = make_config(vars(args))
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
+    elif args.photo is not None:
+        task = own_photographs.reconstruct
     elif args.export_meshes:
         task = collection_meshes.export_meshes
     elif args.evaluate:

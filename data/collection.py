@@ -51,15 +51,15 @@ class Collection:
     def mask_elsewhere(self, image: Path) -> Path | None:
         """Returns a file in masks/ whose name stands for an image's, such as a.jpg.png, a_mask.png."""
         stem = Path(image_stem(image, self.name))
-        name = _plain_name(stem.name)
+        name = plain_name(stem.name)
         return self._other_masks.get((stem.parent, name)) or self._other_masks.get((Path(), name))
 
     @cached_property
     def _other_masks(self) -> dict[tuple[Path, str], Path]:
         """The files in masks/ by their folder and what their names mean."""
         root = self.root / "masks"
-        files, _ = _walk(root)
-        return {(path.parent.relative_to(root), _plain_name(path.name)): path for path in files}
+        files, _ = walk(root)
+        return {(path.parent.relative_to(root), plain_name(path.name)): path for path in files}
 
     def parts_path(self, image: Path) -> Path:
         """Returns where the part map of an image belongs."""
@@ -101,7 +101,7 @@ def open_collection(name: str) -> Collection:
     if not (root / "images").is_dir():
         missing = root / "images" if root.is_dir() else root
         raise UserError(f"{missing}/ does not exist{folders_in(root)}. {where}")
-    files, folders = _walk(root / "images")
+    files, folders = walk(root / "images")
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     ignored = tuple(path for path in files if path.suffix.lower() not in SUFFIXES)
     if not images:
@@ -141,7 +141,7 @@ def folders_in(root: Path) -> str:
     return f" ({root}/ has {', '.join(names[:5])})" if names else ""
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """Returns a name without suffixes of pictures and words for masks, whatever its spelling."""
     # Names are compared as people read them: accents in one Unicode form, any case
     name = unicodedata.normalize("NFC", name).casefold()
@@ -151,7 +151,7 @@ def _plain_name(name: str) -> str:
     return _NAMES_OF_MASKS.sub("", name)
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
+def walk(root: Path) -> tuple[list[Path], list[Path]]:
     """Returns all files and folders below a folder, sorted, except hidden ones.
 
     Follows links, into each folder once.

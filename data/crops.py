@@ -18,6 +18,7 @@ from utils.cli import UserError
 
 PADDING = 0.05  # of the bounding box, on each side
 MIN_FREQUENCY = 0.25  # rarer parts are left out
+LARGE = 4  # pixels of a photograph for each of its image, from where on it is filtered
 _UNLABELED = 1e-8  # weight of "no part" beside the score of a part
 
 PartMaps = Literal["none", "scores", "argmax"]
@@ -128,6 +129,22 @@ def part_labels(detection: Detection, part_names: Sequence[str], box: Box) -> np
         region = _crop(decode_mask(part.mask), box, fill=0) & inside
         labels[region] = 2 + part_names.index(part.name)
     return (labels == np.arange(len(part_names) + 2)[:, None, None]).astype(np.float32)
+
+
+def network_input(photograph: np.ndarray, mask: np.ndarray, box: Box, size: int) -> Tensor:
+    """Returns the image (4, size, size) that networks see of an object, as `ObjectImages` gives it.
+
+    Args:
+        photograph: (h, w, 3) uint8.
+        mask: (h, w) bool.
+        box: the crop.
+        size: resolution.
+    """
+    # Much larger photographs than a collection has are filtered, or noise would be all that is seen
+    antialias = box.side > LARGE * size
+    return _premultiply(
+        _to_bytes(crop_colors(photograph, mask, box, size, antialias)).float() / 255
+    )
 
 
 class ObjectImages(Dataset[ObjectImage]):

@@ -21,8 +21,9 @@ DEPENDENCIES = {
 }
 TOOLS = ("benchmarks", "scripts")  # programs beside the stages, which import like scripts
 STAGES = ("remeshing", "template_learning", "poses", "reconstruction", "generation")
-# Templates are learned in turn with the poses of the photographs
-STAGE_ARROWS = {"template_learning": "pipeline.poses."}
+# Templates are learned in turn with the poses of the photographs; the camera of a single photograph
+# is searched as those of a collection are
+STAGE_ARROWS = {"template_learning": "pipeline.poses.", "reconstruction": "pipeline.poses."}
 LARGEST_FOLDER = 16  # modules
 
 

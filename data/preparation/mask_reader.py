@@ -72,9 +72,7 @@ class MaskReader:
             made = read_made_mask(path)
             if made is not None and made.reason:
                 raise UnreadablePicture(image, made.reason)
-            means, largest = rule.describe(numbers.source), int(numbers.values.max())
-            reason = f"has an empty mask ({path}: {means}, the maximum is {largest})"
-            raise UnreadablePicture(image, reason)
+            raise UnreadablePicture(image, _why_empty(path, numbers, rule))
         return mask, findings + _many_values(numbers, rule)
 
     def _missing(self, image: Path, path: Path, reason: str) -> str:
@@ -108,6 +106,36 @@ class MaskReader:
         other = "" if usual else f" (if not: --masks {', '.join(mask_styles.CHOICES[1:])})"
         if words:
             logger.info("%s: %s%s", place, words, other)
+
+
+def read_own_mask(
+    image: Path, path: Path, shape: tuple[int, int]
+) -> tuple[np.ndarray, list[Finding]]:
+    """Returns the mask (h, w) bool of a photograph that belongs to no collection, and what is odd about it.
+
+    Args:
+        image: the photograph.
+        path: file of the mask; the photograph itself for its transparency.
+        shape: of the photograph.
+
+    Raises:
+        UnreadablePicture: if there is no mask, or none that belongs to the photograph.
+    """
+    try:
+        numbers = read_mask_numbers(path, "alpha" if path == image else "auto")
+    except UnreadablePicture as error:
+        raise UnreadablePicture(image, f"has no mask: {path} {error.reason}") from None
+    rule = mask_styles.decide(numbers.source, [mask_styles.observe(numbers.values)])
+    mask = mask_styles.apply(rule, numbers)
+    if not mask.any():
+        raise UnreadablePicture(image, _why_empty(path, numbers, rule))
+    turned, findings = _turned(image, path, mask, shape) if path != image else (mask, [])
+    return turned, findings + _many_values(numbers, rule)
+
+
+def _why_empty(path: Path, numbers: Numbers, rule: Rule) -> str:
+    means, largest = rule.describe(numbers.source), int(numbers.values.max())
+    return f"has an empty mask ({path}: {means}, the maximum is {largest})"
 
 
 def open_masks(collection: Collection, choice: Choice) -> MaskReader:

@@ -119,7 +119,7 @@ def write_masks(
             continue
         # The best object there is, or the reason why there is none
         try:
-            mask, reason = _best_mask(image, detector, limits)
+            mask, reason = best_mask(image, detector, limits)
         except UnreadablePicture:
             continue  # the preparation reports it, together with what else is wrong
         if reason and made is not None and not made.empty:
@@ -150,7 +150,7 @@ def _is_open(made: MadeMask | None, detector: Detector, replace: bool) -> bool:
     return detector.by_people and made.origin.startswith(detector.origin.split()[0] + " ")
 
 
-def _best_mask(image: Path, detector: Detector, limits: Limits) -> tuple[np.ndarray, str]:
+def best_mask(image: Path, detector: Detector, limits: Limits) -> tuple[np.ndarray, str]:
     """Returns the mask (h, w) of the best object; an empty one, and why, without any."""
     shape = photograph_size(image)
     try:

@@ -74,13 +74,22 @@ class ContourSearch:
         """
         # Start from the views of the most similar silhouettes
         targets = outlines(masks)
-        starts = self._starts(targets.masks)
+        found, overlaps = self._move(self._starts(targets.masks), targets)
+        # Keep the best pose of each neighborhood
+        return found.gather(distinct(overlaps, found, self._num_modes, MODE_SEPARATION))
+
+    def improve(self, masks: Tensor, starts: Candidates) -> Candidates:
+        """Moves given poses (N, H) onto the outlines of their masks (N, h, h), in their order."""
+        return self._move(starts, outlines(masks))[0]
+
+    def _move(self, starts: Candidates, targets: Outlines) -> tuple[Candidates, Tensor]:
+        """Fits poses (N, H) to N outlines; returns them and the overlaps (N, H)."""
         count = starts.choice.shape[1]
         problems = Problems(
             poses=camera.to_vector(starts.pose).flatten(0, 1).numpy(),
             template=starts.choice.flatten().numpy(),
-            image=np.repeat(np.arange(len(masks)), count),
-            ious=np.zeros(len(masks) * count),
+            image=np.repeat(np.arange(len(targets.masks)), count),
+            ious=np.zeros(len(targets.masks) * count),
         )
         tilts = Tilts(*np.radians(self.prior.tilts()).tolist())
 
@@ -88,11 +97,9 @@ class ContourSearch:
             numba_contour.fit(problems, begin, end, self._meshes, targets, tilts, STEPS)
 
         map_chunks(fit, len(problems.ious))
-        # Keep the best pose of each neighborhood
         vectors = torch.from_numpy(problems.poses).float().unflatten(0, (-1, count))
         found = Candidates(camera.from_vector(vectors), starts.choice)
-        overlaps = torch.from_numpy(problems.ious).unflatten(0, (-1, count))
-        return found.gather(distinct(overlaps, found, self._num_modes, MODE_SEPARATION))
+        return found, torch.from_numpy(problems.ious).unflatten(0, (-1, count))
 
     def _draw(self, vertices: Array, rotation: Tensor) -> tuple[Pose, Tensor]:
         """Returns G poses of a template in all views, and its silhouettes (G, h, h) there."""

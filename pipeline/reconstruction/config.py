@@ -150,6 +150,29 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
+class PhotographOptions:
+    """Photographs that belong to no collection.
+
+    Attributes:
+        photo: a photograph or a folder of some; None without --photo.
+        mask: their masks; None where they are transparent or a network finds the object.
+        mask_model: file of a saliency network; None without.
+        mask_rcnn: file of the weights of Mask R-CNN; None without.
+        category: what they show; None where the model knows one category.
+        camera: where cameras come from: "student", "search" or "both".
+        refine_steps: that improve shape, texture and camera for each photograph.
+    """
+
+    photo: str | None
+    mask: str | None
+    mask_model: str | None
+    mask_rcnn: str | None
+    category: str | None
+    camera: str
+    refine_steps: int
+
+
+@dataclass(frozen=True)
 class ReconstructionConfig:
     """All options of run_reconstruction.py that are read, which describes and defaults them.
 
@@ -172,6 +195,7 @@ class ReconstructionConfig:
     output: OutputOptions
     export: ExportOptions
     evaluation: EvaluationOptions
+    photograph: PhotographOptions
 
     @property
     def folder(self) -> Path:
@@ -180,6 +204,11 @@ class ReconstructionConfig:
 
 
 def make_config(parsed: Mapping[str, Any]) -> ReconstructionConfig:
-    """Completes the parsed options: the mode comes from the name unless it was given."""
+    """Completes the parsed options: the mode comes from the name unless it was given.
+
+    With --photo there is no dataset, whose name stays empty, and the model file knows its templates.
+    """
+    if parsed["photo"] is not None:
+        return options.build(ReconstructionConfig, {**parsed, "dataset": ""})
     mode = cli.mode_from_name(parsed["name"], parsed["mode"])
     return options.build(ReconstructionConfig, {**parsed, "mode": mode})

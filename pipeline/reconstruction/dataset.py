@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import pose_files, template_files
+from data.cache.folders import record_of
 from data.crops import ObjectImage, ObjectImages
 from data.definitions import expand_dataset
 from data.detections import Detection, Detections, load_detections
@@ -75,6 +76,7 @@ class Vocabulary(NamedTuple):
         selection: (C, P, Cg) 0 or 1; row p of category c marks its channel in the common list.
         templates: (T, V, 3) of all categories, one after another.
         template_category: (T,) int64 category of each template.
+        views: (C, 5) float64 prior of the views of each category, as `data.definitions.ViewPrior`.
     """
 
     categories: list[str]
@@ -82,6 +84,7 @@ class Vocabulary(NamedTuple):
     selection: Tensor
     templates: Tensor
     template_category: Tensor
+    views: Tensor
 
 
 class ReconstructionData(Dataset[ObjectImage]):
@@ -131,6 +134,8 @@ class ReconstructionData(Dataset[ObjectImage]):
         self.dataset = dataset
         self.detections = [load_detections(name) for name in expand_dataset(dataset)]
         templates = [template_files.templates_of(d, mode) for d in self.detections]
+        records = [record_of(d.dataset, d.category) for d in self.detections]
+        self._views = torch.tensor([record.views for record in records], dtype=torch.float64)
         # Poses are accepted only for these detections and these templates
         self.origins = [
             pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
@@ -188,6 +193,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             self.selection,
             self.templates,
             self.template_category,
+            self._views,
         )
 
     def detection(self, index: int) -> Detection:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.cache.storage import check_numbers
+from data.definitions import ViewPrior, usual_views
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
@@ -170,18 +171,22 @@ def _build(
 
 def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | None:
     """Returns the vocabulary of a file; None if it was written before files had one."""
-    if not state.keys() >= {*Vocabulary._fields}:
+    if not state.keys() >= {*Vocabulary._fields} - {"views"}:
         return None
     # Names first, since they determine the sizes
-    vocabulary = Vocabulary(**{name: state[name] for name in Vocabulary._fields})
-    for names in (vocabulary.categories, vocabulary.part_names):
+    for names in (state["categories"], state["part_names"]):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: its categories and parts are damaged ({names!r:.80}).")
+    # The views came later than the other entries
+    usual = torch.tensor([usual_views(name) for name in state["categories"]], dtype=torch.float64)
+    known = {"views": usual, **state}
+    vocabulary = Vocabulary(**{name: known[name] for name in Vocabulary._fields})
     # Sizes that agree with the names
     shapes = {
         "selection": (len(vocabulary.categories), "P", 1 + len(vocabulary.part_names)),
         "templates": ("T", "V", 3),
         "template_category": ("T",),
+        "views": (len(vocabulary.categories), len(ViewPrior._fields)),
     }
     check_numbers(path, vocabulary._asdict(), shapes, "Replace it by an intact copy.")
     return vocabulary

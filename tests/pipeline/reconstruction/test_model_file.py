@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.definitions import usual_views
 from geometry.camera import Pose
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.evaluation import evaluate
@@ -54,6 +55,7 @@ def test_meshes_are_estimated_from_the_file_alone() -> None:
     assert model.vocabulary.part_names == ["beak", "tail"]
     assert model.vocabulary.templates.shape == (1, 962, 3)
     assert model.vocabulary.template_category.tolist() == [0]
+    assert model.vocabulary.views.tolist() == [list(usual_views("bird"))]
     assert model.step == 2
 
 
@@ -63,7 +65,7 @@ def test_the_file_holds_the_latest_weights_and_no_optimizer() -> None:
     state, whole = checkpoint.load(MODEL), checkpoint.load(RUN / "checkpoint_latest.pth")
     assert state.keys() == {
         *("generator", "args", "iteration", "format", "environment", "categories"),
-        *("part_names", "selection", "templates", "template_category"),
+        *("part_names", "selection", "templates", "template_category", "views"),
     }
     assert state["iteration"] == 2
     assert_equal(state["generator"], whole["generator"])
@@ -95,6 +97,7 @@ TAMPERED = [
     ({"format": 7}, r"has format 7, this version of the program reads 1"),
     ({"selection": torch.ones(1, 3, 9)}, r"selection is .*expected finite numbers"),
     ({"templates": torch.full((1, 962, 3), torch.nan)}, r"templates is"),
+    ({"views": torch.full((1, 5), torch.inf)}, r"views is .*expected finite numbers"),
     ({"categories": [1]}, r"its categories and parts are damaged \(\[1\]\)"),
     ({"args": {}}, r"does not state its architecture"),
     ({"generator": {}}, r"does not fit"),
@@ -108,6 +111,14 @@ def test_files_that_were_tampered_with_are_refused() -> None:
         checkpoint.save(MODEL, state | changes)
         with pytest.raises(UserError, match=rf"model\.pth.*{message}"):
             load_model(MODEL, CPU)
+
+
+def test_files_without_views_have_the_usual_ones() -> None:
+    run("--iters", "1")
+    state = checkpoint.load(MODEL)
+    del state["views"]
+    checkpoint.save(MODEL, state)
+    assert load_model(MODEL, CPU).vocabulary.views.tolist() == [list(usual_views("bird"))]
 
 
 def test_a_published_checkpoint_says_that_it_needs_its_data_set() -> None:

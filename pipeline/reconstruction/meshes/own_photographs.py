@@ -1,0 +1,246 @@
+"""Textured meshes of photographs that belong to no collection: run_reconstruction.py --photo.
+
+Reads the model file of a run and nothing else; writes a folder for every photograph, and a page.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.crops import network_input
+from data.definitions import ViewPrior, check_views
+from data.image_files import UnreadablePicture
+from data.preparation import detectors, saliency
+from data.preparation.masking import Detector
+from geometry.camera import Pose
+from pipeline.reconstruction.config import PhotographOptions, ReconstructionConfig
+from pipeline.reconstruction.dataset import Labels
+from pipeline.reconstruction.meshes import mesh_folder, photograph_files
+from pipeline.reconstruction.meshes.camera_search import Camera, compare, search_camera
+from pipeline.reconstruction.meshes.collection_meshes import require_texture
+from pipeline.reconstruction.meshes.mesh_folder import Estimate
+from pipeline.reconstruction.meshes.photograph_files import Found
+from pipeline.reconstruction.meshes.refinement import Refined, refine
+from pipeline.reconstruction.model import Scene, make_scene, predict
+from pipeline.reconstruction.model_file import Model, load_model
+from rendering import rasterizer
+from utils import distributed, model_file
+from utils.cli import UserError
+from utils.digests import file_digest
+from utils.progress import progress
+from utils.run_directory import configure_logging
+
+logger = logging.getLogger(__name__)
+
+LEAST_OVERLAP = 0.7  # of silhouette and mask, below which a photograph is unlike the category
+
+
+class Work(NamedTuple):
+    """What is made where, and with what.
+
+    Attributes:
+        folder: of all photographs.
+        photographs: their files.
+        names: their folders below it.
+        masks: mask files of those that have one; None where --mask was not given.
+        origins: what the files of each are a function of.
+    """
+
+    folder: Path
+    photographs: list[Path]
+    names: list[str]
+    masks: dict[Path, Path] | None
+    origins: list[dict[str, Any]]
+
+
+class Estimator(NamedTuple):
+    """A model in use on photographs of one of its categories.
+
+    Attributes:
+        model: the network and what it knows.
+        scene: what all photographs share.
+        category: number of the category.
+        views: its prior.
+        device: where to compute.
+    """
+
+    model: Model
+    scene: Scene
+    category: int
+    views: ViewPrior
+    device: torch.device
+
+    @property
+    def category_name(self) -> str:
+        """The word for what the photographs show."""
+        return self.model.vocabulary.categories[self.category]
+
+
+@torch.no_grad()
+def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
+    """Writes the meshes of the photographs that can be used, and a line about each of the others.
+
+    Raises:
+        UserError: if the model or all photographs are missing or cannot be used, or the folder holds
+            meshes of other options.
+    """
+    rasterizer.set_backend(config.rasterizer)
+    configure_logging()
+    # Everything that concerns all photographs comes before the first one
+    estimator = _open(config, device)
+    detector = _detector(config.photograph, estimator, device)
+    work = _plan(estimator.model, detector, config)
+    done = [
+        not config.export.overwrite and mesh_folder.is_complete(work.folder / name, origin)
+        for name, origin in zip(work.names, work.origins, strict=True)
+    ]
+    distributed.barrier()
+    mine = [i for i in distributed.shard(len(work.photographs)) if not done[i]]
+    failed: dict[int, str] = {}
+    for i in progress(mine, description="photographs"):
+        try:
+            found = photograph_files.read_object(work.photographs[i], work.masks, detector)
+        except UnreadablePicture as error:
+            failed[i] = error.reason
+            continue
+        _reconstruct(estimator, found, work, i, config)
+    _report(work, {i: reason for part in distributed.gather(failed) for i, reason in part.items()})
+
+
+def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
+    """Reads the model file and finds the category in it."""
+    remedy = f"Train it with: python run_reconstruction.py --name {config.name} --dataset <dataset>"
+    path = model_file.resolve(config.folder, config.which_epoch, remedy)
+    model = load_model(path, device)
+    require_texture(model)
+    if config.photograph.camera == "student":
+        raise UserError(f"{path} has no student that estimates cameras. Use --camera search.")
+    names, wanted = model.vocabulary.categories, config.photograph.category
+    if wanted is None and len(names) > 1:
+        raise UserError(f"{path} knows several categories: add --category {' or '.join(names)}.")
+    if wanted is not None and wanted not in names:
+        raise UserError(f"--category {wanted}: {path} knows {', '.join(names)}.")
+    category = names.index(wanted) if wanted else 0
+    views = check_views(model.vocabulary.views[category].tolist(), f"{path}: views")
+    return Estimator(model, make_scene(model.vocabulary, device), category, views, device)
+
+
+def _detector(
+    options: PhotographOptions, estimator: Estimator, device: torch.device
+) -> Detector | None:
+    """Returns what finds the objects of photographs without masks, if anything does."""
+    if options.mask_rcnn is not None:
+        weights = Path(options.mask_rcnn)
+        return detectors.mask_rcnn_detector(weights, device, estimator.category_name)
+    if options.mask_model is not None:
+        return saliency.saliency_detector(Path(options.mask_model))
+    return None
+
+
+def _plan(model: Model, detector: Detector | None, config: ReconstructionConfig) -> Work:
+    options = config.photograph
+    assert options.photo is not None
+    photographs = photograph_files.find_photographs(Path(options.photo))
+    masks = photograph_files.match_masks(Path(options.mask) if options.mask else None, photographs)
+    common = {
+        "run": config.name,
+        "step": model.step,
+        "model_sha256": file_digest(model.path),
+        "category": options.category,
+        "camera": options.camera,
+        "refine_steps": options.refine_steps,
+        "texture_resolution": config.export.pseudogt_resolution,
+    }
+    source = detector.origin if detector else "transparency"
+    origins = [
+        common
+        | {
+            "photograph": path.name,
+            "photograph_sha256": file_digest(path),
+            "mask": f"sha256 {file_digest(masks[path])}" if path in masks else source,
+        }
+        for path in photographs
+    ]
+    return Work(
+        Path(config.export.out_path or f"output/{config.name}_photographs"),
+        photographs,
+        photograph_files.folder_names(Path(options.photo), photographs),
+        masks if options.mask else None,
+        origins,
+    )
+
+
+def _reconstruct(
+    estimator: Estimator, found: Found, work: Work, number: int, config: ReconstructionConfig
+) -> None:
+    """Estimates mesh and camera of a photograph, and writes its folder."""
+    path, subject = work.photographs[number], found.subject
+    size = estimator.model.options.image_resolution
+    image = network_input(subject.photograph, subject.mask, subject.box, size)
+    mesh, camera = estimate(estimator, image.to(estimator.device), config.photograph.refine_steps)
+    # What a person should know of the result, in a line each
+    for oddity in found.oddities:
+        logger.warning("%s %s", path, oddity)
+    summary = "%s: overlap of the outlines %.2f, color error %.3f"
+    logger.info(summary, path, camera.iou, camera.color_error)
+    if camera.iou < LEAST_OVERLAP:
+        text = "%s is unlike the photographs of a %s that the network knows: overlap %.2f, expected %.1f"
+        logger.warning(text, path, estimator.category_name, camera.iou, LEAST_OVERLAP)
+    sphere = estimator.scene.sphere
+    vertices = sphere.deform(mesh.displacement_map)[0]
+    result = Estimate(vertices, mesh.texture[0], mesh.pose)
+    resolution, origin = config.export.pseudogt_resolution, work.origins[number]
+    folder = work.folder / work.names[number]
+    mesh_folder.write(folder, subject, result, sphere, resolution, origin)
+
+
+def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Refined, Camera]:
+    """Estimates the mesh of a crop (4, h, h), and the camera that it is seen with.
+
+    Args:
+        estimator: the model.
+        image: crop as networks see it.
+        refine_steps: that improve both for this photograph.
+    """
+    sphere = estimator.scene.sphere
+    prediction = predict(estimator.model.network, estimator.scene, image[None], _labels(estimator))
+    assert prediction.texture is not None
+    vertices, texture = prediction.vertices[0], prediction.texture
+    camera = search_camera(sphere, vertices, texture[0], image, estimator.views)
+    mesh = Refined(prediction.displacement_map, texture, camera.pose)
+    if not refine_steps:
+        return mesh, camera
+    mesh = refine(sphere, mesh, image[None], refine_steps)
+    vertices = sphere.deform(mesh.displacement_map)[0]
+    overlap, error = compare(sphere, vertices, mesh.texture[0], image, mesh.pose)
+    return mesh, Camera(mesh.pose, float(overlap), float(error))
+
+
+def _labels(estimator: Estimator) -> Labels:
+    """Labels of a photograph of which nothing is known: the network needs its category only."""
+    zeros = torch.zeros(1, 1, device=estimator.device)
+    rotation = torch.tensor([[1.0, 0.0, 0.0, 0.0]], device=estimator.device)
+    pose = Pose(zeros + 1, zeros.expand(1, 2), rotation, zeros)
+    category = torch.tensor([estimator.category], device=estimator.device)
+    return Labels(pose, 0 * category, category, category < 0, zeros[:, :0])
+
+
+def _report(work: Work, failed: Mapping[int, str]) -> None:
+    """Writes the page of what was made, and says what was not."""
+    reasons = [f"{work.photographs[i]} {failed[i]}" for i in sorted(failed)]
+    made = [name for i, name in enumerate(work.names) if i not in failed]
+    if not made:
+        several = len(reasons) > 1
+        first = f"None of the {len(reasons)} photographs can be used: " if several else ""
+        raise UserError(f"{first}{reasons[0]}.")
+    if not distributed.is_main():
+        return
+    for reason in reasons:
+        logger.warning("%s", reason)
+    mesh_folder.save_overview(work.folder, work.folder.name, made)
+    count, folder = len(made), work.folder
+    logger.info("wrote %d meshes to %s/, see %s/index.html", count, folder, folder)

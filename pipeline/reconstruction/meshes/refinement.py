@@ -1,0 +1,107 @@
+"""Shape, texture and camera of a single photograph, improved by the losses of the training.
+
+The network keeps its say: what is optimized are offsets to its displacement map and texture, which cost
+the more, the larger they are.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geometry import quaternion
+from geometry.camera import Pose, project
+from geometry.operators import flatness, half_space_penalty
+from geometry.sphere_mesh import SphereMesh
+from geometry.uv_maps import half_map, symmetric_extension
+from rendering.texture import render_textured
+
+SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.004, 0.02, 0.006  # of Adam
+COLOR_WEIGHT = 10.0 / 3  # of the colors beside the silhouette, a third of the training's for each
+SHAPE_COST = 2.0  # of the mean square of the offsets of the displacement map
+TEXTURE_COST = 0.02  # of the mean square of those of the texture
+FLATNESS = 1e-4
+
+
+class Refined(NamedTuple):
+    """A mesh and its camera.
+
+    Attributes:
+        displacement_map: (1, 3, 32, 32).
+        texture: (1, 3, r, r).
+        pose: members (1, ...).
+    """
+
+    displacement_map: Tensor
+    texture: Tensor
+    pose: Pose
+
+
+@torch.enable_grad()
+def refine(template: SphereMesh, start: Refined, image: Tensor, steps: int) -> Refined:
+    """Fits a mesh and its camera to a photograph.
+
+    Args:
+        template: topology of the mesh.
+        start: what the network predicts, and the camera that was found.
+        image: (1, 4, h, h) crop as networks see it.
+        steps: of the optimizer; 0 changes nothing.
+    """
+    # Half of each map is free, the other follows by symmetry; a pose moves by turn, scale, shift, z0
+    shape = torch.zeros_like(half_map(start.displacement_map)).requires_grad_()
+    colors = torch.zeros_like(half_map(start.texture)).requires_grad_()
+    move = torch.zeros(1, 7, device=image.device).requires_grad_()
+    groups = [(shape, SHAPE_RATE), (colors, TEXTURE_RATE), (move, POSE_RATE)]
+    optimizer = torch.optim.Adam([{"params": [x], "lr": rate} for x, rate in groups])
+
+    def result() -> Refined:
+        return Refined(
+            start.displacement_map + symmetric_extension(shape),
+            start.texture + symmetric_extension(colors),
+            moved(start.pose, move),
+        )
+
+    for step in range(steps):
+        # Falls linearly, so that the end is settled
+        for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] = rate * (1 - step / steps)
+        loss = misfit(template, result(), image)
+        loss = loss + SHAPE_COST * shape.square().mean() + TEXTURE_COST * colors.square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    final = result()
+    return Refined(
+        final.displacement_map.detach(),
+        final.texture.detach().clamp(-1, 1),
+        Pose(*(member.detach() for member in final.pose)),
+    )
+
+
+def misfit(template: SphereMesh, mesh: Refined, image: Tensor) -> Tensor:
+    """Returns the loss of a mesh against its photograph, a scalar: silhouette, colors, smoothness."""
+    vertices = template.deform(mesh.displacement_map)
+    screen = project(vertices, mesh.pose)
+    seen = render_textured(template, screen, mesh.texture, image.shape[-1])
+    assert seen.alpha is not None
+    loss = (seen.alpha - image[:, 3:]).square().mean()
+    loss = loss + COLOR_WEIGHT * (seen.colors - image[:, :3]).square().mean()
+    loss = loss + FLATNESS * flatness(vertices, template.faces, template.neighbors).mean()
+    return loss + half_space_penalty(vertices, template.positive)
+
+
+def moved(pose: Pose, move: Tensor) -> Pose:
+    """Moves poses (B, ...) by turns in radians about the axes of the camera frame, and by the rest.
+
+    Args:
+        pose: the poses.
+        move: (B, 7) turns about x, y, z, then changes of log scale, translation and z0.
+    """
+    turn, growth, shift, depth = move.split((3, 1, 2, 1), dim=1)
+    small = torch.cat([torch.ones_like(growth), turn / 2], dim=1)
+    return Pose(
+        pose.scale * growth.exp(),
+        pose.translation + shift,
+        quaternion.normalize(quaternion.multiply(quaternion.normalize(small), pose.rotation)),
+        pose.z0 + depth,
+    )

@@ -1,0 +1,105 @@
+"""The camera of one photograph: found by outline and colors; and moved by refinement."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.cache import template_files
+from data.definitions import usual_views
+from geometry import quaternion
+from geometry.camera import Pose, project, select
+from geometry.sphere_mesh import SphereMesh
+from pipeline.reconstruction.meshes.camera_search import choose_camera, search_camera
+from pipeline.reconstruction.meshes.refinement import Refined, misfit, moved, refine
+from rendering.texture import render_textured
+
+SIZE = 128
+
+
+def car() -> Tensor:
+    path = template_files.templates_path("car", "singletpl")
+    return template_files.read_templates(path, "")[0].float()
+
+
+def painted() -> Tensor:
+    """A texture whose front is red and whose back is blue; the roof is light."""
+    rows = torch.linspace(0, 1, 64)[:, None].expand(64, 64)
+    texture = torch.stack([2 * rows - 1, torch.zeros_like(rows), 1 - 2 * rows])
+    texture[:, :, 8:24] += 0.5
+    return texture.clamp(-1, 1)
+
+
+def pose_at(azimuth: float, elevation: float) -> Pose:
+    angles = (torch.tensor([float(angle)]) for angle in (azimuth, elevation, 0.0))
+    rotation = quaternion.from_view(*angles)
+    return Pose(
+        torch.full((1, 1), 0.7), torch.tensor([[0.05, -0.03]]), rotation, torch.full((1, 1), 2.0)
+    )
+
+
+def photograph(template: SphereMesh, vertices: Tensor, texture: Tensor, pose: Pose) -> Tensor:
+    seen = render_textured(template, project(vertices[None], pose), texture[None], SIZE, soft=False)
+    return torch.cat([seen.colors, seen.coverage], dim=1)[0]
+
+
+@pytest.mark.parametrize(("azimuth", "elevation"), [(25, 8), (120, 12), (250, 4), (330, 15)])
+def test_the_camera_of_a_rendering_is_found(
+    template: SphereMesh, azimuth: float, elevation: float
+) -> None:
+    vertices, texture, pose = car(), painted(), pose_at(azimuth, elevation)
+    image = photograph(template, vertices, texture, pose)
+    found = search_camera(template, vertices, texture, image, usual_views("car"))
+    assert float(quaternion.angle_between(found.pose.rotation, pose.rotation)) < 6
+    assert found.iou > 0.95
+    assert found.color_error < 0.05
+
+
+def test_colors_decide_between_poses_of_the_same_outline(template: SphereMesh) -> None:
+    vertices, texture, pose = car(), painted(), pose_at(60.0, 0.0)
+    image = photograph(template, vertices, texture, pose)
+    other = pose._replace(rotation=quaternion.complementary(pose.rotation))
+    for first, second in ((pose, other), (other, pose)):
+        both = Pose(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
+        found = choose_camera(template, vertices, texture, image, both, usual_views("car"))
+        assert float(quaternion.angle_between(found.pose.rotation, pose.rotation)) < 1e-3
+
+
+def test_refinement_returns_what_was_displaced(template: SphereMesh) -> None:
+    # The truth is an ellipsoid; the start has another width, place, turn and color
+    wide, narrow = (torch.zeros(1, 3, 32, 32) for _ in range(2))
+    narrow[:, 0] = -0.1
+    pose, texture = pose_at(40.0, 10.0), painted()[None]
+    image = photograph(template, template.deform(wide)[0], texture[0], pose)
+    away = moved(pose, torch.tensor([[0.1, -0.05, 0.1, 0.05, 0.04, 0.02, 0.0]]))
+    start = Refined(narrow, 0.7 * texture, away)
+    found = refine(template, start, image[None], 40)
+    before, after = (float(misfit(template, mesh, image[None])) for mesh in (start, found))
+    assert after < 0.4 * before
+    turned = [
+        float(quaternion.angle_between(p.rotation, pose.rotation)) for p in (away, found.pose)
+    ]
+    assert turned[1] < turned[0]
+    assert (found.displacement_map - narrow).abs().max() < 0.3
+    again = refine(template, start, image[None], 40)
+    assert all(torch.equal(a, b) for a, b in zip(found.pose, again.pose, strict=True))
+
+
+def test_without_steps_nothing_changes(template: SphereMesh) -> None:
+    pose, texture = pose_at(40.0, 10.0), painted()[None]
+    start = Refined(torch.zeros(1, 3, 32, 32), texture, pose)
+    found = refine(template, start, torch.zeros(1, 4, 64, 64), 0)
+    assert torch.equal(found.displacement_map, start.displacement_map)
+    assert torch.equal(found.texture, texture)
+    torch.testing.assert_close(found.pose, pose)
+
+
+def test_moves_turn_about_the_axes_of_the_camera() -> None:
+    pose = pose_at(0.0, 0.0)
+    move = torch.zeros(1, 7)
+    move[0, 2] = 0.1
+    turned = quaternion.to_view(moved(pose, move).rotation)
+    # About the line of sight, clockwise in the picture: a roll
+    assert float(turned[2]) == pytest.approx(-5.7296, abs=0.05)
+    grown = moved(select(pose, slice(0, 1)), torch.tensor([[0, 0, 0, 0.1, 0.2, 0.3, 0.4]]))
+    assert float(grown.scale) == pytest.approx(0.7 * 1.10517, abs=1e-4)
+    torch.testing.assert_close(grown.translation, torch.tensor([[0.25, 0.27]]))
