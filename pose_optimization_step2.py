@@ -9,6 +9,8 @@ Examples:
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --parts_source appearance --visualize
   # Parts that are found without labels
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --parts_source learned --num_parts 4
+  # How well the chosen poses carry annotated keypoints from one photograph to another
+  python pose_optimization_step2.py --dataset photobirds --mode singletpl --evaluate_keypoints
   # One pass, as in the paper: the semantic template is made once, poses are chosen but not moved
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --semantic_rounds 1 --refine_steps 0
 """
@@ -51,6 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--export_semantic_template", action="store_true", help="write output/DATASET_semantic_template_MODE.npz: templates and the parts of their vertices")
     group.add_argument("--visualize", action="store_true", help="write output/DATASET_poses_MODE.png, images from worst to best, and output/DATASET_poses_MODE_views.png")
 
+    group = parser.add_argument_group("evaluation of poses that have been chosen")
+    group.add_argument("--evaluate_keypoints", action="store_true", help="measure how well the chosen poses and their templates carry annotated keypoints from one photograph to another, instead of choosing poses")
+    group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs (default: %(default)s)")
+    group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances, relative to the larger side of the object's box (default: 0.1,0.15)")
+
     group = parser.add_argument_group("speed; the results do not depend on it")
     group.add_argument("--batch_size", type=cli.automatic_int, default=-1, metavar="N", help="images at a time over all devices; -1 chooses (default: %(default)s)")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=8, metavar="N", help="processes that load images (default: %(default)s)")
@@ -67,10 +74,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.parts_features and args.parts_source != "learned":
         parser.error("--parts_features needs --parts_source learned")
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
-    from pipeline.poses import step2
+    from pipeline.poses import report, step2
+    from rendering.keypoint_transfer import TransferOptions
     from utils import distributed
 
     check_sphere(args.mesh_path)
+    if args.evaluate_keypoints:
+        transfer = build(TransferOptions, vars(args) | {"kp_mode": "cam"})
+        report.evaluate_keypoints(args.dataset, args.mode, transfer)
+        return
     devices = distributed.resolve_devices(args.gpu_ids)
     distributed.launch(step2.estimate_poses, devices, build(Step2Options, vars(args)))
 

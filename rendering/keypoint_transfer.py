@@ -7,7 +7,6 @@ the object's bounding box, by keypoint, then averaged over the keypoints. Unlike
 image is its own partner, and occlusion counts in the source. Annotations serve evaluation only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -66,7 +65,7 @@ def measure_transfer(
 ) -> dict[str, float]:
     """Returns `pck_<alpha>` of the transfer, and `pck_position_<alpha>` if keypoints stay where they are.
 
-    Figures are NaN if no keypoint is visible in both images of any pair.
+    Figures are NaN unless `shows_pairs`.
 
     Args:
         images: on the CPU.
@@ -88,10 +87,32 @@ def measure_transfer(
     return figures
 
 
-def describe(figures: dict[str, float], alphas: Sequence[float], name: str = "pck") -> str:
-    """Returns figures of `measure_transfer` as UMR prints them: PCK.1 0.5121, PCK.15 0.6411."""
-    words = (f"PCK{f'{a:g}'.removeprefix('0')} {figures[f'{name}_{a:g}']:.4f}" for a in alphas)
-    return ", ".join(words)
+def shows_pairs(visible: Tensor, group: Tensor, options: TransferOptions) -> bool:
+    """Returns whether any of the pairs shows a keypoint twice: without, there is nothing to measure.
+
+    Args:
+        visible: (N, K) bool, as in `AnnotatedMeshes`.
+        group: (N,) likewise.
+        options: of the measurement.
+    """
+    pairs = draw_pairs(group, options.number_pairs, options.seed)
+    return bool(visible[pairs].all(dim=1).any())
+
+
+def describe(figures: dict[str, float], options: TransferOptions) -> list[str]:
+    """Returns lines with the figures of `measure_transfer` as UMR prints them, PCK.1 0.5121, PCK.15 0.6411."""
+    endings = {
+        "pck": f"of keypoints transferred by {options.kp_mode}",
+        "pck_position": "of keypoints that stay where they are in the crop",
+    }
+    lines = []
+    for name, ending in endings.items():
+        words = [
+            f"PCK{f'{alpha:g}'.removeprefix('0')} {figures[f'{name}_{alpha:g}']:.4f}"
+            for alpha in options.pck_alpha
+        ]
+        lines.append(f"{', '.join(words)} {ending}")
+    return lines
 
 
 def draw_pairs(group: Tensor, count: int, seed: int) -> Tensor:

@@ -7,12 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.cache import folders
-from data.detections import Detections
-from data.ground_truth import load_ground_truth, rotation_report
+from data.cache import folders, pose_files, template_files
+from data.collection import ground_truth_path
+from data.detections import Detections, load_detections
+from data.ground_truth import load_ground_truth, load_keypoints, rotation_report
 from data.view_labels import load_view_labels, view_report
+from geometry import camera
+from geometry.sphere_mesh import SphereMesh
+from rendering.keypoint_transfer import (
+    AnnotatedMeshes,
+    TransferOptions,
+    describe,
+    measure_transfer,
+    shows_pairs,
+)
 from utils import files
 from utils.cli import UserError
+from utils.run_directory import configure_logging
 
 TEMPERATURE = 0.01  # of the probabilities of hypotheses, in units of their overlap
 
@@ -54,6 +65,40 @@ def check(detections: Detections) -> None:
     load_ground_truth(detections)
     load_view_labels(detections)
     _earlier_figures(detections.dataset)
+
+
+def evaluate_keypoints(dataset: str, mode: str, options: TransferOptions) -> dict[str, float]:
+    """Measures how well the chosen poses carry keypoints from one photograph to another.
+
+    The meshes are the templates, or the shapes that were fitted with the poses; no network is needed.
+    Logs the figures and writes them to cache/<dataset>/metrics.json.
+
+    Raises:
+        UserError: if poses are missing, or the collection has no keypoints to compare with.
+    """
+    configure_logging()
+    detections = load_detections(dataset)
+    templates = template_files.templates_of(detections, mode)
+    origin = pose_files.origin_of(detections, templates)
+    poses = pose_files.load_estimated_poses(dataset, mode, origin)
+    # Photographs with a pose
+    keypoints, rows = load_keypoints(detections), poses.indices
+    group = torch.zeros_like(rows)
+    if keypoints is None or not shows_pairs(keypoints.visible[rows], group, options):
+        raise UserError(
+            f"--evaluate_keypoints: no two photographs of {dataset} with poses show the same keypoint "
+            f"(keypoints in {ground_truth_path(dataset)})."
+        )
+    screen = camera.project(poses.vertices(templates, torch.arange(len(rows))), poses.pose)
+    annotations = keypoints.position[rows], keypoints.visible[rows], keypoints.extent[rows]
+    figures = measure_transfer(AnnotatedMeshes(screen, *annotations, group), SphereMesh(), options)
+    for line in describe(figures, options):
+        logger.info("%s", line)
+    # Beside the figures of the steps
+    content = _earlier_figures(dataset)
+    content.setdefault("keypoints", {})[mode] = {"images": len(rows), **figures}
+    files.write_json(_figures_path(dataset), content)
+    return figures
 
 
 def verdict(overlap: float, conflict: float = 0.0) -> str:

@@ -15,6 +15,7 @@ from rendering.keypoint_transfer import (
     draw_pairs,
     measure_transfer,
     pck,
+    shows_pairs,
     transfer,
 )
 
@@ -122,5 +123,18 @@ def test_a_target_outside_of_the_image_gets_no_keypoint():
 
 
 def test_figures_are_printed_as_usual():
-    figures = {"pck_0.1": 0.51234, "pck_0.15": 1.0}
-    assert describe(figures, (0.1, 0.15)) == "PCK.1 0.5123, PCK.15 1.0000"
+    figures = {"pck_0.1": 0.51234, "pck_0.15": 1.0, "pck_position_0.1": 0, "pck_position_0.15": 0.5}
+    assert describe(figures, options("cam", 0.1, 0.15)) == [
+        "PCK.1 0.5123, PCK.15 1.0000 of keypoints transferred by cam",
+        "PCK.1 0.0000, PCK.15 0.5000 of keypoints that stay where they are in the crop",
+    ]
+
+
+def test_pairs_show_something_if_a_keypoint_is_visible_twice():
+    group, choice = torch.zeros(3).long(), options("cam", 0.1)
+    once = torch.eye(3).bool()
+    twice = once.clone()
+    twice[1, 0] = True
+    assert not shows_pairs(once, group, choice)
+    assert shows_pairs(twice, group, choice)
+    assert not shows_pairs(twice, torch.arange(3), choice)

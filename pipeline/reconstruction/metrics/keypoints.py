@@ -16,6 +16,7 @@ from rendering.keypoint_transfer import (
     describe,
     draw_pairs,
     measure_transfer,
+    shows_pairs,
     transfer,
 )
 from utils import distributed
@@ -49,8 +50,7 @@ class KeypointTransfer(Metric):
         self._group = torch.tensor([number for number, _ in rows])
         # Of nothing, there is no share
         annotated = torch.nonzero(self._visible.any(dim=1))[:, 0]
-        pairs = draw_pairs(self._group[annotated], self._options.number_pairs, self._options.seed)
-        if not self._visible[annotated[pairs]].all(dim=1).any():
+        if not shows_pairs(self._visible[annotated], self._group[annotated], self._options):
             names = ", ".join(d.dataset for d in setting.detections)
             raise Unavailable(
                 f"--metrics keypoints: no two photographs of {names} show the same keypoint; {len(annotated)} "
@@ -66,11 +66,7 @@ class KeypointTransfer(Metric):
         return measure_transfer(self._images()[1], SphereMesh(), self._options)
 
     def lines(self, figures: dict[str, float]) -> list[str]:
-        alphas, mode = self._options.pck_alpha, self._options.kp_mode
-        return [
-            f"{describe(figures, alphas)} of keypoints transferred by {mode}",
-            f"{describe(figures, alphas, 'pck_position')} of keypoints that stay where they are in the crop",
-        ]
+        return describe(figures, self._options)
 
     def pictures(self) -> dict[str, np.ndarray]:
         """Returns pairs as columns: the source, the target with its keypoints, and the truth."""

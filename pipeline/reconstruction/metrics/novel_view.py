@@ -174,11 +174,7 @@ class NovelViews(MeanMetric):
     def _known(self, number: int, shape: int) -> dict[str, Tensor]:
         """Returns the mean (V, 3) of the other individuals, and the one nearest to a shape, by name."""
         shapes = self._truth(number).shapes
-        measured = torch.tensor([s for k, s in self._groups if k == number])
-        # Those that may be known already; all others where every individual is measured
-        others = ~torch.isin(shapes.shape_id, measured)
-        if not others.any():
-            others = shapes.shape_id != shape
+        others = shapes.shape_id != shape
         if not others.any():
             return {}
         candidates = shapes.vertices[others]
