@@ -51,9 +51,11 @@ def check_lender(category: str, where: str) -> str:
     if not has_templates(category):
         paths = CACHE_FOLDER.glob("*_templates/*/*_templates.pth")
         present = sorted({path.name.removesuffix("_templates.pth") for path in paths})
+        remesh = f"python remesh.py --mode singletpl --classes {category}"
+        remedy = f" Make them with: {remesh}" if category in CATEGORIES else ""
         raise UserError(
             f"{where} {category}: there are no templates of it; there are some of: "
-            f"{', '.join(present) or 'nothing'}."
+            f"{', '.join(present) or 'nothing'}.{remedy}"
         )
     return category
 

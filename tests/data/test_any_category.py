@@ -122,6 +122,7 @@ def test_a_category_without_template_is_told_three_ways(collection: Path, caplog
         (["--views", "1", "2", "nan", "4", "5"], "roll spread nan, expected 1 to 90"),
         (["--views", "100", "2", "3", "4", "5"], "elevation 100, expected -90 to 90"),
         (["--template_of", "unicorn"], "--template_of unicorn: there are no templates of it; there are some of: bear, horse."),
+        (["--template_of", "cow"], "Make them with: python remesh.py --mode singletpl --classes cow"),
         (["--template_of", "a b"], "--template_of: 'a b' is no name of a category"),
     ],
 )  # fmt: skip
