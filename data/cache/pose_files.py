@@ -15,7 +15,7 @@ from data.cache.storage import Origin, check_numbers, load_tensors, save_tensors
 from data.cache.template_files import templates_fingerprint
 from data.detections import Detections
 from geometry import camera
-from geometry.camera import Pose
+from geometry.camera import VECTOR_SIZE, Pose
 from geometry.shape_modes import deform
 from utils.cli import UserError
 
@@ -28,7 +28,10 @@ ESTIMATED = {
     **{"R": ("K", 4), "s": ("K", 1), "t": ("K", 2), "z0": ("K", 1)},
     **{"w": ("K", "T"), "iou": ("K", 1), "miou": ("K", 1), "indices": ("K",)},
 }
-SHAPES = {"modes": ("T", "M", 962, 3), "shapes": ("K", "M"), "shape_iou": ("K", 1)}
+SHAPES = {
+    **{"modes": ("T", "M", 962, 3), "shapes": ("K", "M")},
+    **{"shape_poses": ("K", VECTOR_SIZE), "shape_iou": ("K", 1)},
+}
 
 
 class Hypotheses(NamedTuple):
@@ -54,12 +57,19 @@ class FittedShapes(NamedTuple):
     Attributes:
         modes: (T, M, 962, 3) displacements of the vertices, object space.
         coefficients: (K, M).
-        iou: (K, 1) overlap of the silhouettes of the deformed templates.
+        vectors: (K, 8) poses that were fitted with the shapes, near those of the templates; see
+            `geometry.camera.to_vector`.
+        iou: (K, 1) overlap of the silhouettes of the deformed templates in these poses.
     """
 
     modes: Tensor
     coefficients: Tensor
+    vectors: Tensor
     iou: Tensor
+
+    def select(self, index: Tensor) -> "FittedShapes":
+        """Returns the shapes of some rows (n,) in 0..K-1."""
+        return FittedShapes(self.modes, *(member[index] for member in self[1:]))
 
 
 class EstimatedPoses(NamedTuple):
@@ -85,10 +95,6 @@ class EstimatedPoses(NamedTuple):
 
     def select(self, index: Tensor) -> "EstimatedPoses":
         """Returns the poses of some rows (n,) in 0..K-1."""
-        shapes = self.shapes
-        if shapes is not None:
-            rows = shapes.coefficients[index], shapes.iou[index]
-            shapes = FittedShapes(shapes.modes, *rows)
         return EstimatedPoses(
             self.indices[index],
             camera.select(self.pose, index),
@@ -96,8 +102,13 @@ class EstimatedPoses(NamedTuple):
             self.iou[index],
             self.miou[index],
             self.confidence[index],
-            shapes,
+            None if self.shapes is None else self.shapes.select(index),
         )
+
+    @property
+    def fitted_pose(self) -> Pose:
+        """The poses of the fitted shapes, members of shape (K, ...)."""
+        return self.pose if self.shapes is None else camera.from_vector(self.shapes.vectors)
 
     def vertices(self, templates: Tensor, rows: Tensor) -> Tensor:
         """Returns the fitted shapes (n, 962, 3) of rows (n,) in 0..K-1, for templates (T, 962, 3)."""

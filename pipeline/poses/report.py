@@ -89,7 +89,8 @@ def evaluate_keypoints(dataset: str, mode: str, options: TransferOptions) -> dic
             f"--evaluate_keypoints: no two photographs of {dataset} with poses show the same keypoint "
             f"(keypoints in {ground_truth_path(dataset)})."
         )
-    screen = camera.project(poses.vertices(templates, torch.arange(len(rows))), poses.pose)
+    shapes = poses.vertices(templates, torch.arange(len(rows)))
+    screen = camera.project(shapes, poses.fitted_pose)
     annotations = keypoints.position[rows], keypoints.visible[rows], keypoints.extent[rows]
     figures = measure_transfer(AnnotatedMeshes(screen, *annotations, group), SphereMesh(), options)
     for line in describe(figures, options):

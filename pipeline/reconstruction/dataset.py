@@ -28,7 +28,7 @@ class Labels(NamedTuple):
     """Everything known about the images beside their pixels; of all K images, or of a batch.
 
     Attributes:
-        pose: members (K, ...).
+        pose: members (K, ...); that of the fitted shape, where there is one.
         template: (K,) int64 template that the image was matched with.
         category: (K,) int64 position of its dataset in the run's list.
         pinned: (K,) bool, whether the mesh is to stay at its template (semi-supervision).
@@ -338,7 +338,7 @@ def _labels(
     template = torch.cat(chosen)
     iou = torch.cat([(p.iou if p.shapes is None else p.shapes.iou)[:, 0] for p in poses])
     return Labels(
-        pose=camera.concatenate([p.pose for p in poses]),
+        pose=camera.concatenate([p.fitted_pose for p in poses]),
         template=template,
         category=torch.cat(categories),
         pinned=pinned_images(template, iou, fraction),

@@ -41,7 +41,9 @@ def estimated() -> EstimatedPoses:
 
 
 def estimated_with_shapes() -> EstimatedPoses:
-    shapes = FittedShapes(torch.rand(1, 3, 962, 3), torch.rand(2, 3), torch.rand(2, 1))
+    shapes = FittedShapes(
+        torch.rand(1, 3, 962, 3), torch.rand(2, 3), torch.rand(2, 8), torch.rand(2, 1)
+    )
     return estimated()._replace(shapes=shapes)
 
 
@@ -104,8 +106,8 @@ def test_shapes_survive_a_round_trip_and_are_complete():
     path = pose_files.save_estimated_poses("toy", MODE, e, ORIGIN)
     assert_same(pose_files.load_estimated_poses("toy", MODE, ORIGIN), e)
     content = torch.load(path, weights_only=True)
-    assert {"modes", "shapes", "shape_iou"} < content.keys()
-    for name in ("modes", "shapes", "shape_iou"):
+    assert {"modes", "shapes", "shape_poses", "shape_iou"} < content.keys()
+    for name in ("modes", "shapes", "shape_poses", "shape_iou"):
         checkpoint.save(path, {key: value for key, value in content.items() if key != name})
         with pytest.raises(UserError, match=rf"has no {name}\..*step2\.py --dataset toy"):
             pose_files.load_estimated_poses("toy", MODE, ORIGIN)

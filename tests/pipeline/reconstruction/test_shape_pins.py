@@ -7,7 +7,7 @@ import torch
 
 from data.cache import pose_files, template_files
 from data.detections import load_detections
-from geometry.camera import Pose, project
+from geometry.camera import Pose, project, to_vector
 from pipeline.reconstruction.dataset import Batch, common_modes
 from pipeline.reconstruction.model import Prediction, make_data, make_scene
 from pipeline.reconstruction.training import compute_terms
@@ -19,7 +19,7 @@ def with_shapes(name: str, modes: torch.Tensor, coefficients: torch.Tensor) -> N
     templates = template_files.load_templates("bird", "singletpl")
     origin = pose_files.origin_of(load_detections(name), templates)
     poses = pose_files.load_estimated_poses(name, "singletpl", origin)
-    shapes = pose_files.FittedShapes(modes, coefficients, 1 - poses.iou)
+    shapes = pose_files.FittedShapes(modes, coefficients, to_vector(poses.pose) + 1, 1 - poses.iou)
     poses = poses._replace(shapes=shapes)
     pose_files.save_estimated_poses(name, "singletpl", poses, origin)
 
@@ -37,6 +37,8 @@ def test_meshes_are_pinned_to_the_shapes_of_their_images() -> None:
     moved = scene.shapes(labels) - scene.templates[labels.template]
     expected = torch.tensor([[0.0, 3, 3], [0, 1, 1]])[:, None].expand(-1, 962, -1)
     torch.testing.assert_close(moved, expected)
+    # The poses are those that were fitted with the shapes
+    assert labels.pose.scale.flatten().tolist() == pytest.approx([1.8, 1.8])
     # Those images are pinned whose shapes fit best, and not whose templates do
     options = replace(config().data, semi_fraction=0.5)
     assert make_data(replace(config(), data=options)).labels.pinned.tolist() == [1, 1, 0, 0]
@@ -78,4 +80,6 @@ def shaped(count: int, num_templates: int, num_modes: int | None) -> pose_files.
     if num_modes is None:
         return poses
     modes, coefficients = torch.rand(num_templates, num_modes, 962, 3), torch.rand(count, num_modes)
-    return poses._replace(shapes=pose_files.FittedShapes(modes, coefficients, score))
+    return poses._replace(
+        shapes=pose_files.FittedShapes(modes, coefficients, to_vector(pose), score)
+    )
