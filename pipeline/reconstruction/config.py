@@ -81,7 +81,8 @@ class OptimizerOptions:
         loss: "mse" or "l1", for colors, parts and silhouettes.
         mesh_regularization: final weight of the flatness loss.
         lr: learning rate of Adam.
-        lr_decay_every: epochs between halvings of the rate; None = default.
+        lr_decay_every: epochs between halvings of the rates; None = default.
+        pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are.
         bfloat16: whether the network runs in mixed precision.
     """
 
@@ -91,6 +92,7 @@ class OptimizerOptions:
     mesh_regularization: float
     lr: float
     lr_decay_every: int | None
+    pose_rate: float
     bfloat16: bool
 
 

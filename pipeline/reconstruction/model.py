@@ -31,6 +31,11 @@ class Scene(NamedTuple):
     selection: Tensor
     modes: Tensor
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether a category has parts; otherwise maps of parts are 1 everywhere and say nothing."""
+        return self.selection.shape[2] > 1
+
     def shapes(self, labels: Labels) -> Tensor:
         """Returns the shapes (B, V, 3) that were fitted to B images, templates where none were."""
         modes = self.modes[labels.template]
@@ -146,12 +151,12 @@ def render(
 
     Returns:
         The maps (B, C, size, size), zero outside the mesh: part probabilities over the channels of
-        the image's category, then colors, as far as they are predicted (None if neither is); and
-        the soft silhouette (B, 1, size, size).
+        the image's category if any category has parts, then colors, as far as they are predicted
+        (None if neither is); and the soft silhouette (B, 1, size, size).
     """
     # All maps are rendered at once, in one order of channels
     maps = []
-    if prediction.parts is not None:
+    if prediction.parts is not None and scene.has_parts:
         selection = scene.selection[labels.category]
         maps.append(torch.einsum("bpc,bchw->bphw", selection, prediction.parts))
     if prediction.texture is not None:

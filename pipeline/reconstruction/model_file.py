@@ -16,9 +16,11 @@ from data.cache.storage import check_numbers
 from data.definitions import ViewPrior, usual_views
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
+from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
 from pipeline.reconstruction.model import make_data, place, untrained
+from pipeline.reconstruction.pose_corrections import PoseCorrections
 from utils import checkpoint, model_file
 from utils.cli import UserError
 from utils.options import build, flatten
@@ -50,10 +52,16 @@ def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str
 
 
 def save_model(
-    folder: Path, network: ReconstructionNetwork, description: Mapping[str, Any], step: int
+    folder: Path,
+    network: ReconstructionNetwork,
+    description: Mapping[str, Any],
+    corrections: PoseCorrections | None,
+    step: int,
 ) -> None:
     """Writes the model file of a run."""
     state = {**description, "generator": network.state_dict(), "iteration": step}
+    if corrections is not None:
+        state[pose_corrections.KEY] = corrections.stored()
     checkpoint.save(folder / model_file.NAME, state)
 
 
@@ -91,7 +99,8 @@ def load_trained(
         cache_bytes: memory for crops that are read more than once.
 
     Returns:
-        The model, the data, and the options with the model's architecture.
+        The model, the data with the poses that the model has learned, and the options with its
+        architecture.
 
     Raises:
         UserError: if one of them is missing, or they know different parts or templates.
@@ -106,6 +115,7 @@ def load_trained(
     # Published files know what the data set knows
     check_vocabulary(path, state, data)
     vocabulary = _stored_vocabulary(path, state) or data.vocabulary
+    pose_corrections.apply_stored(path, state, data)
     return _build(path, state, config.model, vocabulary, device), data, config
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.model import Scene, predict, render
+from pipeline.reconstruction.pose_corrections import PoseCorrections
 from utils.pictures import labeled_rows, part_palette
 
 COLUMNS = 8
@@ -21,11 +22,13 @@ class Shown(NamedTuple):
         data: the images; those that are shown are spread evenly over them.
         scene: what the images share.
         device: where to compute.
+        corrections: of the poses, if they are learned.
     """
 
     data: ReconstructionData
     scene: Scene
     device: torch.device
+    corrections: PoseCorrections | None = None
 
 
 @torch.no_grad()
@@ -43,13 +46,15 @@ def draw(network: ReconstructionNetwork, shown: Shown, step: int) -> np.ndarray:
     items = [data[int(i)] for i in index]
     image = torch.stack([item.image for item in items]).to(shown.device)
     labels = data.labels.select(index).to(shown.device)
+    if shown.corrections is not None:
+        labels = shown.corrections.apply(labels, index)
     prediction = predict(network.eval(), scene, image, labels)
     maps, alpha = render(scene, prediction, labels, image.shape[-1])
     # A row for each kind of map that is predicted; true parts above the estimated ones
     rows = {"photographs": image[:, :3], "silhouettes": 2 * alpha.expand(-1, 3, -1, -1) - 1}
     if maps is not None and prediction.texture is not None:
         rows["colors"] = maps[:, -3:]
-    if maps is not None and prediction.parts is not None and data.part_names:
+    if maps is not None and prediction.parts is not None and scene.has_parts:
         truth = torch.stack([item.parts for item in items]).to(shown.device)
         rows["true parts"] = _paint(truth[:, 1:])
         rows["parts"] = _paint(maps[:, : scene.selection.shape[1]])

@@ -19,7 +19,7 @@ from torch import Tensor
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
-from pipeline.reconstruction import model_file
+from pipeline.reconstruction import model_file, pose_corrections
 from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
@@ -32,6 +32,7 @@ from pipeline.reconstruction.model import (
     render,
 )
 from pipeline.reconstruction.pictures import Shown, draw
+from pipeline.reconstruction.pose_corrections import PoseCorrections, correct
 from rendering import rasterizer
 from utils import checkpoint, distributed, training
 from utils.cli import UserError
@@ -90,12 +91,16 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     # From here on the folder of the run exists
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
+    corrections = make_corrections(config, data, device, found)
+    if corrections is not None and found is not None:
+        # Runs that begin to correct poses late begin with zeros
+        found = found[0], {pose_corrections.KEY: corrections.state_dict(), **found[1]}
     if data.capacity < len(data) and not config.data.no_prefetch:
         text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
     folder = Path("tensorboard_recon") / config.name
     training.train(
-        make_task(network, data, config, length, device),
+        make_task(network, data, config, length, device, corrections),
         make_schedule(config.output, length),
         run,
         flatten(config),
@@ -125,29 +130,49 @@ def make_schedule(output: OutputOptions, length: training.Length) -> Schedule:
     )
 
 
+def make_corrections(
+    config: ReconstructionConfig,
+    data: ReconstructionData,
+    device: torch.device,
+    found: tuple[Path, Mapping[str, Any]] | None,
+) -> PoseCorrections | None:
+    """Returns corrections that are still zero, if the run or its checkpoint has any."""
+    if config.optimizer.pose_rate or (found is not None and pose_corrections.KEY in found[1]):
+        return PoseCorrections(data.labels.to(device).pose)
+    return None
+
+
 def make_task(
     network: ReconstructionNetwork,
     data: ReconstructionData,
     config: ReconstructionConfig,
     length: training.Length,
     device: torch.device,
+    corrections: PoseCorrections | None,
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     scene = make_scene(data.vocabulary, device, data.modes)
     labels = data.labels.to(device)
-    update = Update(network, optimizer, scene, labels, config.optimizer, length)
+    update = Update(
+        network, optimizer, scene, labels, config.optimizer, length, corrections=corrections
+    )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
+    members: dict[str, training.Stateful] = {"generator": network, "optimizer": optimizer}
+    if corrections is not None:
+        members[pose_corrections.KEY] = corrections
     return training.Task(
-        members={"generator": network, "optimizer": optimizer},
+        members=members,
         constants=description,
         batches=partial(endless_batches, data, config.batch_size, config.seed, workers, device),
         update=update,
         rates=update.rates,
-        remedy="Use a smaller rate: --lr.",
-        picture=partial(draw, network, Shown(data, scene, device)),
-        write_model=partial(model_file.save_model, config.folder, network, description),
+        remedy="Use smaller rates: --lr, --pose_rate.",
+        picture=partial(draw, network, Shown(data, scene, device, corrections)),
+        write_model=partial(
+            model_file.save_model, config.folder, network, description, corrections
+        ),
     )
 
 
@@ -163,6 +188,7 @@ class Update:
         options: OptimizerOptions,
         length: training.Length,
         silhouette: SilhouetteTerm | None = None,
+        corrections: PoseCorrections | None = None,
     ) -> None:
         """Collects what all steps share.
 
@@ -173,11 +199,13 @@ class Update:
             options: losses and rates.
             length: of the run.
             silhouette: the term that compares silhouettes with masks; by default, their pixels.
+            corrections: of the poses, are changed by every step; None keeps the poses.
         """
         self.network, self.optimizer = network, optimizer
         self.scene, self.labels, self.options = scene, labels, options
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
+        self.corrections = corrections
         self.decay_interval = decay_interval(options, length)
 
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
@@ -194,8 +222,11 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates(step)["lr"]
         self.network.train()
-        # The mirror image of a symmetric object shows the same mesh: only the input is flipped
         own = self.labels.select(batch.index)
+        values = None if self.corrections is None else self.corrections.select(batch.index)
+        if values is not None:
+            own = own._replace(pose=correct(own.pose, values))
+        # The mirror image of a symmetric object shows the same mesh: only the input is flipped
         seen = torch.where(batch.flip[:, None, None, None], batch.image.flip(-1), batch.image)
         prediction = predict(self.network, self.scene, seen, own, bfloat16=self.options.bfloat16)
         terms, iou = compute_terms(
@@ -206,11 +237,18 @@ class Update:
         total.backward()
         distributed.average_gradients(self.network.parameters())
         self.optimizer.step()
+        if self.corrections is not None and values is not None:
+            assert values.grad is not None
+            self.corrections.step(batch.index, values.grad, self.rates(step)["pose_rate"])
         return {"total": total.detach(), **training.values(terms), "iou": iou}
 
     def rates(self, step: int) -> dict[str, float]:
-        """Returns the learning rate of a step."""
-        return {"lr": self.options.lr * 0.5 ** (step // self.decay_interval)}
+        """Returns the learning rates of a step."""
+        share = 0.5 ** (step // self.decay_interval)
+        rates = {"lr": self.options.lr * share}
+        if self.corrections is not None:
+            rates["pose_rate"] = self.options.pose_rate * share
+        return rates
 
 
 def decay_interval(options: OptimizerOptions, length: training.Length) -> int:
@@ -239,7 +277,7 @@ def compute_terms(
     mask = batch.image[:, 3:]
     terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:
-        terms |= _map_terms(prediction, maps, scene.selection[labels.category], batch, options.loss)
+        terms |= _map_terms(prediction, maps, scene, labels.category, batch, options.loss)
     # All meshes are pinned to what was fitted to their images at first, some of them for good
     distance = (prediction.vertices - scene.shapes(labels)).square().sum(-1).mean(1)
     weight = (labels.pinned + SEMI_DECAY**step).clamp(max=1)
@@ -254,13 +292,13 @@ def compute_terms(
 
 
 def _map_terms(
-    prediction: Prediction, maps: Tensor, selection: Tensor, batch: Batch, loss: str
+    prediction: Prediction, maps: Tensor, scene: Scene, category: Tensor, batch: Batch, loss: str
 ) -> dict[str, Term]:
     """Compares rendered maps (B, C, h, w) with part maps and colors, so that each channel counts alike."""
     criterion, share = CRITERIA[loss], MAPS_WEIGHT / maps.shape[1]
     terms = {}
-    if prediction.parts is not None:
-        targets = part_targets(batch.parts, selection)
+    if prediction.parts is not None and scene.has_parts:
+        targets = part_targets(batch.parts, scene.selection[category])
         count = targets.shape[1]
         terms["parts"] = Term(criterion(maps[:, :count], targets), share * count)
     if prediction.texture is not None:

@@ -138,7 +138,7 @@ def left_behind(folder: Path) -> tuple[list[dict], dict[str, bytes], list[str]]:
 
 @pytest.mark.usefixtures("toy")
 def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--iters", "8", "--checkpoint_freq", "3", "--image_freq", "2")
+    options = ("--iters", "8", "--checkpoint_freq", "3", "--image_freq", "2", "--pose_rate", "0.01")
     run(*options)
     whole, expected = state(), left_behind(RUN)
     RUN.rename("first")
@@ -160,7 +160,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("toy")
-def test_pictures_have_rows_for_parts_only_where_there_are_parts() -> None:
+def test_pictures_and_losses_have_parts_only_where_there_are_parts() -> None:
     """Rows of 64 pixels with lines of 2 around them, each below a name of 14."""
     make_dataset("plain", "bird", ())
     for name, rows in (("toy", 5), ("plain", 3)):
@@ -168,6 +168,8 @@ def test_pictures_have_rows_for_parts_only_where_there_are_parts() -> None:
         folder = Path(f"checkpoints_recon/{name}_singletpl/samples")
         with Image.open(folder / "0000001.png") as picture:
             assert picture.height == rows * (64 + 4 + 14)
+        # A part map that is 1 everywhere would be no term of the loss
+        assert ("parts" in state(f"{name}_singletpl")["losses"]) == (rows == 5)
 
 
 @pytest.mark.usefixtures("toy")
@@ -401,6 +403,7 @@ def test_chamfer_distance_ignores_size_and_place_but_not_shape() -> None:
         (["--which_epoch", "best"], "expected a number or latest"),
         (["--evaluate", "--generate_pseudogt"], "exclude each other"),
         (["--texture_resolution", "100"], "invalid choice"),
+        (["--pose_rate", "2"], "from 0 to 1"),
     ],
 )
 def test_wrong_options_are_told_by_the_parser(
