@@ -7,8 +7,8 @@ them the complementary ones with the opposite depth; the colors decide between t
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data.definitions import ViewPrior
 from geometry import camera, quaternion
@@ -21,8 +21,23 @@ from pipeline.poses.view_prior import log_prior
 from rendering.texture import render_textured
 
 SIZE = 96  # pixels of the renderings that are compared
-COLOR_WEIGHT = 1.0  # of the color error, beside the overlap
-PRIOR_WEIGHT = 0.01  # of the logarithm of the prior
+COLOR_WEIGHT = 0.5  # of the correlation of the colors, beside the overlap
+PRIOR_WEIGHT = 0.03  # of the logarithm of the prior
+
+
+class Fit(NamedTuple):
+    """How well a mesh fits a photograph under K poses.
+
+    Attributes:
+        iou: (K,) overlap of silhouette and mask.
+        color_error: (K,) mean absolute difference inside the mask, in 0-1.
+        correlation: (K,) of the colors where both are, in -1 to 1: their level and contrast, which
+            light and a blurred prediction change, make no difference.
+    """
+
+    iou: Tensor
+    color_error: Tensor
+    correlation: Tensor
 
 
 class Camera(NamedTuple):
@@ -70,26 +85,34 @@ def choose_camera(
     prior: ViewPrior,
 ) -> Camera:
     """Chooses among candidate poses (K, ...) by overlap, colors and prior; the rest as above."""
-    overlap, error = compare(template, vertices, texture, image, pose)
-    score = overlap - COLOR_WEIGHT * error + PRIOR_WEIGHT * log_prior(pose.rotation, prior)
-    best = int(score.argmax())
+    fit = compare(template, vertices, texture, image, pose)
+    score = fit.iou + COLOR_WEIGHT * fit.correlation
+    best = int((score + PRIOR_WEIGHT * log_prior(pose.rotation, prior)).argmax())
     chosen = camera.select(pose, slice(best, best + 1))
-    return Camera(chosen, float(overlap[best]), float(error[best]))
+    return Camera(chosen, float(fit.iou[best]), float(fit.color_error[best]))
 
 
 def compare(
     template: SphereMesh, vertices: Tensor, texture: Tensor, image: Tensor, pose: Pose
-) -> tuple[Tensor, Tensor]:
-    """Returns overlaps and color errors (K,) of a mesh under poses (K, ...); the rest as above."""
+) -> Fit:
+    """Compares renderings of a mesh under poses (K, ...) with a photograph; the rest as above."""
     count = len(pose.scale)
-    small = torch.nn.functional.interpolate(
-        image[None], (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False
-    )
+    small = F.interpolate(image[None], (SIZE, SIZE), mode="bilinear", antialias=True)
     screen = project(vertices.expand(count, -1, -1), pose)
-    seen = render_textured(template, screen, texture.expand(count, -1, -1, -1), SIZE, soft=False)
+    textures = texture.expand(count, -1, -1, -1)
+    seen = render_textured(template, screen, textures, SIZE, soft=False)
     mask = small[:, 3:].expand(count, -1, -1, -1)
-    overlap = hard_iou(seen.coverage, mask)[:, 0]
     # Colors in [-1, 1] differ by 2 at most; what the mesh does not cover counts as grey
     difference = (seen.colors - small[:, :3]).abs().mean(1, keepdim=True) / 2
     error = (difference * mask).flatten(1).sum(1) / mask[0].sum().clamp(min=1e-6)
-    return overlap, error
+    both = seen.coverage * (mask > 0.5)
+    drawn, shown = (_centered(x, both) for x in (seen.colors, small[:, :3]))
+    product = (drawn * shown).flatten(1).sum(1)
+    norm = drawn.flatten(1).norm(dim=1) * shown.flatten(1).norm(dim=1)
+    return Fit(hard_iou(seen.coverage, mask)[:, 0], error, product / norm.clamp(min=1e-6))
+
+
+def _centered(colors: Tensor, where: Tensor) -> Tensor:
+    """Subtracts from colors (K, 3, h, w) their means over (K, 1, h, w); 0 elsewhere."""
+    area = where.sum((2, 3), keepdim=True).clamp(min=1)
+    return (colors - (colors * where).sum((2, 3), keepdim=True) / area) * where

@@ -216,8 +216,8 @@ def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Re
         return mesh, camera
     mesh = refine(sphere, mesh, image[None], refine_steps)
     vertices = sphere.deform(mesh.displacement_map)[0]
-    overlap, error = compare(sphere, vertices, mesh.texture[0], image, mesh.pose)
-    return mesh, Camera(mesh.pose, float(overlap), float(error))
+    fit = compare(sphere, vertices, mesh.texture[0], image, mesh.pose)
+    return mesh, Camera(mesh.pose, float(fit.iou), float(fit.color_error))
 
 
 def _labels(estimator: Estimator) -> Labels:

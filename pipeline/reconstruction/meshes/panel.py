@@ -1,7 +1,5 @@
 """A photograph and its mesh in six pictures: as it is seen there, and turned."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,8 +50,8 @@ def turned(vertices: Tensor, pose: Pose, degrees: float) -> Tensor:
     center = (vertices.amax(0) + vertices.amin(0)) / 2
     radius = (vertices - center).norm(dim=1).max()
     first = select(pose, slice(0, 1))
-    angle = vertices.new_tensor(math.radians(degrees))
-    turn = quaternion.from_axis_angle(vertices.new_tensor([0.0, 0.0, 1.0]), angle)
+    axis = vertices.new_tensor([0.0, 0.0, 1.0])
+    turn = quaternion.from_axis_angle(axis, vertices.new_tensor(degrees))
     view = first._replace(
         scale=first.scale.clamp(max=_REACH / float(radius)),
         translation=torch.zeros_like(first.translation),

@@ -9,7 +9,8 @@ from data.definitions import usual_views
 from geometry import quaternion
 from geometry.camera import Pose, project, select
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction.meshes.camera_search import choose_camera, search_camera
+from pipeline.reconstruction.meshes.camera_search import choose_camera, compare, search_camera
+from pipeline.reconstruction.meshes.panel import turned
 from pipeline.reconstruction.meshes.refinement import Refined, misfit, moved, refine
 from rendering.texture import render_textured
 
@@ -62,6 +63,32 @@ def test_colors_decide_between_poses_of_the_same_outline(template: SphereMesh) -
         both = Pose(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
         found = choose_camera(template, vertices, texture, image, both, usual_views("car"))
         assert float(quaternion.angle_between(found.pose.rotation, pose.rotation)) < 1e-3
+
+
+def test_the_fit_does_not_depend_on_level_and_contrast_of_the_prediction(
+    template: SphereMesh,
+) -> None:
+    vertices, texture, pose = car(), painted(), pose_at(60.0, 5.0)
+    image = photograph(template, vertices, texture, pose)
+    exact = compare(template, vertices, texture, image, pose)
+    dull = compare(template, vertices, 0.3 * texture + 0.2, image, pose)
+    assert float(exact.correlation) > 0.98
+    assert float(dull.correlation) == pytest.approx(float(exact.correlation), abs=0.01)
+    assert float(dull.color_error) > float(exact.color_error) + 0.1
+    opposite = compare(template, vertices, -texture, image, pose)
+    assert float(opposite.correlation) == pytest.approx(-float(exact.correlation), abs=0.01)
+
+
+def test_panels_turn_the_mesh_about_its_vertical_axis() -> None:
+    vertices, pose = car(), pose_at(30.0, 0.0)
+    whole = turned(vertices, pose, 0.0)
+    half = turned(vertices, pose, 180.0)
+    # Seen level, half a turn exchanges left and right, near and far
+    middle = (vertices.amax(0) + vertices.amin(0)) / 2
+    mirrored = turned((vertices - middle) * torch.tensor([-1.0, -1.0, 1.0]) + middle, pose, 0.0)
+    torch.testing.assert_close(half, mirrored, atol=1e-4, rtol=0)
+    assert (half - whole).abs().max() > 0.3
+    assert turned(3 * vertices, pose, 60.0)[:, :2].abs().max() <= 0.91
 
 
 def test_refinement_returns_what_was_displaced(template: SphereMesh) -> None:
