@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -131,20 +132,16 @@ def part_labels(detection: Detection, part_names: Sequence[str], box: Box) -> np
     return (labels == np.arange(len(part_names) + 2)[:, None, None]).astype(np.float32)
 
 
-def network_input(photograph: np.ndarray, mask: np.ndarray, box: Box, size: int) -> Tensor:
+def network_input(pixels: np.ndarray, size: int) -> Tensor:
     """Returns the image (4, size, size) that networks see of an object, as `ObjectImages` gives it.
 
     Args:
-        photograph: (h, w, 3) uint8.
-        mask: (h, w) bool.
-        box: the crop.
+        pixels: (side, side, 4) uint8, from `cut_out`.
         size: resolution.
     """
     # Much larger photographs than a collection has are filtered, or noise would be all that is seen
-    antialias = box.side > LARGE * size
-    return _premultiply(
-        _to_bytes(crop_colors(photograph, mask, box, size, antialias)).float() / 255
-    )
+    colors = resize_crop(pixels, size, antialias=len(pixels) > LARGE * size)
+    return _premultiply(_to_bytes(colors).float() / 255)
 
 
 class ObjectImages(Dataset[ObjectImage]):
@@ -245,9 +242,8 @@ class ObjectImages(Dataset[ObjectImage]):
 def _crop_colors(detection: Detection, size: int, antialias: bool) -> Tensor:
     """Returns colors and mask (4, size, size) in [0, 1]; white beyond the image."""
     mask = decode_mask(detection.mask)
-    return crop_colors(
-        detection_photograph(detection), mask, square_box(detection.bbox), size, antialias
-    )
+    pixels = cut_out(detection_photograph(detection), mask, square_box(detection.bbox))
+    return resize_crop(pixels, size, antialias)
 
 
 def detection_photograph(detection: Detection) -> np.ndarray:
@@ -267,26 +263,43 @@ def detection_photograph(detection: Detection) -> np.ndarray:
     return photograph
 
 
-def crop_colors(
-    photograph: np.ndarray, mask: np.ndarray, box: Box, size: int, antialias: bool = True
-) -> Tensor:
+def cut_out(
+    photograph: np.ndarray, mask: np.ndarray, box: Box, largest: int | None = None
+) -> np.ndarray:
     """Cuts a square out of a photograph; the colors of the background stay.
 
     Args:
         photograph: (h, w, 3) uint8.
         mask: (h, w) bool.
         box: the square.
-        size: resolution.
-        antialias: filters before shrinking.
+        largest: side to which larger squares are filtered and shrunk; None keeps their pixels.
 
     Returns:
-        RGB and mask (4, size, size) in [0, 1]; beyond the photograph white, and not masked.
+        (side, side, 4) uint8 RGB and mask, 255 = object; white beyond the photograph.
     """
-    colors = _crop(photograph, box, fill=255).astype(np.float32) / 255
-    inside = _crop(mask, box, fill=0).astype(np.float32)
+    colors = _crop(photograph, box, fill=255)
+    inside = _crop(mask, box, fill=0).astype(np.uint8) * np.uint8(255)
+    if largest is None or box.side <= largest:
+        return np.dstack([colors, inside])
+    # Colors and mask apart, or the background would take the colors of the object
+    small = (
+        Image.fromarray(part).resize((largest, largest), Image.Resampling.BILINEAR)
+        for part in (colors, inside)
+    )
+    return np.dstack([np.asarray(part) for part in small])
+
+
+def resize_crop(pixels: np.ndarray, size: int, antialias: bool = True) -> Tensor:
+    """Resizes RGB and mask (side, side, 4) uint8 to (4, size, size) in [0, 1].
+
+    Args:
+        pixels: from `cut_out`.
+        size: resolution.
+        antialias: filters before shrinking.
+    """
     # Colors and mask are resized together, so that their edges agree
-    stacked = torch.from_numpy(np.concatenate([colors, inside[..., None]], axis=-1))
-    return _resize(stacked.permute(2, 0, 1), size, antialias)
+    scaled = torch.from_numpy(pixels.astype(np.float32) / 255)
+    return _resize(scaled.permute(2, 0, 1), size, antialias)
 
 
 def _crop(array: np.ndarray, box: Box, fill: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from data.run_lengths import decode_mask
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.meshes import mesh_folder
-from pipeline.reconstruction.meshes.mesh_folder import Estimate, Subject
+from pipeline.reconstruction.meshes.mesh_folder import Estimate, cut_subject
 from pipeline.reconstruction.model import Scene, make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_trained
 from rendering import rasterizer
@@ -157,8 +157,7 @@ def _write(
 ) -> None:
     """Writes the folder of a photograph."""
     detection = data.detection(plan.rows[number])
-    subject = Subject(
-        detection_photograph(detection), decode_mask(detection.mask), square_box(detection.bbox)
-    )
+    photograph, mask = detection_photograph(detection), decode_mask(detection.mask)
+    subject = cut_subject(photograph, mask, square_box(detection.bbox), plan.resolution)
     folder, origin = plan.folder / plan.names[number], plan.origins[number]
     mesh_folder.write(folder, subject, estimate, scene.sphere, plan.resolution, origin)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.crops import Box, crop_colors
+from data.crops import Box, cut_out, resize_crop
 from geometry.camera import Pose, project, select
 from geometry.glb import save_glb
 from geometry.mesh_files import load_mesh, save_textured_mesh
@@ -29,6 +29,7 @@ from utils.pictures import save_image, to_uint8
 
 CAMERA = "camera.json"
 PANEL = "panel.png"
+LEAST_LIMIT = 1024  # pixels to which the crops of larger objects are shrunk at the most
 _REMEDY = "Delete it, then run again."
 
 
@@ -36,18 +37,26 @@ class Subject(NamedTuple):
     """An object in a photograph.
 
     Attributes:
-        photograph: (h, w, 3) uint8.
-        mask: (h, w) bool.
-        box: the crop that its pose refers to.
+        pixels: (side, side, 4) uint8 RGB and mask, cut out of the photograph.
+        box: where, in pixels of the photograph; its pose refers to it.
+        width: of the photograph, pixels.
+        height: likewise.
     """
 
-    photograph: np.ndarray
-    mask: np.ndarray
+    pixels: np.ndarray
     box: Box
+    width: int
+    height: int
 
-    def crop(self, largest: int) -> Tensor:
-        """Returns RGB and mask (4, h, h) in [0, 1] at full resolution, up to `largest` pixels."""
-        return crop_colors(self.photograph, self.mask, self.box, min(self.box.side, largest))
+
+def cut_subject(photograph: np.ndarray, mask: np.ndarray, box: Box, resolution: int) -> Subject:
+    """Cuts an object out of its photograph (h, w, 3) uint8, finely enough for a texture.
+
+    Twice as many pixels as texels: the half of a texture that is seen spans the crop.
+    """
+    height, width = mask.shape
+    pixels = cut_out(photograph, mask, box, max(2 * resolution, LEAST_LIMIT))
+    return Subject(pixels, box, width, height)
 
 
 class Estimate(NamedTuple):
@@ -85,18 +94,16 @@ def write(
     # What is not complete must not look so
     (folder / CAMERA).unlink(missing_ok=True)
     vertices, pose = estimate.vertices, estimate.pose
-    # Twice as many pixels as texels: the half of a texture that is seen spans the crop
-    crop = subject.crop(2 * resolution).to(vertices.device)
+    crop = resize_crop(subject.pixels, min(len(subject.pixels), 2 * resolution)).to(vertices.device)
     screen = project(vertices[None], pose)[0]
     texture = whole_texture(template, crop, screen, estimate.texture, resolution)
     arrays = (template.faces, template.uvs, template.face_uvs)
     save_textured_mesh(folder / "mesh.obj", vertices, *arrays, texture, origin)
     save_glb(folder / "mesh.glb", template, vertices, texture, origin)
-    seen = crop_colors(subject.photograph, subject.mask, subject.box, SIZE)[:3]
+    seen = resize_crop(subject.pixels, SIZE)[:3]
     panel = draw_panel(2 * seen - 1, template, vertices, texture, pose)
     save_image(folder / PANEL, to_uint8(panel))
-    height, width = subject.mask.shape
-    record = camera_record(select(pose, 0), subject.box, width, height)
+    record = camera_record(select(pose, 0), subject.box, subject.width, subject.height)
     files.write_json(folder / CAMERA, {"origin": dict(origin), **record})
 
 

@@ -103,7 +103,8 @@ def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
     failed: dict[int, str] = {}
     for i in progress(mine, description="photographs"):
         try:
-            found = photograph_files.read_object(work.photographs[i], work.masks, detector)
+            path, resolution = work.photographs[i], config.export.pseudogt_resolution
+            found = photograph_files.read_object(path, work.masks, detector, resolution)
         except UnreadablePicture as error:
             failed[i] = error.reason
             continue
@@ -180,7 +181,7 @@ def _reconstruct(
     """Estimates mesh and camera of a photograph, and writes its folder."""
     path, subject = work.photographs[number], found.subject
     size = estimator.model.options.image_resolution
-    image = network_input(subject.photograph, subject.mask, subject.box, size)
+    image = network_input(subject.pixels, size)
     mesh, camera = estimate(estimator, image.to(estimator.device), config.photograph.refine_steps)
     # What a person should know of the result, in a line each
     for oddity in found.oddities:

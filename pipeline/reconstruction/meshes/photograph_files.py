@@ -20,7 +20,7 @@ from data.preparation.mask_reader import read_own_mask
 from data.preparation.masking import Detector, Limits, best_mask
 from data.preparation.quality import find_faults, find_small_or_cut
 from data.run_lengths import mask_box
-from pipeline.reconstruction.meshes.mesh_folder import Subject
+from pipeline.reconstruction.meshes.mesh_folder import Subject, cut_subject
 from utils.cli import UserError
 from utils.files import require_file
 
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     """The object in a photograph.
 
     Attributes:
-        subject: photograph, mask and crop.
+        subject: cut out of its photograph.
         oddities: what a person should know of it; ends of sentences that begin with the path.
     """
 
@@ -91,13 +91,16 @@ def match_masks(path: Path | None, photographs: Sequence[Path]) -> dict[Path, Pa
     return {photograph: table[name] for photograph, name in names.items() if name in table}
 
 
-def read_object(path: Path, masks: Mapping[Path, Path] | None, detector: Detector | None) -> Found:
+def read_object(
+    path: Path, masks: Mapping[Path, Path] | None, detector: Detector | None, resolution: int
+) -> Found:
     """Reads a photograph with its mask.
 
     Args:
         path: of the photograph; any size, mode and EXIF orientation.
         masks: of the photographs that have one; None where --mask was not given.
         detector: finds the object where there is no mask.
+        resolution: of the texture that is to be made of it.
 
     Raises:
         UnreadablePicture: if the photograph or its mask cannot be used.
@@ -116,7 +119,8 @@ def read_object(path: Path, masks: Mapping[Path, Path] | None, detector: Detecto
     if mask.sum() < MIN_AREA:
         raise UnreadablePicture(path, f"has a mask of {mask.sum()} pixels, expected {MIN_AREA}")
     oddities += [finding.text for finding in find_faults(mask) + find_small_or_cut(mask)]
-    return Found(Subject(photograph, mask, square_box(mask_box(mask))), oddities)
+    box = square_box(mask_box(mask))
+    return Found(cut_subject(photograph, mask, box, resolution), oddities)
 
 
 def _is_cut_out(path: Path) -> bool:
