@@ -8,6 +8,7 @@ import torch
 
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
+from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting, Unavailable
 from pipeline.reconstruction.metrics.keypoints import KeypointTransfer
 from pipeline.reconstruction.metrics.novel_view import NovelViews
@@ -104,13 +105,11 @@ def _report(
     model: Model, setting: Setting, metrics: Sequence[Metric], figures: Sequence[dict[str, float]]
 ) -> None:
     data, part = setting.data, setting.config.data.part
-    # Figures of photographs that were trained on say little about others
-    known = [trained_on(detections, model.args) for detections in data.detections]
-    sources = [data.source(i) for i in range(len(data))]
-    seen = sum(bool(known[number][row]) for number, row in sources)
     step = "?" if model.step is None else model.step
     logger.info("evaluated %d images after %s steps (part: %s)", len(data), step, part)
-    if model.args:
+    # Figures of photographs that were trained on say little about others
+    seen = _count_seen(model, data)
+    if seen is not None:
         logger.info("the model was trained on %d of them", seen)
     for metric, some in zip(metrics, figures, strict=True):
         for line in metric.lines(some):
@@ -122,6 +121,18 @@ def _report(
         about["kp_mode"] = setting.config.evaluation.transfer.kp_mode
     run = RunDirectory(setting.config.folder)
     run.record(**({} if model.step is None else {"step": model.step}), **about, **record)
+
+
+def _count_seen(model: Model, data: ReconstructionData) -> int | None:
+    """Returns how many of the photographs the model was trained on; None if unknown."""
+    seen = 0
+    sources = [data.source(i) for i in range(len(data))]
+    for number, detections in enumerate(data.detections):
+        rows = trained_on(detections, model.args)
+        if rows is None:
+            return None
+        seen += sum(int(rows[row]) for k, row in sources if k == number)
+    return seen
 
 
 def _visualize(name: str, metrics: Sequence[Metric]) -> None:

@@ -20,6 +20,7 @@ from data.ground_truth import load_ground_truth
 from utils.cli import UserError
 from utils.files import read_json
 
+SPLITS = ("all", "train", "val", "test")
 TEST_SHARE = 0.2  # of the individuals
 TEST_EVERY, VAL_EVERY = 5, 10  # photographs; number 4 of 5, number 8 of 10
 
@@ -29,7 +30,7 @@ class SplitOptions:
     """A part of each collection.
 
     Attributes:
-        split: all, train, val or test.
+        split: one of `SPLITS`.
         instances: whether test photographs show other individuals, rather than just being others.
     """
 
@@ -59,19 +60,23 @@ def part_of(detections: Detections, options: SplitOptions) -> Tensor:
     return {"train": ~test & ~val, "val": val, "test": test}[options.split]
 
 
-def trained_on(detections: Detections, args: Mapping[str, Any]) -> Tensor:
-    """Returns which detections (N,) a model has been trained on, if they had a pose.
+def trained_on(detections: Detections, args: Mapping[str, Any]) -> Tensor | None:
+    """Returns which detections (N,) a model has been trained on, if they had a pose; None if unknown.
 
     Args:
         detections: of a collection.
         args: options of the run that trained it; none are known of published models.
     """
-    names = expand_dataset(args["dataset"]) if isinstance(args.get("dataset"), str) else ()
-    if detections.dataset not in names:
-        return torch.zeros(len(detections), dtype=torch.bool)
     # Runs of earlier versions were trained on everything
-    options = SplitOptions(args.get("split", "all"), args.get("instances", False))
-    return part_of(detections, options)
+    dataset, split = args.get("dataset"), args.get("split", "all")
+    if not isinstance(dataset, str) or split not in SPLITS:
+        return None
+    if detections.dataset not in expand_dataset(dataset):
+        return torch.zeros(len(detections), dtype=torch.bool)
+    try:
+        return part_of(detections, SplitOptions(split, bool(args.get("instances"))))
+    except UserError:  # what told the individuals apart is no longer there
+        return None
 
 
 def _shows_last_individuals(detections: Detections) -> Tensor:

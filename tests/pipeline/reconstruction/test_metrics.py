@@ -24,6 +24,7 @@ from pipeline.reconstruction.evaluation import METRICS, evaluate
 from pipeline.reconstruction.metrics.interface import color_error
 from pipeline.reconstruction.model import Prediction, Scene
 from rendering.rasterizer import rasterize
+from utils import distributed
 from utils.cli import UserError
 from utils.run_directory import RunDirectory
 
@@ -187,6 +188,18 @@ def test_figures_do_not_depend_on_the_batch_size():
             *("pck_0.15", "pck_position_0.1", "pck_position_0.15", "novel_iou"),
             *("novel_color_error", "novel_iou_mean", "novel_iou_nearest"),
         }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("toy")
+def test_figures_do_not_depend_on_the_number_of_processes():
+    run("--iters", "1")
+    parsed = run_reconstruction.build_parser().parse_args([*OPTIONS, *EVALUATE, "--visualize"])
+    config, cpu, picture = make_config(vars(parsed)), torch.device("cpu"), Path("output")
+    one = distributed.launch(evaluate, [cpu], config)
+    drawn = {path.name: path.read_bytes() for path in picture.iterdir()}
+    assert distributed.launch(evaluate, [cpu, cpu], config) == pytest.approx(one, rel=1e-4)
+    assert {path.name: path.read_bytes() for path in picture.iterdir()} == drawn
 
 
 @pytest.mark.usefixtures("toy")
