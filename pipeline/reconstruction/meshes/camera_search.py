@@ -7,6 +7,7 @@ them the complementary ones with the opposite depth; the colors decide between t
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +24,9 @@ from rendering.texture import render_textured
 SIZE = 96  # pixels of the renderings that are compared
 COLOR_WEIGHT = 0.5  # of the correlation of the colors, beside the overlap
 PRIOR_WEIGHT = 0.03  # of the logarithm of the prior
+PROPOSAL_WEIGHT = 0.05  # of the logarithm of their density
+PROPOSAL_SPREAD = 20.0  # degrees by which proposals are wrong
+LEAST_SUPPORT = 0.01  # of the density: proposals may be wrong altogether
 
 
 class Fit(NamedTuple):
@@ -54,62 +58,93 @@ class Camera(NamedTuple):
     color_error: float
 
 
-def search_camera(
-    template: SphereMesh, vertices: Tensor, texture: Tensor, image: Tensor, prior: ViewPrior
-) -> Camera:
+class Proposals(NamedTuple):
+    """Poses that a network has seen in the photograph.
+
+    Attributes:
+        pose: members (K, ...).
+        probability: (K,) of each.
+    """
+
+    pose: Pose
+    probability: Tensor
+
+
+class Appearance(NamedTuple):
+    """A mesh and a photograph that are compared.
+
+    Attributes:
+        template: topology of the mesh.
+        vertices: (V, 3) object space.
+        texture: (3, r, r) that the network predicts.
+        image: (4, h, h) crop as networks see it.
+    """
+
+    template: SphereMesh
+    vertices: Tensor
+    texture: Tensor
+    image: Tensor
+
+
+def search_camera(seen: Appearance, prior: ViewPrior, proposals: Proposals | None = None) -> Camera:
     """Finds the camera of a photograph.
 
     Args:
-        template: topology of the mesh.
-        vertices: (V, 3) of the estimated mesh, object space.
-        texture: (3, r, r) that the network predicts.
-        image: (4, h, h) crop as networks see it.
+        seen: estimated mesh and photograph.
         prior: of the views of the category.
+        proposals: poses that are moved onto the outline and compared as well.
     """
-    mask = image[3:].cpu()
-    search = ContourSearch(vertices[None], template.faces, prior)
+    mask = seen.image[3:].cpu()
+    search = ContourSearch(seen.vertices[None], seen.template.faces, prior)
     modes = search.find(mask)
     # Poses with the opposite depth, moved on since perspective sets their outlines apart
     opposite = modes.pose._replace(rotation=quaternion.complementary(modes.pose.rotation))
     found = modes.extend(search.improve(mask, Candidates(opposite, modes.choice)))
-    pose = camera.to_device(camera.select(found.pose, 0), vertices.device)
-    return choose_camera(template, vertices, texture, image, pose, prior)
+    if proposals is not None:
+        pose = Pose(*(member[None].cpu() for member in proposals.pose))
+        starts = Candidates(pose, torch.zeros_like(pose.scale[..., 0], dtype=torch.int64))
+        found = found.extend(search.improve(mask, starts))
+    pose = camera.to_device(camera.select(found.pose, 0), seen.vertices.device)
+    return choose_camera(seen, pose, prior, proposals)
 
 
 def choose_camera(
-    template: SphereMesh,
-    vertices: Tensor,
-    texture: Tensor,
-    image: Tensor,
-    pose: Pose,
-    prior: ViewPrior,
+    seen: Appearance, pose: Pose, prior: ViewPrior, proposals: Proposals | None = None
 ) -> Camera:
-    """Chooses among candidate poses (K, ...) by overlap, colors and prior; the rest as above."""
-    fit = compare(template, vertices, texture, image, pose)
+    """Chooses among candidate poses (K, ...) by overlap, colors, prior and proposals."""
+    fit = compare(seen, pose)
     score = fit.iou + COLOR_WEIGHT * fit.correlation
-    best = int((score + PRIOR_WEIGHT * log_prior(pose.rotation, prior)).argmax())
+    score = score + PRIOR_WEIGHT * log_prior(pose.rotation, prior)
+    if proposals is not None:
+        score = score + PROPOSAL_WEIGHT * log_support(pose, proposals)
+    best = int(score.argmax())
     chosen = camera.select(pose, slice(best, best + 1))
     return Camera(chosen, float(fit.iou[best]), float(fit.color_error[best]))
 
 
-def compare(
-    template: SphereMesh, vertices: Tensor, texture: Tensor, image: Tensor, pose: Pose
-) -> Fit:
-    """Compares renderings of a mesh under poses (K, ...) with a photograph; the rest as above."""
+def log_support(pose: Pose, proposals: Proposals) -> Tensor:
+    """Returns the logarithm of the density (K,) of rotations around proposals, 0 at the most."""
+    angle = quaternion.angle_between(pose.rotation[:, None], proposals.pose.rotation[None])
+    near = torch.exp(-(angle / PROPOSAL_SPREAD).square() / 2)
+    return ((near * proposals.probability).sum(1) + LEAST_SUPPORT).log()
+
+
+def compare(seen: Appearance, pose: Pose) -> Fit:
+    """Compares renderings of a mesh under poses (K, ...) with a photograph."""
     count = len(pose.scale)
-    small = F.interpolate(image[None], (SIZE, SIZE), mode="bilinear", antialias=True)
-    screen = project(vertices.expand(count, -1, -1), pose)
-    textures = texture.expand(count, -1, -1, -1)
-    seen = render_textured(template, screen, textures, SIZE, soft=False)
+    small = F.interpolate(seen.image[None], (SIZE, SIZE), mode="bilinear", antialias=True)
+    screen = project(seen.vertices.expand(count, -1, -1), pose)
+    textures = seen.texture.expand(count, -1, -1, -1)
+    drawn = render_textured(seen.template, screen, textures, SIZE, soft=False)
     mask = small[:, 3:].expand(count, -1, -1, -1)
     # Colors in [-1, 1] differ by 2 at most; what the mesh does not cover counts as grey
-    difference = (seen.colors - small[:, :3]).abs().mean(1, keepdim=True) / 2
+    difference = (drawn.colors - small[:, :3]).abs().mean(1, keepdim=True) / 2
     error = (difference * mask).flatten(1).sum(1) / mask[0].sum().clamp(min=1e-6)
-    both = seen.coverage * (mask > 0.5)
-    drawn, shown = (_centered(x, both) for x in (seen.colors, small[:, :3]))
-    product = (drawn * shown).flatten(1).sum(1)
-    norm = drawn.flatten(1).norm(dim=1) * shown.flatten(1).norm(dim=1)
-    return Fit(hard_iou(seen.coverage, mask)[:, 0], error, product / norm.clamp(min=1e-6))
+    both = drawn.coverage * (mask > 0.5)
+    own, given = (_centered(x, both) for x in (drawn.colors, small[:, :3]))
+    product = (own * given).flatten(1).sum(1)
+    norm = own.flatten(1).norm(dim=1) * given.flatten(1).norm(dim=1)
+    return Fit(hard_iou(drawn.coverage, mask)[:, 0], error, product / norm.clamp(min=1e-6))
 
 
 def _centered(colors: Tensor, where: Tensor) -> Tensor:

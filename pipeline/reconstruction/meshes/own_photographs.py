@@ -20,7 +20,7 @@ from geometry.camera import Pose
 from pipeline.reconstruction.config import PhotographOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.meshes import mesh_folder, photograph_files
-from pipeline.reconstruction.meshes.camera_search import Camera, compare, search_camera
+from pipeline.reconstruction.meshes.camera_search import Appearance, Camera, compare, search_camera
 from pipeline.reconstruction.meshes.collection_meshes import require_texture
 from pipeline.reconstruction.meshes.mesh_folder import Estimate
 from pipeline.reconstruction.meshes.photograph_files import Found
@@ -211,13 +211,13 @@ def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Re
     prediction = predict(estimator.model.network, estimator.scene, image[None], _labels(estimator))
     assert prediction.texture is not None
     vertices, texture = prediction.vertices[0], prediction.texture
-    camera = search_camera(sphere, vertices, texture[0], image, estimator.views)
+    camera = search_camera(Appearance(sphere, vertices, texture[0], image), estimator.views)
     mesh = Refined(prediction.displacement_map, texture, camera.pose)
     if not refine_steps:
         return mesh, camera
     mesh = refine(sphere, mesh, image[None], refine_steps)
     vertices = sphere.deform(mesh.displacement_map)[0]
-    fit = compare(sphere, vertices, mesh.texture[0], image, mesh.pose)
+    fit = compare(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
     return mesh, Camera(mesh.pose, float(fit.iou), float(fit.color_error))
 
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.operators import flatness, half_space_penalty
 from geometry.sphere_mesh import SphereMesh
 from geometry.uv_maps import half_map, symmetric_extension
+from pipeline.reconstruction import pose_corrections
+from pipeline.reconstruction.pose_corrections import correct
 from rendering.texture import render_textured
 
 SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.004, 0.02, 0.006  # of Adam
@@ -47,10 +48,10 @@ def refine(template: SphereMesh, start: Refined, image: Tensor, steps: int) -> R
         image: (1, 4, h, h) crop as networks see it.
         steps: of the optimizer; 0 changes nothing.
     """
-    # Half of each map is free, the other follows by symmetry; a pose moves by turn, scale, shift, z0
+    # Half of each map is free, the other follows by symmetry
     shape = torch.zeros_like(half_map(start.displacement_map)).requires_grad_()
     colors = torch.zeros_like(half_map(start.texture)).requires_grad_()
-    move = torch.zeros(1, 7, device=image.device).requires_grad_()
+    move = torch.zeros(1, pose_corrections.SIZE, device=image.device).requires_grad_()
     groups = [(shape, SHAPE_RATE), (colors, TEXTURE_RATE), (move, POSE_RATE)]
     optimizer = torch.optim.Adam([{"params": [x], "lr": rate} for x, rate in groups])
 
@@ -58,7 +59,7 @@ def refine(template: SphereMesh, start: Refined, image: Tensor, steps: int) -> R
         return Refined(
             start.displacement_map + symmetric_extension(shape),
             start.texture + symmetric_extension(colors),
-            moved(start.pose, move),
+            correct(start.pose, move),
         )
 
     for step in range(steps):
@@ -88,20 +89,3 @@ def misfit(template: SphereMesh, mesh: Refined, image: Tensor) -> Tensor:
     loss = loss + COLOR_WEIGHT * (seen.colors - image[:, :3]).square().mean()
     loss = loss + FLATNESS * flatness(vertices, template.faces, template.neighbors).mean()
     return loss + half_space_penalty(vertices, template.positive)
-
-
-def moved(pose: Pose, move: Tensor) -> Pose:
-    """Moves poses (B, ...) by turns in radians about the axes of the camera frame, and by the rest.
-
-    Args:
-        pose: the poses.
-        move: (B, 7) turns about x, y, z, then changes of log scale, translation and z0.
-    """
-    turn, growth, shift, depth = move.split((3, 1, 2, 1), dim=1)
-    small = torch.cat([torch.ones_like(growth), turn / 2], dim=1)
-    return Pose(
-        pose.scale * growth.exp(),
-        pose.translation + shift,
-        quaternion.normalize(quaternion.multiply(quaternion.normalize(small), pose.rotation)),
-        pose.z0 + depth,
-    )

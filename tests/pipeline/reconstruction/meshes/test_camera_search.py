@@ -7,11 +7,18 @@ from torch import Tensor
 from data.cache import template_files
 from data.definitions import usual_views
 from geometry import quaternion
-from geometry.camera import Pose, project, select
+from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction.meshes.camera_search import choose_camera, compare, search_camera
+from pipeline.reconstruction.meshes.camera_search import (
+    Appearance,
+    Proposals,
+    choose_camera,
+    compare,
+    search_camera,
+)
 from pipeline.reconstruction.meshes.panel import turned
-from pipeline.reconstruction.meshes.refinement import Refined, misfit, moved, refine
+from pipeline.reconstruction.meshes.refinement import Refined, misfit, refine
+from pipeline.reconstruction.pose_corrections import correct
 from rendering.texture import render_textured
 
 SIZE = 128
@@ -49,7 +56,7 @@ def test_the_camera_of_a_rendering_is_found(
 ) -> None:
     vertices, texture, pose = car(), painted(), pose_at(azimuth, elevation)
     image = photograph(template, vertices, texture, pose)
-    found = search_camera(template, vertices, texture, image, usual_views("car"))
+    found = search_camera(Appearance(template, vertices, texture, image), usual_views("car"))
     assert float(quaternion.angle_between(found.pose.rotation, pose.rotation)) < 6
     assert found.iou > 0.95
     assert found.color_error < 0.05
@@ -61,8 +68,21 @@ def test_colors_decide_between_poses_of_the_same_outline(template: SphereMesh) -
     other = pose._replace(rotation=quaternion.complementary(pose.rotation))
     for first, second in ((pose, other), (other, pose)):
         both = Pose(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
-        found = choose_camera(template, vertices, texture, image, both, usual_views("car"))
+        found = choose_camera(
+            Appearance(template, vertices, texture, image), both, usual_views("car")
+        )
         assert float(quaternion.angle_between(found.pose.rotation, pose.rotation)) < 1e-3
+
+
+def test_proposals_decide_where_colors_say_nothing(template: SphereMesh) -> None:
+    vertices, texture, pose = car(), torch.zeros(3, 64, 64), pose_at(60.0, 0.0)
+    seen = Appearance(template, vertices, texture, photograph(template, vertices, texture, pose))
+    other = pose._replace(rotation=quaternion.complementary(pose.rotation))
+    both = Pose(*(torch.cat(pair) for pair in zip(pose, other, strict=True)))
+    for likely, probability in ((pose, [0.9, 0.1]), (other, [0.1, 0.9])):
+        proposals = Proposals(both, torch.tensor(probability))
+        found = search_camera(seen, usual_views("car"), proposals)
+        assert float(quaternion.angle_between(found.pose.rotation, likely.rotation)) < 8
 
 
 def test_the_fit_does_not_depend_on_level_and_contrast_of_the_prediction(
@@ -70,12 +90,12 @@ def test_the_fit_does_not_depend_on_level_and_contrast_of_the_prediction(
 ) -> None:
     vertices, texture, pose = car(), painted(), pose_at(60.0, 5.0)
     image = photograph(template, vertices, texture, pose)
-    exact = compare(template, vertices, texture, image, pose)
-    dull = compare(template, vertices, 0.3 * texture + 0.2, image, pose)
+    exact = compare(Appearance(template, vertices, texture, image), pose)
+    dull = compare(Appearance(template, vertices, 0.3 * texture + 0.2, image), pose)
     assert float(exact.correlation) > 0.98
     assert float(dull.correlation) == pytest.approx(float(exact.correlation), abs=0.01)
     assert float(dull.color_error) > float(exact.color_error) + 0.1
-    opposite = compare(template, vertices, -texture, image, pose)
+    opposite = compare(Appearance(template, vertices, -texture, image), pose)
     assert float(opposite.correlation) == pytest.approx(-float(exact.correlation), abs=0.01)
 
 
@@ -97,7 +117,7 @@ def test_refinement_returns_what_was_displaced(template: SphereMesh) -> None:
     narrow[:, 0] = -0.1
     pose, texture = pose_at(40.0, 10.0), painted()[None]
     image = photograph(template, template.deform(wide)[0], texture[0], pose)
-    away = moved(pose, torch.tensor([[0.1, -0.05, 0.1, 0.05, 0.04, 0.02, 0.0]]))
+    away = correct(pose, torch.tensor([[0.1, -0.05, 0.1, 0.05, 0.04, 0.02, 0.0]]))
     start = Refined(narrow, 0.7 * texture, away)
     found = refine(template, start, image[None], 40)
     before, after = (float(misfit(template, mesh, image[None])) for mesh in (start, found))
@@ -118,15 +138,3 @@ def test_without_steps_nothing_changes(template: SphereMesh) -> None:
     assert torch.equal(found.displacement_map, start.displacement_map)
     assert torch.equal(found.texture, texture)
     torch.testing.assert_close(found.pose, pose)
-
-
-def test_moves_turn_about_the_axes_of_the_camera() -> None:
-    pose = pose_at(0.0, 0.0)
-    move = torch.zeros(1, 7)
-    move[0, 2] = 0.1
-    turned = quaternion.to_view(moved(pose, move).rotation)
-    # About the line of sight, clockwise in the picture: a roll
-    assert float(turned[2]) == pytest.approx(-5.7296, abs=0.05)
-    grown = moved(select(pose, slice(0, 1)), torch.tensor([[0, 0, 0, 0.1, 0.2, 0.3, 0.4]]))
-    assert float(grown.scale) == pytest.approx(0.7 * 1.10517, abs=1e-4)
-    torch.testing.assert_close(grown.translation, torch.tensor([[0.25, 0.27]]))
