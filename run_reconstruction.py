@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--instances", action="store_true", help="test: all photographs of the last fifth of the individuals, by instances.json of the collection or its true shapes")
 
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view (default: all that model and dataset allow)")
+    group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view", "pose"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view,pose (default: all that model and dataset allow)")
     group.add_argument("--kp_mode", choices=["flow", "cam", "uv"], default="cam", help="keypoints go to the same point of the target's mesh (cam), or the visible pixel of the same texel (uv) (default: %(default)s)")
     group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs for keypoints (default: %(default)s)")
     group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances for keypoints, relative to the larger side of the object's box (default: 0.1,0.15)")
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--lr", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")
     group.add_argument("--lr_decay_every", type=cli.positive_int, metavar="N", help="epochs between halvings of the rates (default: 250; with --iters 4 in all)")
+    group.add_argument("--student_weight", type=cli.non_negative_float, default=20.0, metavar="WEIGHT", help="weight of rotations in the loss of the student, which learns to estimate poses of photographs; 0 trains none (default: %(default)s)")
     group.add_argument("--bfloat16", action="store_true", help="convolve in bfloat16: about twice as fast where the processor has units for it")
     group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
     group.add_argument("--no_prefetch", action="store_true", help="read the images at every use instead of keeping the crops in memory")

@@ -56,6 +56,32 @@ def mirror(pose: Pose) -> Pose:
     return pose._replace(translation=flipped, rotation=quaternion.mirror(pose.rotation))
 
 
+def similarity(pose: Pose, turn: Tensor, factor: Tensor, shift: Tensor) -> Pose:
+    """Returns the pose under which the image appears turned and scaled about its center, then shifted.
+
+    Exact with perspective but for the shift, which is right at the depth of the object's center.
+
+    Args:
+        pose: B poses.
+        turn: (B,) degrees, counter-clockwise.
+        factor: (B, 1) of scale; the camera distance 1 + exp(z0) is scaled too, and stays above 1.
+        shift: (B, 2) in screen units, x right and y up.
+    """
+    # In the camera frame, whose z points away from the viewer, counter-clockwise turns are negative
+    axis = pose.rotation.new_tensor([0.0, 0.0, 1.0])
+    rotation = quaternion.multiply(quaternion.from_axis_angle(axis, -turn), pose.rotation)
+    # The translation is a vector of that frame as well, with y down
+    angle = torch.deg2rad(turn)
+    cos, sin = angle.cos(), angle.sin()
+    x, y = pose.translation.unbind(-1)
+    turned = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
+    down = shift * shift.new_tensor([1.0, -1.0])
+    # Perspective depends on the ratio of depth and distance
+    distance = factor * (1 + pose.z0.exp())
+    z0 = (distance - 1).clamp(min=1e-3).log()
+    return Pose(factor * pose.scale, factor * turned + down, rotation, z0)
+
+
 def to_device(pose: Pose, device: torch.device) -> Pose:
     """Moves every member to a device."""
     return Pose(*(member.to(device) for member in pose))

@@ -89,8 +89,13 @@ def random_warp(count: int, generator: torch.Generator) -> Warp:
 
 def jitter_colors(images: Tensor, generator: torch.Generator) -> Tensor:
     """Changes brightness, contrast and saturation of premultiplied crops (B, 4, h, w)."""
-    factors = 2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1
-    gain, contrast, saturation = factors.to(images.device)
+    return recolor(images, torch.rand(3, len(images), generator=generator).T)
+
+
+def recolor(images: Tensor, numbers: Tensor) -> Tensor:
+    """The same by given numbers (B, 3) in [0, 1); 1/2 changes nothing."""
+    factors = 2 * numbers.to(images.device) - 1
+    gain, contrast, saturation = factors.T[:, :, None, None, None]
     # Premultiplied colors: constants are multiplied by the mask, too
     colors, mask = images.split((3, 1), dim=1)
     area = mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)

@@ -84,6 +84,7 @@ class OptimizerOptions:
         lr_decay_every: epochs between halvings of the rates; None = default.
         pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are.
         bfloat16: whether the network runs in mixed precision.
+        student_weight: of rotations in the student's loss; 0 trains no student.
     """
 
     epochs: int | None
@@ -94,6 +95,7 @@ class OptimizerOptions:
     lr_decay_every: int | None
     pose_rate: float
     bfloat16: bool
+    student_weight: float
 
 
 @dataclass(frozen=True)

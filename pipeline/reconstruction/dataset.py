@@ -104,6 +104,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         template_category: (T,) int64 dataset of each template.
         modes: (T, M, V, 3) by which the objects deviate from the templates; M may be 0.
         labels: of all K images.
+        confidence: (K,) probability that the pose of each is right.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         )
         self.modes, shape = common_modes(poses, templates)
         self.labels = _labels(poses, templates, shape, semi_fraction)
+        self.confidence = torch.cat([p.confidence[:, 0] for p in poses])
 
     def __len__(self) -> int:
         return len(self._rows)

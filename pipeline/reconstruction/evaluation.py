@@ -13,6 +13,7 @@ from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting,
 from pipeline.reconstruction.metrics.keypoints import KeypointTransfer
 from pipeline.reconstruction.metrics.novel_view import NovelViews
 from pipeline.reconstruction.metrics.own_view import Colors, Silhouettes
+from pipeline.reconstruction.metrics.student_poses import StudentPoses
 from pipeline.reconstruction.metrics.true_shapes import ShapeDistance
 from pipeline.reconstruction.model import make_scene, predict, render
 from pipeline.reconstruction.model_file import Model, load_trained
@@ -31,6 +32,7 @@ METRICS: dict[str, type[Metric]] = {  # by their names in --metrics, in the orde
     "shape": ShapeDistance,
     "keypoints": KeypointTransfer,
     "novel_view": NovelViews,
+    "pose": StudentPoses,
 }
 
 
@@ -52,7 +54,7 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
     rasterizer.set_backend(config.rasterizer)
     model, data, config = load_trained(config, device, config.data.cache_bytes)
     configure_logging(config.folder / "log.txt")
-    setting = Setting(config, data, make_scene(model.vocabulary, device))
+    setting = Setting(config, data, make_scene(model.vocabulary, device), model.student)
     metrics = choose_metrics(setting)
     for batch in _batches(model.network, setting, device):
         for metric in metrics:
@@ -86,7 +88,7 @@ def _batches(
     network: ReconstructionNetwork, setting: Setting, device: torch.device
 ) -> Iterator[Measured]:
     """Yields what the network makes of this process's share of the photographs."""
-    config, data, scene = setting
+    config, data, scene = setting.config, setting.data, setting.scene
     mine = distributed.shard(len(data))
     with progress(total=len(mine), description="evaluating") as bar:
         for start in range(mine.start, mine.stop, config.batch_size):

@@ -16,6 +16,7 @@ from data.cache.storage import check_numbers
 from data.definitions import ViewPrior, usual_views
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
+from models.student import StudentNetwork
 from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
@@ -36,6 +37,7 @@ class Model(NamedTuple):
         step: number of steps it was trained for; None where a published file does not say.
         path: the file.
         args: all options of the run that trained it; empty for published files.
+        student: estimates poses, in evaluation mode; None where the file holds none.
     """
 
     network: ReconstructionNetwork
@@ -44,6 +46,7 @@ class Model(NamedTuple):
     step: int | None
     path: Path
     args: Mapping[str, Any]
+    student: StudentNetwork | None = None
 
 
 def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str, Any]:
@@ -56,12 +59,15 @@ def save_model(
     network: ReconstructionNetwork,
     description: Mapping[str, Any],
     corrections: PoseCorrections | None,
+    student: StudentNetwork | None,
     step: int,
 ) -> None:
     """Writes the model file of a run."""
     state = {**description, "generator": network.state_dict(), "iteration": step}
     if corrections is not None:
         state[pose_corrections.KEY] = corrections.stored()
+    if student is not None:
+        state["student"] = student.state_dict()
     checkpoint.save(folder / model_file.NAME, state)
 
 
@@ -175,8 +181,26 @@ def _build(
         raise UserError(f"{path} has an architecture that cannot be ({error}).") from None
     load_weights(network, state, path)
     network = place(network, device).eval().requires_grad_(False)
+    student = _student(path, state, len(vocabulary.categories), device)
     step, args = model_file.step_of(path, state), state.get("args", {})
-    return Model(network, options, vocabulary, step, path, args)
+    return Model(network, options, vocabulary, step, path, args, student)
+
+
+def _student(
+    path: Path, state: Mapping[str, Any], num_categories: int, device: torch.device
+) -> StudentNetwork | None:
+    """Returns the student of a file; None if it was trained without, or before there were students."""
+    if "student" not in state:
+        return None
+    student = StudentNetwork(num_categories)
+    try:
+        student.load_state_dict(state["student"])
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: its student is damaged ({reason}). Replace it by an intact copy."
+        ) from None
+    return student.to(device).eval().requires_grad_(False)
 
 
 def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | None:

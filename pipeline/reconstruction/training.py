@@ -33,6 +33,7 @@ from pipeline.reconstruction.model import (
 )
 from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import PoseCorrections, correct
+from pipeline.reconstruction.student import Teaching, make_teaching
 from rendering import rasterizer
 from utils import checkpoint, distributed, training
 from utils.cli import UserError
@@ -98,9 +99,13 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     if data.capacity < len(data) and not config.data.no_prefetch:
         text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
+    teaching = make_teaching(config, data, device)
+    if teaching is not None and found is not None:
+        # Runs that begin to teach late begin with an untrained student
+        found = found[0], {**teaching.state_dicts(), **found[1]}
     folder = Path("tensorboard_recon") / config.name
     training.train(
-        make_task(network, data, config, length, device, corrections),
+        make_task(network, data, config, length, device, corrections, teaching),
         make_schedule(config.output, length),
         run,
         flatten(config),
@@ -149,19 +154,29 @@ def make_task(
     length: training.Length,
     device: torch.device,
     corrections: PoseCorrections | None,
+    teaching: Teaching | None,
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     scene = make_scene(data.vocabulary, device, data.modes)
     labels = data.labels.to(device)
     update = Update(
-        network, optimizer, scene, labels, config.optimizer, length, corrections=corrections
+        network,
+        optimizer,
+        scene,
+        labels,
+        config.optimizer,
+        length,
+        corrections=corrections,
+        teaching=teaching,
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
     members: dict[str, training.Stateful] = {"generator": network, "optimizer": optimizer}
     if corrections is not None:
         members[pose_corrections.KEY] = corrections
+    if teaching is not None:
+        members |= teaching.members
     return training.Task(
         members=members,
         constants=description,
@@ -171,7 +186,12 @@ def make_task(
         remedy="Use smaller rates: --lr, --pose_rate.",
         picture=partial(draw, network, Shown(data, scene, device, corrections)),
         write_model=partial(
-            model_file.save_model, config.folder, network, description, corrections
+            model_file.save_model,
+            config.folder,
+            network,
+            description,
+            corrections,
+            None if teaching is None else teaching.student,
         ),
     )
 
@@ -189,6 +209,7 @@ class Update:
         length: training.Length,
         silhouette: SilhouetteTerm | None = None,
         corrections: PoseCorrections | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         """Collects what all steps share.
 
@@ -200,12 +221,14 @@ class Update:
             length: of the run.
             silhouette: the term that compares silhouettes with masks; by default, their pixels.
             corrections: of the poses, are changed by every step; None keeps the poses.
+            teaching: the student's step after each; None has no student.
         """
         self.network, self.optimizer = network, optimizer
         self.scene, self.labels, self.options = scene, labels, options
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
         self.corrections = corrections
+        self.teaching = teaching
         self.decay_interval = decay_interval(options, length)
 
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
@@ -240,15 +263,21 @@ class Update:
         if self.corrections is not None and values is not None:
             assert values.grad is not None
             self.corrections.step(batch.index, values.grad, self.rates(step)["pose_rate"])
-        return {"total": total.detach(), **training.values(terms), "iou": iou}
+        losses = {"total": total.detach(), **training.values(terms), "iou": iou}
+        if self.teaching is not None:
+            losses |= self.teaching(step, batch, own, prediction, self._share(step))
+        return losses
 
     def rates(self, step: int) -> dict[str, float]:
         """Returns the learning rates of a step."""
-        share = 0.5 ** (step // self.decay_interval)
-        rates = {"lr": self.options.lr * share}
+        rates = {"lr": self.options.lr * self._share(step)}
         if self.corrections is not None:
-            rates["pose_rate"] = self.options.pose_rate * share
+            rates["pose_rate"] = self.options.pose_rate * self._share(step)
         return rates
+
+    def _share(self, step: int) -> float:
+        """Returns what is left of all rates at a step."""
+        return 0.5 ** (step // self.decay_interval)
 
 
 def decay_interval(options: OptimizerOptions, length: training.Length) -> int:

@@ -71,6 +71,28 @@ def test_mirrored_pose_shows_the_mirrored_symmetric_object(random_rotations):
     torch.testing.assert_close(flipped, expected)
 
 
+def changed(points: torch.Tensor, turn: float, factor: float, shift: torch.Tensor) -> torch.Tensor:
+    """Turns points (..., 2) of an image counter-clockwise, scales and shifts them, as complex numbers."""
+    x, y = points.unbind(-1)
+    moved = factor * torch.complex(x, y) * complex(math.cos(turn), math.sin(turn))
+    return torch.stack([moved.real, moved.imag], dim=-1) + shift
+
+
+@pytest.mark.parametrize("orthographic", [True, False])
+def test_similarity_of_the_pose_is_that_of_the_image(random_rotations, orthographic):
+    count = len(random_rotations)
+    points = torch.rand(1, 6, 3, dtype=torch.float64) - 0.5
+    numbers = torch.rand(count, 4, dtype=torch.float64)
+    pose = Pose(numbers[:, :1] + 0.5, numbers[:, 1:3], random_rotations, numbers[:, 3:] + 1)
+    # With perspective, a shift is exact at one depth only
+    shift = torch.tensor([0.2, -0.3]).double() * orthographic
+    turn, factor = torch.full((count,), 37.0).double(), torch.full((count, 1), 1.3).double()
+    new = camera.similarity(pose, turn, factor, shift.expand(count, 2))
+    before = project(points, pose, orthographic=orthographic)[..., :2]
+    after = project(points, new, orthographic=orthographic)[..., :2]
+    torch.testing.assert_close(after, changed(before, math.radians(37), 1.3, shift))
+
+
 def test_screen_vertices_are_those_of_the_reference(golden):
     arrays = golden("rendering")
     screen = project(arrays["vertex_positions"], golden_pose(arrays))

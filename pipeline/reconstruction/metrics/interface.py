@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data.detections import Detections
+from models.student import StudentNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
 from pipeline.reconstruction.model import Prediction, Scene
@@ -23,11 +24,13 @@ class Setting(NamedTuple):
         config: options, with the architecture of the model.
         data: photographs with poses.
         scene: what they share.
+        student: of the model, if it has one.
     """
 
     config: ReconstructionConfig
     data: ReconstructionData
     scene: Scene
+    student: StudentNetwork | None = None
 
     @property
     def detections(self) -> list[Detections]:

@@ -21,8 +21,10 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction import evaluation
 from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.evaluation import METRICS, evaluate
+from pipeline.reconstruction.metrics import student_poses
 from pipeline.reconstruction.metrics.interface import color_error
 from pipeline.reconstruction.model import Prediction, Scene
+from pipeline.reconstruction.student import PoseEstimate
 from rendering.rasterizer import rasterize
 from utils import distributed
 from utils.cli import UserError
@@ -42,6 +44,7 @@ OPTIONS += [
     "cpu",
 ]
 EVALUATE = ["--evaluate", "--number_pairs", "300"]
+STUDENT = ("student_agrees", "student_right", "student_degrees")
 MESH = SphereMesh()
 # The template differs from true object space by a turn, a scale and an offset
 TURN = quaternion.from_axis_angle(torch.tensor([1.0, 0, 0]), torch.tensor(25.0))
@@ -225,6 +228,31 @@ def test_figures_are_printed_and_recorded_with_what_they_refer_to():
 
 
 @pytest.mark.usefixtures("toy")
+def test_rotations_of_the_student_are_compared_with_the_true_ones(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A student that turns every true view by 20 degrees, or by 40."""
+    run("--iters", "1")
+    truth = torch.from_numpy(np.load("datasets/toy/ground_truth.npz")["rotation"])
+    for degrees in (20.0, 40.0):
+        turn = quaternion.from_axis_angle(torch.tensor([0.0, 1, 0]), torch.tensor(degrees))
+        answers = iter(quaternion.multiply(turn.expand_as(truth), truth).split(4))
+
+        def answer(_: Any, image: Any, category: Any, answers: Any = answers) -> PoseEstimate:
+            nothing = torch.zeros(len(image), 0)
+            pose = Pose(nothing, nothing, next(answers), nothing)
+            return PoseEstimate(pose, pose, nothing)
+
+        monkeypatch.setattr(student_poses, "estimate_pose", answer)
+        found = figures("--metrics", "pose")
+        assert found["student_right"] == (degrees < 30)
+        assert found["student_degrees"] == pytest.approx(degrees, abs=0.01)
+    run("--iters", "1", "--student_weight", "0", "--name", "alone_singletpl")
+    with pytest.raises(UserError, match=r"the model has no student.*--student_weight"):
+        figures("--metrics", "pose", "--name", "alone_singletpl")
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_run_keeps_its_part():
     run("--iters", "1", "--split", "train")
     with pytest.raises(UserError, match="trained with split=train; this command asks for all"):
@@ -245,7 +273,7 @@ def test_what_cannot_be_measured_is_told_in_one_line_if_it_was_asked_for():
     for name in ("shape", "novel_view"):
         with pytest.raises(UserError, match=f"--metrics {name}: toy has no true shapes"):
             figures("--metrics", name)
-    assert {*figures()} == {"iou", "soft_iou"}
+    assert {*figures()} == {"iou", "soft_iou", *STUDENT}
     individuals = {f"{i:02d}": "b" if i == 8 else "a" for i in range(COUNT)}
     Path("datasets/toy/instances.json").write_text(json.dumps(individuals))
     with pytest.raises(UserError, match="--split val: none of the 12 photographs"):
