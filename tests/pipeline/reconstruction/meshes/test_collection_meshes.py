@@ -15,7 +15,7 @@ from data.detections import load_detections
 from geometry import camera
 from geometry.mesh_files import to_y_up
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction.meshes import camera_file, collection_meshes
+from pipeline.reconstruction.meshes import camera_file, collection_meshes, mesh_folder
 from tests.pipeline.reconstruction.test_training import run, toy  # noqa: F401 - a fixture
 from utils.cli import UserError
 
@@ -121,6 +121,30 @@ def test_meshes_of_another_kind_are_replaced_only_when_asked_for() -> None:
     run("--export_meshes", "--pseudogt_resolution", "32", "--overwrite")
     with Image.open(OUT / "1" / "mesh.png") as picture:
         assert picture.size == (32, 32)
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_interrupted_export_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--iters", "1")
+
+    def interrupt(path: Path, *_: object) -> None:
+        if path.parent.name == "2":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mesh_folder, "save_glb", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(*EXPORT)
+    # The mesh that was being written does not look complete
+    assert (OUT / "1" / "camera.json").exists()
+    assert not (OUT / "2" / "camera.json").exists()
+    first = (OUT / "1" / "mesh.obj").stat().st_mtime_ns
+    run(*EXPORT, "--out_path", "whole")
+    (OUT / "1" / "mesh.glb").write_bytes(Path("whole/1/mesh.glb").read_bytes())
+    run(*EXPORT)
+    assert (OUT / "1" / "mesh.obj").stat().st_mtime_ns == first
+    for name in ("1", "2", "3", "4"):
+        assert (OUT / name / "mesh.glb").read_bytes() == Path(f"whole/{name}/mesh.glb").read_bytes()
 
 
 @pytest.mark.usefixtures("toy")

@@ -11,6 +11,11 @@ import torch
 from PIL import ExifTags, Image
 
 import run_reconstruction
+from data.crops import square_box
+from data.image_files import UnreadablePicture
+from data.preparation.masking import Candidate, Detector
+from data.run_lengths import encode_mask, mask_box
+from pipeline.reconstruction.meshes.photograph_files import read_object
 from tests.pipeline.reconstruction.test_training import make_dataset, run, toy  # noqa: F401 - a fixture
 from utils import checkpoint
 from utils.cli import UserError
@@ -168,6 +173,40 @@ def test_mistakes_are_reported_before_anything_is_written() -> None:
         with pytest.raises(UserError, match=message):
             reconstruct(*options)
     assert not OUT.exists()
+
+
+def test_a_network_finds_the_object_where_there_is_no_mask(tmp_path: Path) -> None:
+    colors, mask = picture()
+    path = tmp_path / "bare.png"
+    Image.fromarray(colors).save(path)
+    bird = Candidate("bird", 0.95, encode_mask(mask > 0))
+    found: dict[str, list[Candidate]] = {
+        "bird": [bird._replace(category="dog"), bird],
+        "shows no bird, but dog": [bird._replace(category="dog")],
+        "shows a bird that is uncertain": [bird._replace(score=0.3)],
+    }
+    for expected, candidates in found.items():
+        detector = Detector(lambda _, objects=candidates: objects, "bird", "a test")
+        if expected == "bird":
+            subject = read_object(path, None, detector, 32).subject
+            assert (subject.width, subject.height) == (WIDTH, HEIGHT)
+            assert subject.box == square_box(mask_box(mask > 0))
+            continue
+        with pytest.raises(UnreadablePicture, match=expected):
+            read_object(path, None, detector, 32)
+
+
+def test_large_photographs_are_shrunk_and_keep_their_box(tmp_path: Path) -> None:
+    colors, mask = (np.repeat(np.repeat(x, 40, 0), 40, 1) for x in picture())
+    Image.fromarray(np.dstack([colors, mask])).save(tmp_path / "large.png", compress_level=1)
+    subject = read_object(tmp_path / "large.png", None, None, 64).subject
+    assert subject.pixels.shape == (1024, 1024, 4)
+    assert (subject.width, subject.height) == (40 * WIDTH, 40 * HEIGHT)
+    assert subject.box == square_box(mask_box(mask > 0))
+    share = (subject.pixels[..., 3] > 127).mean() * subject.box.side**2 / (mask > 0).sum()
+    assert share == pytest.approx(1, abs=0.01)
+    inside = subject.pixels[subject.pixels[..., 3] == 255][:, :3].astype(int)
+    assert np.abs(inside - [200, 40, 30]).max() < 90  # the outline is mixed, no further
 
 
 @pytest.mark.usefixtures("toy")
