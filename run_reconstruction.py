@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("evaluation")
     group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view", "pose"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view,pose (default: all that model and dataset allow)")
-    group.add_argument("--kp_mode", choices=["flow", "cam", "uv"], default="cam", help="keypoints go to the same point of the target's mesh (cam), or the visible pixel of the same texel (uv) (default: %(default)s)")
+    group.add_argument("--kp_mode", choices=["flow", "cam", "uv"], default="cam", help="keypoints go to the same point of the target's mesh (cam), the visible pixel of the same texel (uv), or where the texture flow finds the texel (flow) (default: %(default)s)")
     group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs for keypoints (default: %(default)s)")
     group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances for keypoints, relative to the larger side of the object's box (default: 0.1,0.15)")
     group.add_argument("--visualize", action="store_true", help="write pictures of transferred keypoints and novel views to output/")
@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--texture_resolution", type=int, choices=[64, 128, 256], default=128, help="size of the predicted texture (default: %(default)s)")
     group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
     group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")
+    group.add_argument("--texture_model", choices=["rgb", "flow"], default="rgb", help="textures as colors, or as the places where the photograph shows them (default: %(default)s)")
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
@@ -101,6 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")
     group.add_argument("--lr_decay_every", type=cli.positive_int, metavar="N", help="epochs between halvings of the rates (default: 250; with --iters 4 in all)")
     group.add_argument("--student_weight", type=cli.non_negative_float, default=20.0, metavar="WEIGHT", help="weight of rotations in the loss of the student, which learns to estimate poses of photographs; 0 trains none (default: %(default)s)")
+    group.add_argument("--flow_dt_weight", type=cli.non_negative_float, default=1.0, metavar="WEIGHT", help="with --texture_model flow, weight of what keeps the places inside the mask (default: %(default)s)")
+    group.add_argument("--flow_cycle_weight", type=cli.non_negative_float, default=1.0, metavar="WEIGHT", help="with --texture_model flow, weight of what moves them to where the mesh is seen (default: %(default)s)")
+    group.add_argument("--perceptual_weight", type=cli.non_negative_float, default=0.0, metavar="WEIGHT", help="weight of the perceptual distance between renderings and photographs (default: %(default)s)")
+    group.add_argument("--perceptual_features", default="auto", metavar="NAME[:FILE]", help="what that compares: the features of a network of timm, and a file of its weights; or gradients; auto: features of tf_efficientnet_lite0 where timm and its weights are installed, else gradients (default: %(default)s)")
     group.add_argument("--bfloat16", action="store_true", help="convolve in bfloat16: about twice as fast where the processor has units for it")
     group.add_argument("--continue_train", action="store_true", help="accepted for compatibility: the same command always resumes")
     group.add_argument("--no_prefetch", action="store_true", help="read the images at every use instead of keeping the crops in memory")
@@ -132,8 +137,6 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--dataset is required")
     if args.mask_model and args.mask_rcnn:
         parser.error("--mask_model and --mask_rcnn exclude each other")
-    if args.kp_mode == "flow":
-        parser.error("--kp_mode flow: no network predicts texture flow; use cam or uv")
     # Which photographs
     if args.generate_pseudogt and args.split != "all":
         parser.error("--split: the GAN learns from all photographs, so omit it")

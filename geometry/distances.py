@@ -1,7 +1,8 @@
-"""How far two shapes differ: intersection over union of silhouettes, Chamfer distance of surfaces."""
+"""How far two shapes differ: overlap of silhouettes, distances to outlines, Chamfer distance of surfaces."""
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -24,6 +25,22 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 def hard_iou(first: Tensor, second: Tensor) -> Tensor:
     """Returns the intersection over union (...) of images (..., h, w) at the threshold 0.5."""
     return iou((first > 0.5).float(), (second > 0.5).float())
+
+
+def signed_distance(masks: Tensor) -> Tensor:
+    """Returns the distance of every pixel to the object, less that to its surroundings.
+
+    Outside it is the distance to the center of the nearest pixel of the object, inside minus that to the
+    nearest one that is not of it; everything beyond the image is not.
+
+    Args:
+        masks: (B, 1, h, w), where values above 1/2 are the object.
+
+    Returns:
+        (B, 1, h, w) pixels; h + w everywhere where there is no object.
+    """
+    distances = [_signed_distance(mask) for mask in (masks[:, 0] > 0.5).cpu().numpy()]
+    return torch.from_numpy(np.stack(distances))[:, None].to(masks)
 
 
 def chamfer_distance(
@@ -64,3 +81,11 @@ def _normalized(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     used = vertices[np.unique(faces)]
     low, high = used.min(0), used.max(0)
     return (vertices - (low + high) / 2) / np.linalg.norm(high - low), faces
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    if not mask.any():
+        return np.full(mask.shape, float(sum(mask.shape)))
+    padded = np.pad(mask, 1)
+    outside, inside = (np.asarray(distance_transform_edt(side)) for side in (~padded, padded))
+    return (outside - inside)[1:-1, 1:-1]

@@ -46,14 +46,20 @@ class FeatureNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps crops (B, 4, h, w), RGB in [-1, 1] on gray and the mask, to features (B, D, s, s)."""
+        return self._maps(images, [self._level])[0]
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Returns the maps of all strides, the finest first, of images as above; the mask is not read."""
+        return self._maps(images, list(range(self._level + 1)))
+
+    def _maps(self, images: Tensor, indices: list[int]) -> list[Tensor]:
         mean, deviation = (
             images.new_tensor(x)[:, None, None] for x in (self._mean, self._deviation)
         )
         normalized = ((images[:, :3] + 1) / 2 - mean) / deviation
-        maps = self._network.forward_intermediates(  # type: ignore[operator] - a method of timm's
-            normalized, indices=[self._level], intermediates_only=True, output_fmt="NCHW"
+        return self._network.forward_intermediates(  # type: ignore[operator] - a method of timm's
+            normalized, indices=indices, intermediates_only=True, output_fmt="NCHW"
         )
-        return maps[0]
 
 
 def default_features() -> str | None:

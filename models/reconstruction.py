@@ -9,8 +9,15 @@ from models.layers import CategoryNorm, replicate_pad, scaled, upsample
 
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
+TEXTURE_MODELS = ("rgb", "flow")  # colors, or where the image shows them
 _STRIDE = 32
 _IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
+
+
+def _zero(convolution: nn.Conv2d) -> None:
+    nn.init.zeros_(convolution.weight)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
 
 
 class _Block(nn.Module):
@@ -47,7 +54,14 @@ class ReconstructionNetwork(nn.Module):
         norm: normalization, one of models.layers.NORMS.
         image_resolution: side of the images, a multiple of 32; 256 in the published networks.
         width: factor on all channel counts; 1 is the paper's size.
+        texture_model: what textures consist of, one of TEXTURE_MODELS.
+
+    Attributes:
+        flow_start: (num_categories, 2, R, R/2) half maps of the hyperbolic arctangents of the positions
+            where the flow begins, x right and y up; only of networks that predict flow.
     """
+
+    flow_start: Tensor
 
     def __init__(
         self,
@@ -58,8 +72,13 @@ class ReconstructionNetwork(nn.Module):
         norm: str = "syncbatch",
         image_resolution: int = 256,
         width: float = 1.0,
+        texture_model: str = "rgb",
     ) -> None:
         super().__init__()
+        if texture_model not in TEXTURE_MODELS:
+            raise ValueError(
+                f"texture_model: expected one of {TEXTURE_MODELS}, got {texture_model!r}."
+            )
         if texture_resolution not in TEXTURE_RESOLUTIONS:
             raise ValueError(
                 f"texture_resolution: expected one of {TEXTURE_RESOLUTIONS}, got {texture_resolution}."
@@ -74,6 +93,7 @@ class ReconstructionNetwork(nn.Module):
             )
         self.num_categories = num_categories
         self.prediction_type = prediction_type
+        self.texture_model = texture_model
         self._make_encoder(norm, image_resolution // _STRIDE, width)
         self._make_decoder(norm, num_parts, texture_resolution, width)
 
@@ -112,15 +132,23 @@ class ReconstructionNetwork(nn.Module):
             self.blk4_tex = _Block(norm, c256, c128, n)
             self.blk5_tex = _Block(norm, c128, c64, n)
         if self.prediction_type in ("texture", "both"):
-            self.conv_tex = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+            self._make_texture_head(c64, texture_resolution)
         if self.prediction_type in ("semantics", "both"):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
         # Displacement branch; it starts at zero, which is the sphere itself
         self.blk4_mesh = _Block(norm, c256, c64, n)
         self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
-        nn.init.zeros_(self.conv_mesh.weight)
-        assert self.conv_mesh.bias is not None
-        nn.init.zeros_(self.conv_mesh.bias)
+        _zero(self.conv_mesh)
+
+    def _make_texture_head(self, channels: int, resolution: int) -> None:
+        flows = self.texture_model == "flow"
+        self.conv_tex = nn.Conv2d(channels, 2 if flows else 3, 5, padding=(2, 0))
+        if not flows:
+            return
+        # Flow begins where `flow_start` says, in the middle of the image unless it is filled
+        _zero(self.conv_tex)
+        start = torch.zeros(self.num_categories, 2, resolution, resolution // 2)
+        self.register_buffer("flow_start", start)
 
     def forward(
         self, image: Tensor, category: Tensor, selection: Tensor
@@ -134,8 +162,9 @@ class ReconstructionNetwork(nn.Module):
                 category. Channels of other categories get probability zero.
 
         Returns:
-            The texture (B, 3, R, R) in [-1, 1] or None, the displacement map (B, 3, 32, 32), and
-            the part probabilities (B, Cg, R, R) or None.
+            The texture (B, 3, R, R) in [-1, 1], or the positions in the image (B, 2, R, R) that show it,
+            x right and y up in [-1, 1], or None; the displacement map (B, 3, 32, 32); and the part
+            probabilities (B, Cg, R, R) or None.
         """
         # Image to code, code to half of a UV map
         code = self._encode(image, category)
@@ -169,7 +198,10 @@ class ReconstructionNetwork(nn.Module):
         x = replicate_pad(F.relu(self.blk5_tex(x, category)), 2)
         texture = parts = None
         if self.prediction_type in ("texture", "both"):
-            texture = symmetric_extension(torch.tanh(self.conv_tex(x)))
+            half = self.conv_tex(x)
+            if self.texture_model == "flow":
+                half = half + self.flow_start[category]
+            texture = symmetric_extension(torch.tanh(half))
         if self.prediction_type in ("semantics", "both"):
             # Parts that the category lacks get probability zero
             absent = 1 - selection.sum(1)[:, :, None, None]

@@ -20,7 +20,7 @@ from geometry.sphere_mesh import SphereMesh
 from rendering.rasterizer import rasterize
 from utils.seeding import numpy_generator
 
-KeypointMode = Literal["cam", "uv"]
+KeypointMode = Literal["cam", "uv", "flow"]
 RENDER_SIZE = 256  # pixels of the target among which texels are looked up
 
 
@@ -30,7 +30,8 @@ class TransferOptions:
 
     Attributes:
         kp_mode: cam: the point of the target's mesh, wherever its camera puts it; uv: the visible pixel
-            of the target whose texel is nearest.
+            of the target whose texel is nearest; flow: where the texture flow of the target finds the
+            texel that the flow of the source finds nearest to the keypoint.
         number_pairs: number of pairs.
         pck_alpha: tolerances, relative to the larger side of the object's bounding box.
         seed: of the pairs.
@@ -51,6 +52,8 @@ class AnnotatedMeshes(NamedTuple):
         visible: (N, K) bool.
         extent: (N,) larger side of the object's bounding box in screen units.
         group: (N,) int64; keypoints of different groups have nothing to do with each other.
+        flow: (N, 2, h, w) maps of the positions on the screen where images show texels; texels of
+            the same row and column correspond. Only the mode flow reads them, and nothing else.
     """
 
     screen: Tensor
@@ -58,6 +61,7 @@ class AnnotatedMeshes(NamedTuple):
     visible: Tensor
     extent: Tensor
     group: Tensor
+    flow: Tensor | None = None
 
 
 def measure_transfer(
@@ -157,6 +161,8 @@ def transfer(
     Returns:
         (P, K, 2) screen space; infinite where a target shows no mesh.
     """
+    if mode == "flow":
+        return _transfer_by_flow(images, source, target)
     # Once per image, whatever the number of pairs
     found = [
         locate(p, screen, mesh.faces)
@@ -179,6 +185,19 @@ def transfer(
             nearest = KDTree(texel.numpy()).query(texels[sources].numpy())[1]
             result[wanted] = pixel[torch.from_numpy(nearest)]
     return result
+
+
+def _transfer_by_flow(images: AnnotatedMeshes, source: Tensor, target: Tensor) -> Tensor:
+    """Returns where the texels of the keypoints of sources (P,) are in targets (P,): (P, K, 2)."""
+    assert images.flow is not None, "the mode flow needs maps of it"
+    flow = images.flow.flatten(2).transpose(1, 2)  # (N, h w, 2)
+    # Once per image, whatever the number of pairs
+    nearest = [
+        KDTree(own.numpy()).query(points.numpy())[1]
+        for own, points in zip(flow, images.position, strict=True)
+    ]
+    texel = torch.from_numpy(np.stack(nearest))
+    return flow[target[:, None], texel[source]]
 
 
 def pck(error: Tensor, visible: Tensor, alpha: float) -> float:

@@ -7,6 +7,7 @@ horizontally, but the first and last row lie exactly on v = 1 and v = 0.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.sphere_mesh import SphereMesh
@@ -44,6 +45,21 @@ def sample_texture(texture: Tensor, uv: Tensor, coverage: Tensor | None = None) 
     if coverage is None:
         coverage = torch.ones_like(uv[:, :1])
     return rasterizer.call("sample_texture", texture, uv, coverage.detach())
+
+
+def sample_image(image: Tensor, positions: Tensor) -> Tensor:
+    """Looks up images at positions on the screen, bilinear; beyond the image, its border continues.
+
+    Args:
+        image: (B, C, h, w).
+        positions: (B, 2, H, W) x right and y up in [-1, 1].
+
+    Returns:
+        (B, C, H, W); gradients reach images and positions.
+    """
+    # Rows of an image run downwards
+    where = positions.movedim(1, -1) * positions.new_tensor([1.0, -1.0])
+    return F.grid_sample(image, where, padding_mode="border", align_corners=False)
 
 
 def render_textured(

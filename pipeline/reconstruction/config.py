@@ -42,6 +42,9 @@ class DataOptions:
         return int(whole / distributed.world_size())
 
 
+EARLIER_MODEL = {"texture_model": "rgb"}  # architecture of files from before there was a choice
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Architecture of the network; belongs to a checkpoint.
@@ -52,6 +55,7 @@ class ModelOptions:
         prediction_type: which maps are predicted, one of models.reconstruction.PREDICTION_TYPES.
         norm_g: normalization, one of models.layers.NORMS.
         width: factor on all channel counts; 1 is the paper's size.
+        texture_model: what textures consist of, one of models.reconstruction.TEXTURE_MODELS.
     """
 
     image_resolution: int
@@ -59,6 +63,7 @@ class ModelOptions:
     prediction_type: str
     norm_g: str
     width: float
+    texture_model: str
 
     @property
     def predicts_texture(self) -> bool:
@@ -69,6 +74,11 @@ class ModelOptions:
     def predicts_parts(self) -> bool:
         """Whether the network has a head for part maps."""
         return self.prediction_type in ("semantics", "both")
+
+    @property
+    def predicts_flow(self) -> bool:
+        """Whether the texture head says where in the photograph colors are."""
+        return self.predicts_texture and self.texture_model == "flow"
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,10 @@ class OptimizerOptions:
         lr: learning rate of Adam.
         lr_decay_every: epochs between halvings of the rates; None = default.
         pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are.
+        flow_dt_weight: weight of the distance of texture flow from the masks.
+        flow_cycle_weight: weight of the distance of texture flow from where texels are seen.
+        perceptual_weight: weight of the perceptual distance of colors; 0 leaves it out.
+        perceptual_features: what that compares: "gradients", a network of models.features, or "auto".
         bfloat16: whether the network runs in mixed precision.
         student_weight: of rotations in the student's loss; 0 trains no student.
     """
@@ -94,6 +108,10 @@ class OptimizerOptions:
     lr: float
     lr_decay_every: int | None
     pose_rate: float
+    flow_dt_weight: float
+    flow_cycle_weight: float
+    perceptual_weight: float
+    perceptual_features: str
     bfloat16: bool
     student_weight: float
 

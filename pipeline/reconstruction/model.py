@@ -11,6 +11,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData, Vocabulary
+from pipeline.reconstruction.texture_flow import flow_start, flow_texture
 from rendering.rasterizer import rasterize
 from rendering.texture import render_textured
 from utils import seeding
@@ -51,6 +52,8 @@ class Prediction(NamedTuple):
         parts: (B, Cg, R, R) probabilities over the common part list, or None.
         vertices: (B, V, 3) object space.
         screen: (B, V, 3) screen space, under the given poses.
+        flow: (B, 2, R, R) positions in the image, x right and y up in [-1, 1], at which it shows the
+            texels; None if textures are predicted as colors.
     """
 
     displacement_map: Tensor
@@ -58,6 +61,7 @@ class Prediction(NamedTuple):
     parts: Tensor | None
     vertices: Tensor
     screen: Tensor
+    flow: Tensor | None = None
 
 
 def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> ReconstructionData:
@@ -92,7 +96,13 @@ def make_network(
 ) -> ReconstructionNetwork:
     """Returns the untrained network of a run; its weights are a function of the seed."""
     seeding.seed_everything(config.seed, "network")
-    return place(untrained(config.model, data.vocabulary), device)
+    network = untrained(config.model, data.vocabulary)
+    if config.model.predicts_flow:
+        sphere, resolution = SphereMesh(), config.model.texture_resolution
+        count = len(data.vocabulary.categories)
+        start = flow_start(sphere, data.templates, data.labels, count, resolution)
+        network.flow_start.copy_(start)
+    return place(network, device)
 
 
 def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNetwork:
@@ -105,6 +115,7 @@ def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNe
         norm=options.norm_g,
         image_resolution=options.image_resolution,
         width=options.width,
+        texture_model=options.texture_model,
     )
 
 
@@ -138,10 +149,14 @@ def predict(
         maps = network(image, labels.category, selection)
     texture, displacement_map, parts = (None if x is None else x.to(image.dtype) for x in maps)
     assert displacement_map is not None
+    # Flow fetches its colors from the image
+    flow = None
+    if texture is not None and network.texture_model == "flow":
+        flow, texture = texture, flow_texture(image, texture)
     # From the sphere to object space, then to the screen
     vertices = scene.sphere.deform(displacement_map)
     screen = project(vertices, labels.pose)
-    return Prediction(displacement_map, texture, parts, vertices, screen)
+    return Prediction(displacement_map, texture, parts, vertices, screen, flow)
 
 
 def render(

@@ -18,7 +18,7 @@ from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
 from models.student import StudentNetwork
 from pipeline.reconstruction import pose_corrections
-from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
+from pipeline.reconstruction.config import EARLIER_MODEL, ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
 from pipeline.reconstruction.model import make_data, place, untrained
 from pipeline.reconstruction.pose_corrections import PoseCorrections
@@ -88,7 +88,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     # Without a data set to ask, the file must state its architecture as well
     args = state.get("args", {})
     try:
-        options = build(ModelOptions, args)
+        options = build(ModelOptions, EARLIER_MODEL | args)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not state its architecture ({error}).") from None
     return _build(path, state, options, vocabulary, device)
@@ -115,7 +115,7 @@ def load_trained(
     path = model_file.resolve(config.folder, config.which_epoch, remedy)
     state = model_file.load(path)
     # The architecture is the file's, the images are the data set's
-    other = checkpoint.stored_options(path, state, asdict(config.model))
+    other = stored_architecture(path, state, config.model)
     config = replace(config, model=replace(config.model, **other))
     data = make_data(config, cache_bytes)
     # Published files know what the data set knows
@@ -123,6 +123,19 @@ def load_trained(
     vocabulary = _stored_vocabulary(path, state) or data.vocabulary
     pose_corrections.apply_stored(path, state, data)
     return _build(path, state, config.model, vocabulary, device), data, config
+
+
+def stored_architecture(
+    path: Path, state: Mapping[str, Any], present: ModelOptions
+) -> dict[str, Any]:
+    """Returns the options of a file's architecture that differ from the present ones, by name.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    args = state.get("args", {})
+    known = EARLIER_MODEL | args if isinstance(args, dict) else args
+    return checkpoint.stored_options(path, {**state, "args": known}, asdict(present))
 
 
 def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionData) -> None:

@@ -7,7 +7,7 @@ and ends with the same weights.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ from pipeline.reconstruction.model import (
 from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import PoseCorrections, correct
 from pipeline.reconstruction.student import Teaching, make_teaching
+from pipeline.reconstruction.texture_flow import mirror_flow
+from pipeline.reconstruction.texture_terms import TextureTerms
 from rendering import rasterizer
-from utils import checkpoint, distributed, training
+from utils import distributed, training
 from utils.cli import UserError
 from utils.options import flatten
 from utils.run_directory import RunDirectory, configure_logging
@@ -119,7 +121,7 @@ def with_architecture(
     config: ReconstructionConfig, path: Path, state: Mapping[str, Any]
 ) -> ReconstructionConfig:
     """Returns the options with the architecture of a checkpoint, and says where that differs."""
-    model = checkpoint.stored_options(path, dict(state), asdict(config.model))
+    model = model_file.stored_architecture(path, state, config.model)
     training.announce(path, flatten(config), model)
     return replace(config, model=replace(config.model, **model))
 
@@ -229,6 +231,7 @@ class Update:
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
         self.corrections = corrections
         self.teaching = teaching
+        self.textures = TextureTerms(options, labels.category.device)
         self.decay_interval = decay_interval(options, length)
 
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
@@ -252,8 +255,11 @@ class Update:
         # The mirror image of a symmetric object shows the same mesh: only the input is flipped
         seen = torch.where(batch.flip[:, None, None, None], batch.image.flip(-1), batch.image)
         prediction = predict(self.network, self.scene, seen, own, bfloat16=self.options.bfloat16)
+        if prediction.flow is not None:
+            # Back to positions in the photograph itself
+            prediction = prediction._replace(flow=mirror_flow(prediction.flow, batch.flip))
         terms, iou = compute_terms(
-            prediction, self.scene, batch, own, self.options, step, self.silhouette
+            prediction, self.scene, batch, own, self.options, step, self.silhouette, self.textures
         )
         total = training.weighted_sum(terms)
         self.optimizer.zero_grad(set_to_none=True)
@@ -295,6 +301,7 @@ def compute_terms(
     options: OptimizerOptions,
     step: int,
     silhouette: SilhouetteTerm,
+    textures: TextureTerms | None = None,
 ) -> tuple[dict[str, Term], Tensor]:
     """Compares what was predicted for a batch with its images and templates; labels are the batch's.
 
@@ -307,6 +314,8 @@ def compute_terms(
     terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:
         terms |= _map_terms(prediction, maps, scene, labels.category, batch, options.loss)
+    if textures is not None and maps is not None and prediction.texture is not None:
+        terms |= textures(prediction, maps[:, -3:], batch.image, scene)
     # All meshes are pinned to what was fitted to their images at first, some of them for good
     distance = (prediction.vertices - scene.shapes(labels)).square().sum(-1).mean(1)
     weight = (labels.pinned + SEMI_DECAY**step).clamp(max=1)

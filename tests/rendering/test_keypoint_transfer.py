@@ -138,3 +138,31 @@ def test_pairs_show_something_if_a_keypoint_is_visible_twice():
     assert not shows_pairs(once, group, choice)
     assert shows_pairs(twice, group, choice)
     assert not shows_pairs(twice, torch.arange(3), choice)
+
+
+def test_true_flow_transfers_everything():
+    """Every image shows the same texels, moved, turned and scaled."""
+    generator = torch.Generator().manual_seed(5)
+    count, texels = 6, 2 * torch.rand(8 * 5, 2, generator=generator) - 1
+    angle, shift = (
+        6 * torch.rand(count, generator=generator),
+        torch.randn(count, 1, 2, generator=generator),
+    )
+    turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], 1).view(count, 2, 2)
+    seen = texels @ turn + 0.1 * shift
+    chosen = torch.tensor([3, 30, 17, 11])
+    images = AnnotatedMeshes(
+        views(count).screen,
+        seen[:, chosen] + 1e-4,
+        torch.ones(count, 4, dtype=torch.bool),
+        torch.ones(count),
+        torch.zeros(count).long(),
+        seen.transpose(1, 2).unflatten(2, (8, 5)),
+    )
+    figures = measure_transfer(images, MESH, options("flow", 0.001, pairs=40))
+    assert figures["pck_0.001"] == 1
+    assert figures["pck_position_0.001"] < 0.1
+    # Texels that do not correspond lead astray
+    seen[::2] = seen[::2].roll(1, dims=1)
+    wrong = images._replace(flow=seen.transpose(1, 2).unflatten(2, (8, 5)))
+    assert measure_transfer(wrong, MESH, options("flow", 0.001, pairs=40))["pck_0.001"] < 0.7

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from data.ground_truth import load_keypoints
 from geometry.sphere_mesh import SphereMesh
+from geometry.uv_maps import half_map
 from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting, Unavailable
 from rendering.keypoint_transfer import (
     AnnotatedMeshes,
@@ -33,7 +34,12 @@ class KeypointTransfer(Metric):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._options = setting.config.evaluation.transfer
-        self._found: list[tuple[Tensor, Tensor]] = []  # rows of the data, vertices on the screen
+        if self._options.kp_mode == "flow" and not setting.config.model.predicts_flow:
+            raise Unavailable(
+                "--kp_mode flow: the model predicts no texture flow. Train with --texture_model flow, or use cam or uv."
+            )
+        # Rows of the data, vertices on the screen, and half of each flow if that is what is measured
+        self._found: list[tuple[Tensor, Tensor, Tensor]] = []
         # Numbers of keypoints differ between collections: those that one lacks are never visible
         loaded = [load_keypoints(detections) for detections in setting.detections]
         count = max((len(k.names) for k in loaded if k is not None), default=0)
@@ -59,8 +65,12 @@ class KeypointTransfer(Metric):
 
     def add(self, batch: Measured) -> None:
         annotated = self._visible[batch.index].any(dim=1)
-        screen = batch.prediction.screen[annotated.to(batch.prediction.screen.device)]
-        self._found.append((batch.index[annotated], screen.cpu()))
+        screen, flow = batch.prediction.screen, batch.prediction.flow
+        if flow is None or self._options.kp_mode != "flow":
+            flow = screen.new_zeros(len(screen), 2, 0, 0)
+        rows = annotated.to(screen.device)
+        found = (screen[rows].cpu(), half_map(flow[rows]).cpu())
+        self._found.append((batch.index[annotated], *found))
 
     def figures(self) -> dict[str, float]:
         return measure_transfer(self._images()[1], SphereMesh(), self._options)
@@ -94,9 +104,9 @@ class KeypointTransfer(Metric):
     def _images(self) -> tuple[Tensor, AnnotatedMeshes]:
         """Returns the annotated photographs of all processes, and their rows of the data."""
         parts = [batch for part in distributed.gather(self._found) for batch in part]
-        index, screen = (torch.cat(members) for members in zip(*parts, strict=True))
+        index, screen, flow = (torch.cat(members) for members in zip(*parts, strict=True))
         known = (self._position, self._visible, self._extent, self._group)
-        return index, AnnotatedMeshes(screen, *(member[index] for member in known))
+        return index, AnnotatedMeshes(screen, *(member[index] for member in known), flow=flow)
 
 
 def _mark(crop: Tensor, points: Tensor, visible: Tensor) -> Tensor:

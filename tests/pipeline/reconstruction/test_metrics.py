@@ -18,6 +18,7 @@ from data.run_lengths import encode_mask, mask_box
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
+from geometry.uv_maps import symmetric_extension
 from pipeline.reconstruction import evaluation
 from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.evaluation import METRICS, evaluate
@@ -280,6 +281,33 @@ def test_what_cannot_be_measured_is_told_in_one_line_if_it_was_asked_for():
         figures("--split", "val", "--instances")
 
 
+@pytest.mark.usefixtures("toy")
+def test_keypoints_go_by_flow_where_it_is_predicted(monkeypatch: pytest.MonkeyPatch):
+    """Where all images show their texels at the same places, keypoints stay where they are."""
+    run("--iters", "1", "--texture_model", "flow")
+    original = evaluation.predict
+
+    def predict(*arguments: Any) -> Prediction:
+        found = original(*arguments)
+        x = (torch.arange(64) + 0.5) / 32 - 1
+        half = torch.stack(torch.meshgrid(x[::2], x, indexing="xy"))
+        flow = symmetric_extension(half.expand(len(found.screen), -1, -1, -1))
+        return found._replace(flow=flow)
+
+    monkeypatch.setattr(evaluation, "predict", predict)
+    found = figures("--kp_mode", "flow", "--metrics", "keypoints")
+    assert found["pck_0.1"] == pytest.approx(found["pck_position_0.1"], abs=0.05)
+    assert RunDirectory(Path("checkpoints_recon/toy_singletpl")).records()[-1]["kp_mode"] == "flow"
+
+
+@pytest.mark.usefixtures("toy")
+def test_colors_have_no_flow_by_which_keypoints_could_go():
+    run("--iters", "1")
+    message = "--kp_mode flow: the model predicts no texture flow"
+    with pytest.raises(UserError, match=message):
+        figures("--kp_mode", "flow", "--metrics", "keypoints")
+
+
 def test_the_parser_knows_all_measures():
     parser = run_reconstruction.build_parser()
     asked = parser.parse_args([*OPTIONS, "--metrics", ",".join(METRICS)])
@@ -292,7 +320,6 @@ def test_the_parser_knows_all_measures():
         (["--evaluate", "--metrics", "iou,beauty"], "expected some of iou, color"),
         (["--metrics", "iou"], "--metrics needs --evaluate"),
         (["--visualize"], "--visualize needs --evaluate"),
-        (["--evaluate", "--kp_mode", "flow"], "no network predicts texture flow"),
         (["--evaluate", "--pck_alpha", "0.1,2"], "numbers above 0, up to 1"),
         (["--instances"], "--instances needs --split"),
         (["--generate_pseudogt", "--split", "train"], "learns from all"),

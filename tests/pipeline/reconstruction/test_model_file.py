@@ -12,6 +12,7 @@ from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.evaluation import evaluate
 from pipeline.reconstruction.model import make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_model, load_trained
+from pipeline.reconstruction.texture_flow import flow_texture
 from tests.pipeline.reconstruction.test_training import (
     assert_equal,
     config,
@@ -29,10 +30,13 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("toy")
 
 
+def noise(size: int) -> torch.Tensor:
+    return torch.rand(2, 4, size, size, generator=torch.manual_seed(0))
+
+
 def estimate(model: Model) -> dict[str, torch.Tensor]:
     """Estimates the meshes of two crops of noise, seen from the front."""
-    size = model.options.image_resolution
-    image = torch.rand(2, 4, size, size, generator=torch.manual_seed(0))
+    image = noise(model.options.image_resolution)
     rotation = torch.tensor([[1.0, 0, 0, 0]]).expand(2, 4)
     pose = Pose(torch.ones(2, 1), torch.zeros(2, 2), rotation, torch.full((2, 1), 2.0))
     number = torch.zeros(2, dtype=torch.int64)
@@ -119,6 +123,29 @@ def test_files_without_views_have_the_usual_ones() -> None:
     del state["views"]
     checkpoint.save(MODEL, state)
     assert load_model(MODEL, CPU).vocabulary.views.tolist() == [list(usual_views("bird"))]
+
+
+def test_files_from_before_there_was_flow_have_colors() -> None:
+    """Whatever is asked for, the architecture is the file's."""
+    run("--iters", "1")
+    for path in (MODEL, RUN / "checkpoint_0000001.pth"):
+        state = checkpoint.load(path)
+        del state["args"]["texture_model"]
+        checkpoint.save(path, state)
+    assert load_model(MODEL, CPU).options.texture_model == "rgb"
+    asked = config("--evaluate", "--texture_model", "flow")
+    assert load_trained(asked, CPU)[0].options.texture_model == "rgb"
+    run("--iters", "2", "--texture_model", "flow")
+    assert load_model(MODEL, CPU).step == 2
+
+
+def test_flow_is_estimated_from_the_file_alone() -> None:
+    run("--iters", "2", "--texture_model", "flow")
+    model = load_model(MODEL, CPU)
+    assert model.options.predicts_flow
+    assert model.network.flow_start.abs().max() > 0.1
+    found = estimate(model)
+    assert_equal(found["texture"], flow_texture(noise(64), found["flow"]))
 
 
 def test_a_published_checkpoint_says_that_it_needs_its_data_set() -> None:

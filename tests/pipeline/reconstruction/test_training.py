@@ -136,9 +136,15 @@ def left_behind(folder: Path) -> tuple[list[dict], dict[str, bytes], list[str]]:
     return records, pictures, sorted(path.name for path in folder.glob("*.pth"))
 
 
+FLOW = ["--texture_model", "flow", "--perceptual_weight", "1", "--perceptual_features", "gradients"]
+
+
 @pytest.mark.usefixtures("toy")
-def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--iters", "8", "--checkpoint_freq", "3", "--image_freq", "2", "--pose_rate", "0.01")
+@pytest.mark.parametrize("added", [["--pose_rate", "0.01"], FLOW])
+def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(
+    added: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--iters", "8", "--checkpoint_freq", "3", "--image_freq", "2", *added)
     run(*options)
     whole, expected = state(), left_behind(RUN)
     RUN.rename("first")
