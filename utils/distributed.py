@@ -133,6 +133,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def concatenate(rows: torch.Tensor) -> torch.Tensor:
+    """Returns the rows (B, ...) of all processes, in the order of their ranks, on each of them."""
+    if world_size() == 1:
+        return rows
+    return torch.cat(gather(rows.cpu())).to(rows.device)
+
+
 def shard(count: int) -> range:
     """Returns this process's contiguous part of range(count); the parts differ by one at most."""
     return range(count * rank() // world_size(), count * (rank() + 1) // world_size())

@@ -98,6 +98,7 @@ class OptimizerOptions:
         perceptual_weight: weight of the perceptual distance of colors; 0 leaves it out.
         perceptual_features: what that compares: "gradients", a network of models.features, or "auto".
         bfloat16: whether the network runs in mixed precision.
+        neighbor_weight: of swaps with similar objects; 0 makes none.
         student_weight: of rotations in the student's loss; 0 trains no student.
     """
 
@@ -113,6 +114,7 @@ class OptimizerOptions:
     perceptual_weight: float
     perceptual_features: str
     bfloat16: bool
+    neighbor_weight: float
     student_weight: float
 
 

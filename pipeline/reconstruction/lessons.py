@@ -178,13 +178,7 @@ def _swapped(texture: Tensor, category: Tensor, numbers: Tensor) -> Tensor:
     """Replaces some textures (B, 3, R, R) by those of others in the batch, of the same category."""
     # The batch of all processes, so that their number changes nothing
     own = resize(texture, (INPUT_SIZE, INPUT_SIZE))
-    textures, categories = (_gathered(x) for x in (own, category))
+    textures, categories = map(distributed.concatenate, (own, category))
     other = (numbers[:, 0] * len(textures)).long()
     swap = (numbers[:, 1] < SWAPPED) & (categories[other] == category)
     return torch.where(swap[:, None, None, None], textures[other], own)
-
-
-def _gathered(x: Tensor) -> Tensor:
-    if distributed.world_size() == 1:
-        return x
-    return torch.cat(distributed.gather(x.cpu())).to(x.device)

@@ -4,7 +4,7 @@ It learns beside the mesh estimator, from the same batches and what is predicted
 optimizer of its own: the mesh estimator does not depend on it.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,10 +56,6 @@ class Teaching:
     def members(self) -> dict[str, training.Stateful]:
         """What changes, by its name in a checkpoint."""
         return {"student": self.student, "student_optimizer": self.optimizer}
-
-    def state_dicts(self) -> dict[str, Any]:
-        """Returns what a checkpoint holds of the student."""
-        return {name: member.state_dict() for name, member in self.members.items()}
 
     def __call__(
         self, step: int, batch: Batch, labels: Labels, prediction: Prediction, rate: float

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
-from pipeline.reconstruction import model_file, pose_corrections
+from pipeline.reconstruction import model_file, pose_corrections, swaps
 from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
@@ -34,6 +34,7 @@ from pipeline.reconstruction.model import (
 from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import PoseCorrections, correct
 from pipeline.reconstruction.student import Teaching, make_teaching
+from pipeline.reconstruction.swaps import NeighborSwaps, make_swaps
 from pipeline.reconstruction.texture_flow import mirror_flow
 from pipeline.reconstruction.texture_terms import TextureTerms
 from rendering import rasterizer
@@ -94,20 +95,17 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     # From here on the folder of the run exists
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
-    corrections = make_corrections(config, data, device, found)
-    if corrections is not None and found is not None:
-        # Runs that begin to correct poses late begin with zeros
-        found = found[0], {pose_corrections.KEY: corrections.state_dict(), **found[1]}
     if data.capacity < len(data) and not config.data.no_prefetch:
         text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
-    teaching = make_teaching(config, data, device)
-    if teaching is not None and found is not None:
-        # Runs that begin to teach late begin with an untrained student
-        found = found[0], {**teaching.state_dicts(), **found[1]}
+    companions = make_companions(config, data, device, found)
+    if found is not None:
+        # Companions that a run gets late begin anew
+        fresh = {name: member.state_dict() for name, member in companions.members.items()}
+        found = found[0], {**fresh, **found[1]}
     folder = Path("tensorboard_recon") / config.name
     training.train(
-        make_task(network, data, config, length, device, corrections, teaching),
+        make_task(network, data, config, length, device, companions),
         make_schedule(config.output, length),
         run,
         flatten(config),
@@ -137,16 +135,47 @@ def make_schedule(output: OutputOptions, length: training.Length) -> Schedule:
     )
 
 
-def make_corrections(
+class Companions(NamedTuple):
+    """What is learned or remembered beside the network; None where its option is off.
+
+    Attributes:
+        corrections: of the poses.
+        teaching: of the student.
+        swaps: with neighbors.
+    """
+
+    corrections: PoseCorrections | None = None
+    teaching: Teaching | None = None
+    swaps: NeighborSwaps | None = None
+
+    @property
+    def members(self) -> dict[str, training.Stateful]:
+        """What changes, by its name in a checkpoint."""
+        members: dict[str, training.Stateful] = {}
+        if self.corrections is not None:
+            members[pose_corrections.KEY] = self.corrections
+        if self.teaching is not None:
+            members |= self.teaching.members
+        if self.swaps is not None:
+            members[swaps.KEY] = self.swaps.memory
+        return members
+
+
+def make_companions(
     config: ReconstructionConfig,
     data: ReconstructionData,
     device: torch.device,
     found: tuple[Path, Mapping[str, Any]] | None,
-) -> PoseCorrections | None:
-    """Returns corrections that are still zero, if the run or its checkpoint has any."""
+) -> Companions:
+    """Returns companions that have learned nothing; corrections also if the checkpoint has any."""
+    corrections = None
     if config.optimizer.pose_rate or (found is not None and pose_corrections.KEY in found[1]):
-        return PoseCorrections(data.labels.to(device).pose)
-    return None
+        corrections = PoseCorrections(data.labels.to(device).pose)
+    return Companions(
+        corrections,
+        make_teaching(config, data, device),
+        make_swaps(config, data, device, CRITERIA[config.optimizer.loss], corrections),
+    )
 
 
 def make_task(
@@ -155,32 +184,20 @@ def make_task(
     config: ReconstructionConfig,
     length: training.Length,
     device: torch.device,
-    corrections: PoseCorrections | None,
-    teaching: Teaching | None,
+    companions: Companions,
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     scene = make_scene(data.vocabulary, device, data.modes)
     labels = data.labels.to(device)
     update = Update(
-        network,
-        optimizer,
-        scene,
-        labels,
-        config.optimizer,
-        length,
-        corrections=corrections,
-        teaching=teaching,
+        network, optimizer, scene, labels, config.optimizer, length, companions=companions
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
-    members: dict[str, training.Stateful] = {"generator": network, "optimizer": optimizer}
-    if corrections is not None:
-        members[pose_corrections.KEY] = corrections
-    if teaching is not None:
-        members |= teaching.members
+    corrections, teaching, _ = companions
     return training.Task(
-        members=members,
+        members={"generator": network, "optimizer": optimizer, **companions.members},
         constants=description,
         batches=partial(endless_batches, data, config.batch_size, config.seed, workers, device),
         update=update,
@@ -210,8 +227,7 @@ class Update:
         options: OptimizerOptions,
         length: training.Length,
         silhouette: SilhouetteTerm | None = None,
-        corrections: PoseCorrections | None = None,
-        teaching: Teaching | None = None,
+        companions: Companions | None = None,
     ) -> None:
         """Collects what all steps share.
 
@@ -222,15 +238,13 @@ class Update:
             options: losses and rates.
             length: of the run.
             silhouette: the term that compares silhouettes with masks; by default, their pixels.
-            corrections: of the poses, are changed by every step; None keeps the poses.
-            teaching: the student's step after each; None has no student.
+            companions: are changed by every step; None has none.
         """
         self.network, self.optimizer = network, optimizer
         self.scene, self.labels, self.options = scene, labels, options
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
-        self.corrections = corrections
-        self.teaching = teaching
+        self.corrections, self.teaching, self.swaps = companions or Companions()
         self.textures = TextureTerms(options, labels.category.device)
         self.decay_interval = decay_interval(options, length)
 
@@ -261,6 +275,8 @@ class Update:
         terms, iou = compute_terms(
             prediction, self.scene, batch, own, self.options, step, self.silhouette, self.textures
         )
+        if self.swaps is not None:
+            terms |= self.swaps.terms(step, batch.index, prediction)
         total = training.weighted_sum(terms)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.camera import Pose
@@ -9,7 +10,8 @@ from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, endless_batches
 from pipeline.reconstruction.model import make_data, make_network, make_scene
 from pipeline.reconstruction.pose_corrections import PoseCorrections
-from pipeline.reconstruction.training import Update
+from pipeline.reconstruction.swaps import Memory, NeighborSwaps
+from pipeline.reconstruction.training import Companions, Update
 from tests.pipeline.reconstruction.test_training import config, toy  # noqa: F401 - a fixture
 from utils import distributed
 from utils.training import make_length
@@ -34,8 +36,13 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
         optimizer = torch.optim.Adam(network.parameters())
         length = make_length(len(data), options.batch_size, STEPS, 1)
         corrections = PoseCorrections(labels.pose)
+        memory = Memory(len(data), options.model.texture_resolution, device)
+        swaps = NeighborSwaps(
+            memory, scene, labels, lambda row: data[row].image, F.mse_loss, weight=1, seed=0
+        )
+        companions = Companions(corrections, None, swaps)
         update = Update(
-            network, optimizer, scene, labels, options.optimizer, length, corrections=corrections
+            network, optimizer, scene, labels, options.optimizer, length, companions=companions
         )
         batches = endless_batches(data, options.batch_size, options.seed, 0, device, 0)
         for step in range(STEPS):

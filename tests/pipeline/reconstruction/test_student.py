@@ -246,6 +246,7 @@ def teach_in_double(device: torch.device, options: ReconstructionConfig) -> dict
             image = torch.rand(8, 4, 64, 64, generator=torch_generator(8))
             rows = rows[mine]
             batch = Batch(image[rows], image[rows, :0], rows, rows > 9)
+            assert prediction.texture is not None
             seen = prediction._replace(
                 texture=prediction.texture[mine].double(), vertices=prediction.vertices[mine]
             )
