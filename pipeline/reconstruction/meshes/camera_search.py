@@ -118,8 +118,13 @@ def choose_camera(
     if proposals is not None:
         score = score + PROPOSAL_WEIGHT * log_support(pose, proposals)
     best = int(score.argmax())
-    chosen = camera.select(pose, slice(best, best + 1))
-    return Camera(chosen, float(fit.iou[best]), float(fit.color_error[best]))
+    return judge(seen, camera.select(pose, slice(best, best + 1)))
+
+
+def judge(seen: Appearance, pose: Pose) -> Camera:
+    """Returns a camera (1, ...) and how well the mesh fits under it."""
+    fit = compare(seen, pose)
+    return Camera(pose, float(fit.iou[0]), float(fit.color_error[0]))
 
 
 def log_support(pose: Pose, proposals: Proposals) -> Tensor:

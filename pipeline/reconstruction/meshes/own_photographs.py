@@ -16,17 +16,24 @@ from data.definitions import ViewPrior, check_views
 from data.image_files import UnreadablePicture
 from data.preparation import detectors, saliency
 from data.preparation.masking import Detector
-from geometry.camera import Pose
+from geometry.camera import Pose, select
 from pipeline.reconstruction.config import PhotographOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.meshes import mesh_folder, photograph_files
-from pipeline.reconstruction.meshes.camera_search import Appearance, Camera, compare, search_camera
+from pipeline.reconstruction.meshes.camera_search import (
+    Appearance,
+    Camera,
+    Proposals,
+    judge,
+    search_camera,
+)
 from pipeline.reconstruction.meshes.collection_meshes import require_texture
 from pipeline.reconstruction.meshes.mesh_folder import Estimate
 from pipeline.reconstruction.meshes.photograph_files import Found
 from pipeline.reconstruction.meshes.refinement import Refined, refine
 from pipeline.reconstruction.model import Scene, make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_model
+from pipeline.reconstruction.student import estimate_pose
 from rendering import rasterizer
 from utils import distributed, model_file
 from utils.cli import UserError
@@ -65,6 +72,7 @@ class Estimator(NamedTuple):
         scene: what all photographs share.
         category: number of the category.
         views: its prior.
+        camera: where cameras come from: "student", "search" or "both".
         device: where to compute.
     """
 
@@ -72,6 +80,7 @@ class Estimator(NamedTuple):
     scene: Scene
     category: int
     views: ViewPrior
+    camera: str
     device: torch.device
 
     @property
@@ -118,8 +127,11 @@ def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
     path = model_file.resolve(config.folder, config.which_epoch, remedy)
     model = load_model(path, device)
     require_texture(model)
-    if config.photograph.camera == "student":
-        raise UserError(f"{path} has no student that estimates cameras. Use --camera search.")
+    if config.photograph.camera == "student" and model.student is None:
+        raise UserError(
+            f"{path} has no student that estimates cameras. Use --camera search, or train with "
+            "--student_weight."
+        )
     names, wanted = model.vocabulary.categories, config.photograph.category
     if wanted is None and len(names) > 1:
         raise UserError(f"{path} knows several categories: add --category {' or '.join(names)}.")
@@ -127,7 +139,8 @@ def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
         raise UserError(f"--category {wanted}: {path} knows {', '.join(names)}.")
     category = names.index(wanted) if wanted else 0
     views = check_views(model.vocabulary.views[category].tolist(), f"{path}: views")
-    return Estimator(model, make_scene(model.vocabulary, device), category, views, device)
+    scene = make_scene(model.vocabulary, device)
+    return Estimator(model, scene, category, views, config.photograph.camera, device)
 
 
 def _detector(
@@ -211,14 +224,24 @@ def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Re
     prediction = predict(estimator.model.network, estimator.scene, image[None], _labels(estimator))
     assert prediction.texture is not None
     vertices, texture = prediction.vertices[0], prediction.texture
-    camera = search_camera(Appearance(sphere, vertices, texture[0], image), estimator.views)
+    camera = _camera(estimator, Appearance(sphere, vertices, texture[0], image))
     mesh = Refined(prediction.displacement_map, texture, camera.pose)
     if not refine_steps:
         return mesh, camera
     mesh = refine(sphere, mesh, image[None], refine_steps)
     vertices = sphere.deform(mesh.displacement_map)[0]
-    fit = compare(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
-    return mesh, Camera(mesh.pose, float(fit.iou), float(fit.color_error))
+    return mesh, judge(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
+
+
+def _camera(estimator: Estimator, seen: Appearance) -> Camera:
+    """Finds the camera by the student, by the outline, or by both."""
+    student, proposals = estimator.model.student, None
+    if student is not None and estimator.camera != "search":
+        said = estimate_pose(student, seen.image[None], _labels(estimator).category)
+        proposals = Proposals(select(said.alternatives, 0), said.probability[0])
+        if estimator.camera == "student":
+            return judge(seen, said.pose)
+    return search_camera(seen, estimator.views, proposals)
 
 
 def _labels(estimator: Estimator) -> Labels:

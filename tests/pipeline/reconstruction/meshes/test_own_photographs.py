@@ -11,16 +11,19 @@ import torch
 from PIL import ExifTags, Image
 
 import run_reconstruction
-from data.crops import square_box
+from data.crops import network_input, square_box
 from data.image_files import UnreadablePicture
 from data.preparation.masking import Candidate, Detector
 from data.run_lengths import encode_mask, mask_box
+from pipeline.reconstruction.meshes import own_photographs
 from pipeline.reconstruction.meshes.photograph_files import read_object
+from pipeline.reconstruction.student import estimate_pose
 from tests.pipeline.reconstruction.test_training import make_dataset, run, toy  # noqa: F401 - a fixture
 from utils import checkpoint
 from utils.cli import UserError
 
 HEIGHT, WIDTH = 70, 90
+CPU = torch.device("cpu")
 OUT = Path("output/toy_singletpl_photographs")
 NAME = ("--name", "toy_singletpl", "--gpu_ids", "cpu", "--pseudogt_resolution", "32")
 FILES = ["camera.json", "mesh.glb", "mesh.mtl", "mesh.obj", "mesh.png", "panel.png"]
@@ -40,8 +43,8 @@ def reconstruct(*options: str) -> None:
 
 @pytest.fixture
 def model(toy: Path) -> Path:  # noqa: F811 - the fixture
-    """A working directory with a model file and nothing else."""
-    run("--iters", "1")
+    """A working directory with a model file and nothing else; it has no student."""
+    run("--iters", "1", "--student_weight", "0")
     for folder in ("cache", "datasets"):
         shutil.rmtree(folder)
     for path in Path("checkpoints_recon/toy_singletpl").iterdir():
@@ -219,6 +222,26 @@ def test_a_model_of_several_categories_asks_which() -> None:
         reconstruct("--photo", "cut.png")
     reconstruct("--photo", "cut.png", "--category", "horse")
     assert (OUT / "cut" / "mesh.glb").exists()
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_student_of_a_model_proposes_cameras() -> None:
+    run("--iters", "1")
+    colors, mask = picture()
+    Image.fromarray(np.dstack([colors, mask])).save("cut.png")
+    poses = {}
+    for camera in ("search", "student", "both"):
+        reconstruct("--photo", "cut.png", "--camera", camera, "--out_path", camera)
+        poses[camera] = json.loads(Path(camera, "cut", "camera.json").read_text())["pose"]
+    # The student's own pose, as it says it
+    estimator = own_photographs.load_model(Path("checkpoints_recon/toy_singletpl/model.pth"), CPU)
+    photograph = read_object(Path("cut.png"), None, None, 32).subject
+    image = network_input(photograph.pixels, 64)[None]
+    assert estimator.student is not None
+    said = estimate_pose(estimator.student, image, torch.zeros(1, dtype=torch.int64))
+    for name, member in said.pose._asdict().items():
+        torch.testing.assert_close(torch.tensor(poses["student"][name]), member[0])
+    assert poses["search"] != poses["student"]
 
 
 @pytest.mark.usefixtures("model")
