@@ -32,6 +32,7 @@ _COLUMNS = {  # heading: figure, format
     "ECE": ("calibration_error", ".3f"),
     "IoU 1": ("iou_step1", ".3f"),
     "IoU 2": ("iou_step2", ".3f"),
+    "shapes": ("iou_shapes", ".3f"),
     "right 1": ("share_near_step1", ".1%"),
     "any": ("share_any_near", ".1%"),
 }
@@ -43,6 +44,7 @@ sure      right, of the images whose label leaves no doubt
 best 80%  right, of the four fifths with the highest confidence
 conf.     mean confidence; highest: of all images; ECE: its expected calibration error in 10 bins
 IoU       overlap of the silhouettes: the best hypothesis of step 1, the pose that step 2 chose
+shapes    the same of the shapes that step 2 fitted
 right 1   the hypothesis of the best overlap is right; any: some hypothesis of the image is"""
 
 
@@ -56,6 +58,7 @@ class Estimates(NamedTuple):
         either_end: (N,) the same if front and back count as the same.
         confidence: (N,) of the chosen poses.
         iou: (N,) overlap of the chosen poses.
+        shape_iou: (N,) overlap of the fitted shapes; None if there are none.
         step1_degrees: (N,) errors of the best hypotheses.
         step1_iou: (N,) overlaps of the best hypotheses.
         any_degrees: (N,) errors of the nearest hypotheses.
@@ -67,6 +70,7 @@ class Estimates(NamedTuple):
     either_end: Tensor
     confidence: Tensor
     iou: Tensor
+    shape_iou: Tensor | None
     step1_degrees: Tensor
     step1_iou: Tensor
     any_degrees: Tensor
@@ -113,6 +117,7 @@ def compare(
         either_end=truth.errors_of_either_end(chosen, rows),
         confidence=poses.confidence[:, 0],
         iou=poses.iou[:, 0],
+        shape_iou=None if poses.shapes is None else poses.shapes.iou[:, 0],
         step1_degrees=degrees[rows, best],
         step1_iou=best_iou,
         any_degrees=degrees.amin(dim=1),
@@ -151,6 +156,8 @@ def figures(estimates: Estimates, rows: Tensor) -> Figures:
         "share_near_step1": share(estimates.step1_degrees[rows] <= truth.near),
         "share_any_near": share(estimates.any_degrees[rows] <= truth.near),
     }
+    if estimates.shape_iou is not None:
+        found["iou_shapes"] = estimates.shape_iou[rows].mean().item()
     if truth.azimuth is None or truth.sure is None:
         return found
     # Labels also allow figures by sector, and of the views that leave no doubt

@@ -67,6 +67,14 @@ class FittedShapes(NamedTuple):
     vectors: Tensor
     iou: Tensor
 
+    def to(self, device: torch.device) -> "FittedShapes":
+        """Moves every member to a device."""
+        return FittedShapes(*(member.to(device) for member in self))
+
+    def deform(self, templates: Tensor, choice: Tensor) -> Tensor:
+        """Returns the shapes (K, 962, 3) of objects whose templates are choice (K,) of (T, 962, 3)."""
+        return deform(templates[choice], self.coefficients, self.modes[choice])
+
     def select(self, index: Tensor) -> "FittedShapes":
         """Returns the shapes of some rows (n,) in 0..K-1."""
         return FittedShapes(self.modes, *(member[index] for member in self[1:]))
@@ -115,7 +123,7 @@ class EstimatedPoses(NamedTuple):
         choice = self.template_weights[rows].argmax(dim=1)
         if self.shapes is None:
             return templates[choice]
-        return deform(templates[choice], self.shapes.coefficients[rows], self.shapes.modes[choice])
+        return self.shapes.select(rows).deform(templates, choice)
 
 
 class SemanticTemplate(NamedTuple):

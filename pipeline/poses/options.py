@@ -65,6 +65,7 @@ class ChoiceOptions:
         refine_steps: steps that move the best candidates in each round.
         symmetric: whether mirrored vertices share their parts.
         clips: whether photographs named <clip>_<number> are frames of clips.
+        shape_modes: number of modes of shape that are learned and fitted; 0 for none.
         parts_source: maps, appearance or learned.
         features: a network whose features are compared, auto or none.
         parts_features: weights of a network whose features learned parts share, or None.
@@ -76,6 +77,7 @@ class ChoiceOptions:
     refine_steps: int
     symmetric: bool
     clips: bool
+    shape_modes: int
     parts_source: str
     features: str
     parts_features: str | None

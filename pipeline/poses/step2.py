@@ -6,6 +6,8 @@ and moves no pose. Here each round makes the semantic template anew from the mor
 refines the best candidates against silhouette and parts, or colors where there are no part maps; one
 that is refined stays where it is the better one.
 
+The shapes of the objects are learned last, from the poses that were chosen, and change none of them.
+
 The score of a candidate is a log-probability: that of its overlap with parts, or with the mask where
 there are none, plus that of its colors and features, which agree over the collection, plus that of its
 view, all divided by one temperature; frames of clips add what their neighbors say. What has been
@@ -25,11 +27,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.cache import folders, pose_files, template_files
-from data.cache.pose_files import EstimatedPoses, SemanticTemplate
+from data.cache.pose_files import EstimatedPoses, FittedShapes, SemanticTemplate
 from data.cache.storage import save_arrays
 from data.crops import part_vocabulary
 from data.definitions import ViewPrior
 from data.detections import Detections, detections_path, load_detections, published_path
+from geometry.camera import from_vector
 from geometry.sphere_mesh import SphereMesh
 from models.backbones import Backbone, load_backbone
 from models.features import INSTALL, FeatureNetwork, default_features, load_features
@@ -61,6 +64,7 @@ from pipeline.poses.options import CollectionOptions, Step2Options
 from pipeline.poses.photographs import Reader
 from pipeline.poses.refinement import Refinement
 from pipeline.poses.semantic_template import SemanticModel, normalize_parts
+from pipeline.poses.shapes.collection import ShapeFit, collect_shapes, learn_families
 from pipeline.poses.survey import Survey
 from pipeline.poses.view_prior import log_prior
 from rendering import rasterizer
@@ -109,12 +113,14 @@ class Chosen(NamedTuple):
         rows: (K,) images that are kept.
         model: templates with part probabilities.
         part_names: the parts behind them.
+        shapes: of all N images, in modes of unit spread over those that are kept; None if not wanted.
     """
 
     scored: Scored
     rows: Tensor
     model: SemanticModel
     part_names: Sequence[str]
+    shapes: FittedShapes | None
 
 
 class Stage:
@@ -200,7 +206,17 @@ class Stage:
                 trusted = confident_rows(scored, parts.speaks)
             logger.info("round %d: overlap %.3f", number, scored.best().overlap.mean())
         rows = accept(scored, choice.keep_share, choice.v_agr_threshold)
-        return Chosen(scored, rows, model, [] if parts is None else parts.names)
+        shapes = self._fit_shapes(scored, rows) if choice.shape_modes else None
+        return Chosen(scored, rows, model, [] if parts is None else parts.names, shapes)
+
+    def _fit_shapes(self, scored: Scored, rows: Tensor) -> FittedShapes:
+        """Learns modes of shape from the chosen poses, and fits them to all images."""
+        best, templates = scored.best().candidates, self._blank.templates
+        learned = (templates, self._mesh, best, scored.confidence())
+        families = learn_families(self.reader, *learned, self._options.choice.shape_modes)
+        fit = ShapeFit(families, best)
+        table = self._survey.run("shapes", fit.columns, fit.measure)
+        return collect_shapes(families, templates, best.choice, table, rows)
 
     def _paint(self) -> list[Appearance]:
         """Returns what photographs are compared by beside masks and parts: colors, and features."""
@@ -319,6 +335,7 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
         iou=kept.iou[:, None],
         miou=kept.overlap[:, None],
         confidence=confidence[chosen.rows, None],
+        shapes=None if chosen.shapes is None else chosen.shapes.select(chosen.rows),
     )
     # The template of the last round
     template = SemanticTemplate(model.probabilities, list(chosen.part_names))
@@ -335,6 +352,8 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
         "mean_miou": kept.overlap.mean().item(),
         "mean_confidence": confidence.mean().item(),
     }
+    if poses.shapes is not None:
+        figures["mean_shape_iou"] = poses.shapes.iou.mean().item()
     rotation = best.candidates.pose.rotation
     report.report(detections, "step2", collection.mode, figures, rotation, chosen.rows)
     scored = chosen.scored
@@ -368,7 +387,14 @@ def visualize(collection: CollectionOptions, reader: Reader, chosen: Chosen) -> 
     best, confidence = chosen.scored.best().candidates, chosen.scored.confidence()
     rows = contact_sheet.shown_rows(confidence)
     images = torch.cat([some.images for some in reader.batches(rows.tolist())])
-    shown = best.select(rows).to(images.device)
+    shown, model = best.select(rows).to(images.device), chosen.model
+    # With shapes, every image has a mesh of its own
+    if chosen.shapes is not None:
+        fitted = chosen.shapes.select(rows).to(images.device)
+        pose, each = from_vector(fitted.vectors), torch.arange(len(rows))
+        vertices = fitted.deform(model.templates, shown.choice)
+        model = model._replace(templates=vertices, probabilities=model.probabilities[shown.choice])
+        shown = Candidates(pose, each)
     fits = contact_sheet.Fits(images, shown.pose, shown.choice, confidence[rows])
     name = f"{collection.dataset}_poses_{collection.mode}"
-    contact_sheet.save_pictures(name, fits, chosen.model, best.pose.rotation)
+    contact_sheet.save_pictures(name, fits, model, best.pose.rotation)

@@ -36,7 +36,7 @@ class Survey:
         def work(photographs: Photographs) -> Mapping[str, Tensor]:
             return measure_all(evidence, photographs, candidates.select(photographs.rows))
 
-        return self._run(name, columns(evidence, candidates.choice.shape[1]), work)
+        return self.run(name, columns(evidence, candidates.choice.shape[1]), work)
 
     def refine(
         self,
@@ -77,13 +77,13 @@ class Survey:
             return {"pose": vectors, **measure_all(evidence, photographs, moved)}
 
         shape = (index.shape[1], VECTOR_SIZE)
-        table = self._run(name, {"pose": Column(shape), **columns(evidence, shape[0])}, work)
+        table = self.run(name, {"pose": Column(shape), **columns(evidence, shape[0])}, work)
         # Also those that other processes have moved
         pose = from_vector(table.columns["pose"].read(range(self._count)))
         return table, index, Candidates(pose, scored.candidates.gather(index).choice)
 
-    def _run(self, name: str, layout: Mapping[str, Column], work: Work) -> Table:
-        """Works through the rows of this process that are not finished yet."""
+    def run(self, name: str, layout: Mapping[str, Column], work: Work) -> Table:
+        """Works through the rows of this process that are not finished yet, in a pass of that name."""
         # What an earlier run has finished stays
         table = Table(self._folder / name, self._count, layout)
         shard = distributed.shard(self._count)

@@ -21,7 +21,7 @@ from utils.files import read_json
 
 COMMAND = [
     "--dataset", "toy", "--mode", "singletpl", "--image_resolution", "48",
-    "--num_workers", "0", "--gpu_ids", "cpu", "--features", "none",
+    "--num_workers", "0", "--gpu_ids", "cpu", "--features", "none", "--shape_modes", "0",
 ]  # fmt: skip
 AZIMUTHS = [0.0, 20.0, 160.0, 200.0, 330.0, 180.0]
 ELEVATIONS = [10.0, 0.0, 20.0, 5.0, 25.0, 0.0]
