@@ -9,31 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from data.crops import network_input
-from data.definitions import ViewPrior, check_views
 from data.image_files import UnreadablePicture
 from data.preparation import detectors, saliency
 from data.preparation.masking import Detector
-from geometry.camera import Pose, select
 from pipeline.reconstruction.config import PhotographOptions, ReconstructionConfig
-from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.meshes import mesh_folder, photograph_files
-from pipeline.reconstruction.meshes.camera_search import (
-    Appearance,
-    Camera,
-    Proposals,
-    judge,
-    search_camera,
-)
 from pipeline.reconstruction.meshes.collection_meshes import require_texture
+from pipeline.reconstruction.meshes.estimator import Estimator, estimate, make_estimator
 from pipeline.reconstruction.meshes.mesh_folder import Estimate
 from pipeline.reconstruction.meshes.photograph_files import Found
-from pipeline.reconstruction.meshes.refinement import Refined, refine
-from pipeline.reconstruction.model import Scene, make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_model
-from pipeline.reconstruction.student import estimate_pose
 from rendering import rasterizer
 from utils import distributed, model_file
 from utils.cli import UserError
@@ -62,31 +49,6 @@ class Work(NamedTuple):
     names: list[str]
     masks: dict[Path, Path] | None
     origins: list[dict[str, Any]]
-
-
-class Estimator(NamedTuple):
-    """A model in use on photographs of one of its categories.
-
-    Attributes:
-        model: the network and what it knows.
-        scene: what all photographs share.
-        category: number of the category.
-        views: its prior.
-        camera: where cameras come from: "student", "search" or "both".
-        device: where to compute.
-    """
-
-    model: Model
-    scene: Scene
-    category: int
-    views: ViewPrior
-    camera: str
-    device: torch.device
-
-    @property
-    def category_name(self) -> str:
-        """The word for what the photographs show."""
-        return self.model.vocabulary.categories[self.category]
 
 
 @torch.no_grad()
@@ -127,20 +89,8 @@ def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
     path = model_file.resolve(config.folder, config.which_epoch, remedy)
     model = load_model(path, device)
     require_texture(model)
-    if config.photograph.camera == "student" and model.student is None:
-        raise UserError(
-            f"{path} has no student that estimates cameras. Use --camera search, or train with "
-            "--student_weight."
-        )
-    names, wanted = model.vocabulary.categories, config.photograph.category
-    if wanted is None and len(names) > 1:
-        raise UserError(f"{path} knows several categories: add --category {' or '.join(names)}.")
-    if wanted is not None and wanted not in names:
-        raise UserError(f"--category {wanted}: {path} knows {', '.join(names)}.")
-    category = names.index(wanted) if wanted else 0
-    views = check_views(model.vocabulary.views[category].tolist(), f"{path}: views")
-    scene = make_scene(model.vocabulary, device)
-    return Estimator(model, scene, category, views, config.photograph.camera, device)
+    options = config.photograph
+    return make_estimator(model, options.category, options.camera, device)
 
 
 def _detector(
@@ -210,47 +160,6 @@ def _reconstruct(
     resolution, origin = config.export.pseudogt_resolution, work.origins[number]
     folder = work.folder / work.names[number]
     mesh_folder.write(folder, subject, result, sphere, resolution, origin)
-
-
-def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Refined, Camera]:
-    """Estimates the mesh of a crop (4, h, h), and the camera that it is seen with.
-
-    Args:
-        estimator: the model.
-        image: crop as networks see it.
-        refine_steps: that improve both for this photograph.
-    """
-    sphere = estimator.scene.sphere
-    prediction = predict(estimator.model.network, estimator.scene, image[None], _labels(estimator))
-    assert prediction.texture is not None
-    vertices, texture = prediction.vertices[0], prediction.texture
-    camera = _camera(estimator, Appearance(sphere, vertices, texture[0], image))
-    mesh = Refined(prediction.displacement_map, texture, camera.pose)
-    if not refine_steps:
-        return mesh, camera
-    mesh = refine(sphere, mesh, image[None], refine_steps)
-    vertices = sphere.deform(mesh.displacement_map)[0]
-    return mesh, judge(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
-
-
-def _camera(estimator: Estimator, seen: Appearance) -> Camera:
-    """Finds the camera by the student, by the outline, or by both."""
-    student, proposals = estimator.model.student, None
-    if student is not None and estimator.camera != "search":
-        said = estimate_pose(student, seen.image[None], _labels(estimator).category)
-        proposals = Proposals(select(said.alternatives, 0), said.probability[0])
-        if estimator.camera == "student":
-            return judge(seen, said.pose)
-    return search_camera(seen, estimator.views, proposals)
-
-
-def _labels(estimator: Estimator) -> Labels:
-    """Labels of a photograph of which nothing is known: the network needs its category only."""
-    zeros = torch.zeros(1, 1, device=estimator.device)
-    rotation = torch.tensor([[1.0, 0.0, 0.0, 0.0]], device=estimator.device)
-    pose = Pose(zeros + 1, zeros.expand(1, 2), rotation, zeros)
-    category = torch.tensor([estimator.category], device=estimator.device)
-    return Labels(pose, 0 * category, category, category < 0, zeros[:, :0])
 
 
 def _report(work: Work, failed: Mapping[int, str]) -> None:
