@@ -1,14 +1,18 @@
 """Alignment of the object space of a template, which is arbitrary where it is learned, with the true one."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from geometry import quaternion
-from geometry.camera import Pose
+from geometry import camera, quaternion
+from geometry.camera import Pose, project
 
 NEAR = 30.0  # degrees within which turns agree
+DIRECTIONS = 16  # in which the extents of projections are compared
+GAUSS_NEWTON_STEPS = 8
+DIFFERENCE = 0.01  # between the unknowns from which slopes are taken
 
 
 class Frame(NamedTuple):
@@ -76,23 +80,55 @@ class Similarity(NamedTuple):
 
 
 def common_similarity(
-    pose: Pose, rotation: Tensor, scale: Tensor, translation: Tensor
+    pose: Pose,
+    rotation: Tensor,
+    scale: Tensor,
+    vertices: Tensor,
+    project_true: Callable[[Tensor, Tensor], Tensor],
 ) -> Similarity:
-    """Returns the map with which most estimated poses agree with the true ones.
+    """Returns the map for which most true cameras see a template as its estimated poses show it.
 
-    Scale and offset are those of the images whose rotations agree: the median of the ratios of both
-    scales, and the least-squares solution of s R o = t_estimated - t_true in the plane of the image.
+    The least-squares solution over the images whose rotations agree in the common frame: projections are
+    to reach as far in each of 16 directions (Gauss-Newton, from that frame). The scales of both cameras
+    alone would not do, since they differ in perspective, which widens outlines.
 
     Args:
         pose: N estimated poses.
         rotation: (N, 4) true unit quaternions.
         scale: (N, 1) true scales, screen units per true unit.
-        translation: (N, 2) true translations in screen units, x right and y down.
+        vertices: (V, 3) of the template.
+        project_true: maps vertices (V, 3) in true space and rows (n,) to screen space (n, V, 2 or more).
     """
     frame = common_frame(pose.rotation, rotation)
-    near = quaternion.angle_between(frame.apply(pose.rotation), rotation) < NEAR
-    # The origin moves by its offset as each image shows it
-    rows = (scale[near, None] * quaternion.to_matrix(rotation[near]))[:, :2].flatten(0, 1)
-    shift = (pose.translation - translation)[near].flatten()
-    offset = torch.linalg.lstsq(rows.double(), shift.double()[:, None]).solution[:, 0]
-    return Similarity(frame, (pose.scale / scale)[near].median(), offset.to(pose.translation.dtype))
+    degrees = quaternion.angle_between(frame.apply(pose.rotation), rotation)
+    near = torch.nonzero(degrees < NEAR)[:, 0]
+    estimated = _extents(project(vertices.expand(len(near), -1, -1), camera.select(pose, near)))
+
+    def similarity(unknown: Tensor) -> Similarity:
+        # A small rotation vector, scale, offset
+        twist = quaternion.normalize(torch.cat([unknown.new_ones(1), unknown[:3] / 2]))
+        turn = quaternion.multiply(twist, frame.turn)
+        return Similarity(frame._replace(turn=turn), unknown[3], unknown[4:])
+
+    def residual(unknown: Tensor) -> Tensor:
+        moved = similarity(unknown).apply(vertices)
+        return (_extents(project_true(moved, near)) - estimated).flatten()
+
+    # The problem is linear but for perspective and the choice of the outermost vertices
+    ratio = (pose.scale / scale)[near].median()
+    unknown = torch.cat([ratio.new_zeros(3), ratio[None], ratio.new_zeros(3)])
+    steps = DIFFERENCE * torch.eye(7).to(unknown)
+    for _ in range(GAUSS_NEWTON_STEPS):
+        # Central differences, of so nearly linear a problem, are slopes
+        ahead, behind = ([residual(unknown + sign * h) for h in steps] for sign in (1, -1))
+        jacobian = (torch.stack(ahead, dim=1) - torch.stack(behind, dim=1)) / (2 * DIFFERENCE)
+        step = torch.linalg.lstsq(jacobian.double(), residual(unknown).double()[:, None]).solution
+        unknown = unknown - step[:, 0].to(unknown.dtype)
+    return similarity(unknown)
+
+
+def _extents(screen: Tensor) -> Tensor:
+    """Returns how far points (N, V, 2 or more) reach on the screen in some directions, (N, D)."""
+    angles = torch.arange(DIRECTIONS) * (2 * torch.pi / DIRECTIONS)
+    directions = torch.stack([angles.cos(), angles.sin()]).to(screen)
+    return (screen[..., :2] @ directions).amax(dim=1)

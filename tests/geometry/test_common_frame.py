@@ -58,9 +58,43 @@ def test_a_common_similarity_is_found_again_although_a_third_is_wrong(
     if depths_reversed:
         rotation = quaternion.complementary(rotation)
     rotation[::3] = true[torch.arange(0, count, 3) - 1]
-    pose = Pose(1.5 * scale, translation + moved[:, 0, :2], rotation, torch.zeros(count, 1))
-    found = common_similarity(pose, true, scale, translation)
+    # The estimated scale belongs to a mesh of 1 / 1.5 of the size; the origin is elsewhere
+    pose = Pose(1.5 * scale, translation + moved[:, 0, :2], rotation, torch.full((count, 1), 40.0))
+    mesh = symmetric_points()
+
+    def project_true(vertices: Tensor, rows: Tensor) -> Tensor:
+        turned = quaternion.rotate(true[rows], vertices.expand(len(rows), -1, -1))
+        planar = scale[rows, None] * turned[..., :2] + translation[rows, None]
+        return planar * torch.tensor([1.0, -1.0])
+
+    found = common_similarity(pose, true, scale, mesh, project_true)
     assert found.frame.reversed == depths_reversed
-    mesh = torch.rand(5, 3, generator=generator, dtype=torch.float64)
     expected = 1.5 * quaternion.rotate(quaternion.conjugate(turn), mesh) + offset
     torch.testing.assert_close(found.apply(mesh), expected, atol=1e-5, rtol=0)
+
+
+def symmetric_points() -> Tensor:
+    """Returns points in mirror pairs about x = 0."""
+    half = torch.rand(40, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    return torch.cat([half, half * torch.tensor([-1, 1, 1])])
+
+
+def test_perspective_does_not_change_the_size(random_rotations: Tensor):
+    """From a distance d a unit ball looks d / sqrt(d^2 - 1) times as large as from far away."""
+    count, distance = len(random_rotations), 3.0
+    ball = quaternion.normalize(
+        torch.randn(4000, 4, generator=torch.Generator().manual_seed(1))[:, :3]
+    ).double()
+    seen = distance / (distance**2 - 1) ** 0.5
+    ones = torch.ones(count, 1, dtype=torch.float64)
+    pose = Pose(0.5 * seen * ones, torch.zeros(count, 2).double(), random_rotations, 40 * ones)
+
+    def project_true(vertices: Tensor, rows: Tensor) -> Tensor:
+        x, y, z = quaternion.rotate(
+            random_rotations[rows], vertices.expand(len(rows), -1, -1)
+        ).unbind(-1)
+        return 0.5 * torch.stack([x, -y], dim=-1) / (1 + z / distance)[..., None]
+
+    found = common_similarity(pose, random_rotations, 0.5 * ones, ball, project_true)
+    assert float(found.scale) == pytest.approx(1, abs=2e-3)
+    assert found.offset.norm() < 2e-3

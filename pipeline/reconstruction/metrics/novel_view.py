@@ -1,8 +1,9 @@
 """How estimated meshes look from where other photographs of the same individual were taken.
 
 Meshes live in the object space of the template, cameras in the true one. A single similarity per
-collection, from all estimated poses, maps one to the other: rotation, scale and offset (`common_similarity`).
-Nothing is fitted to a single photograph, so that a mesh of the wrong size or place is an error.
+collection maps one to the other: turn, scale and offset with which the true cameras see the template
+as its estimated poses show it (`common_similarity`). Nothing is fitted to a single photograph or to an
+estimated mesh, so that a mesh of the wrong size or place is an error.
 """
 
 from collections import defaultdict
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from data.ground_truth import project_true
-from geometry import camera
 from geometry.common_frame import Similarity, common_similarity
 from geometry.distances import hard_iou
 from pipeline.reconstruction.metrics.interface import (
@@ -75,12 +75,12 @@ class NovelViews(MeanMetric):
             image = self._crops(others).to(batch.image.device)
             texture = batch.prediction.texture
             own = None if texture is None else texture[position].expand(len(others), -1, -1, -1)
-            coverage, colors = self._render(screen.to(image.device), own)
-            values["novel_iou"] += hard_iou(coverage, image[:, 3:])[:, 0].tolist()
+            alpha, colors = self._render(screen.to(image.device), own)
+            values["novel_iou"] += hard_iou(alpha, image[:, 3:])[:, 0].tolist()
             if colors is not None:
                 values["novel_color_error"] += color_error(colors, image).tolist()
             if index in self._drawn:
-                seen = 2 * coverage.expand(-1, 3, -1, -1) - 1 if colors is None else colors
+                seen = 2 * alpha.expand(-1, 3, -1, -1) - 1 if colors is None else colors
                 pictures = (batch.image[position, :3], image[0, :3], seen[0])
                 self._drawn[index] = torch.stack(pictures).cpu()
             # What other shapes reach in the same photographs
@@ -138,12 +138,15 @@ class NovelViews(MeanMetric):
         return truth
 
     def _render(self, screen: Tensor, texture: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns coverage (B, 1, h, h) and, with textures (B, 3, R, R), colors (B, 3, h, h)."""
+        """Returns silhouettes (B, 1, h, h) and, with textures (B, 3, R, R), colors (B, 3, h, h)."""
         sphere, size = self._setting.scene.sphere, self._setting.config.model.image_resolution
         if texture is None:
-            return rasterize(screen, sphere.faces, size, soft=False).coverage, None
-        rendering = render_textured(sphere, screen, texture, size, soft=False)
-        return rendering.coverage, rendering.colors
+            alpha, colors = rasterize(screen, sphere.faces, size).alpha, None
+        else:
+            rendering = render_textured(sphere, screen, texture, size)
+            alpha, colors = rendering.alpha, rendering.colors
+        assert alpha is not None
+        return alpha, colors
 
     def _similarity(self, number: int) -> Similarity:
         """Returns the map from the template's object space to the true one of a dataset."""
@@ -153,9 +156,15 @@ class NovelViews(MeanMetric):
             sources = [data.source(i) for i in range(len(data))]
             used = [i for i, (k, row) in enumerate(sources) if k == number and truth.known[row]]
             rows = torch.tensor([sources[i][1] for i in used])
-            pose = camera.select(data.labels.pose, torch.tensor(used))
-            true = truth.rotation[rows], truth.scale[rows], truth.translation[rows]
-            self._similarities[number] = common_similarity(pose, *true)
+            labels = data.labels.select(torch.tensor(used))
+            templates = self._setting.scene.templates[labels.template.unique()].cpu()
+
+            def project(vertices: Tensor, some: Tensor) -> Tensor:
+                return project_true(vertices.expand(len(some), -1, -1), truth, rows[some])
+
+            self._similarities[number] = common_similarity(
+                labels.pose, truth.rotation[rows], truth.scale[rows], templates.mean(0), project
+            )
         return self._similarities[number]
 
     def _reference(self, index: int) -> dict[str, float]:

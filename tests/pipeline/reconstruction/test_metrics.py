@@ -165,9 +165,9 @@ def test_true_meshes_are_perfect_from_every_side(monkeypatch: pytest.MonkeyPatch
     know_everything(monkeypatch, np.arange(COUNT) % 3)
     found = figures("--pck_alpha", "0.02,0.1")
     assert found["iou"] > 0.94  # soft silhouettes are a little wider
-    assert found["novel_iou"] > 0.97
+    assert found["novel_iou"] == pytest.approx(found["iou"], abs=0.005)
     assert found["novel_color_error"] < 0.02
-    assert found["novel_iou_mean"] < found["novel_iou_nearest"] + 0.1 < 0.97
+    assert found["novel_iou_mean"] < found["novel_iou_nearest"] + 0.1 < 0.94
     assert found["pck_0.02"] == 1
     assert found["pck_position_0.1"] < 0.3
     assert found["chamfer"] < 7  # it does not undo the turn
