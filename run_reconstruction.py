@@ -101,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--lr", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")
     group.add_argument("--lr_decay_every", type=cli.positive_int, metavar="N", help="epochs between halvings of the rates (default: 250; with --iters 4 in all)")
+    group.add_argument("--semantic_consistency", choices=["none", "prob", "vertex", "both"], default="none", help="compare the parts of the template with those of photographs: by renderings (prob), by distances (vertex), or both (default: %(default)s)")
     group.add_argument("--neighbor_weight", type=cli.non_negative_float, default=0.0, metavar="WEIGHT", help="weight of swaps: shapes and textures must also explain photographs of similar objects from other sides (default: %(default)s, none)")
     group.add_argument("--student_weight", type=cli.non_negative_float, default=20.0, metavar="WEIGHT", help="weight of rotations in the loss of the student, which learns to estimate poses of photographs; 0 trains none (default: %(default)s)")
     group.add_argument("--flow_dt_weight", type=cli.non_negative_float, default=1.0, metavar="WEIGHT", help="with --texture_model flow, weight of what keeps the places inside the mask (default: %(default)s)")

@@ -98,6 +98,7 @@ class OptimizerOptions:
         perceptual_weight: weight of the perceptual distance of colors; 0 leaves it out.
         perceptual_features: what that compares: "gradients", a network of models.features, or "auto".
         bfloat16: whether the network runs in mixed precision.
+        semantic_consistency: none, prob, vertex or both: how parts of template and images are compared.
         neighbor_weight: of swaps with similar objects; 0 makes none.
         student_weight: of rotations in the student's loss; 0 trains no student.
     """
@@ -114,6 +115,7 @@ class OptimizerOptions:
     perceptual_weight: float
     perceptual_features: str
     bfloat16: bool
+    semantic_consistency: str
     neighbor_weight: float
     student_weight: float
 

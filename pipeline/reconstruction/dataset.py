@@ -203,6 +203,10 @@ class ReconstructionData(Dataset[ObjectImage]):
         number, row = self.source(index)
         return self.detections[number][row]
 
+    def own_parts(self, number: int) -> list[str]:
+        """Returns the names behind channels 2, 3, ... of the part maps of a dataset."""
+        return self._images[number].part_names
+
     def source(self, index: int) -> tuple[int, int]:
         """Returns the number of an image's dataset and its row among the detections."""
         number, item = self._rows[index]

@@ -12,10 +12,10 @@ from torch import Tensor
 from geometry import camera, quaternion
 from geometry.camera import Pose
 from models.student import SectorPoses, StudentNetwork, mirrored, sector_weights
-from pipeline.reconstruction import lessons
+from pipeline.reconstruction.companions import lessons
+from pipeline.reconstruction.companions.lessons import Draws, Lesson
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData
-from pipeline.reconstruction.lessons import Draws, Lesson
 from pipeline.reconstruction.model import Prediction, Scene, make_scene
 from utils import distributed, seeding, training
 from utils.training import Term

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ from torch import Tensor
 from geometry.distances import hard_iou
 from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
-from pipeline.reconstruction import model_file, pose_corrections, swaps
+from pipeline.reconstruction import model_file
+from pipeline.reconstruction.companions.record import Companions, make_companions
 from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
@@ -32,9 +33,7 @@ from pipeline.reconstruction.model import (
     render,
 )
 from pipeline.reconstruction.pictures import Shown, draw
-from pipeline.reconstruction.pose_corrections import PoseCorrections, correct
-from pipeline.reconstruction.student import Teaching, make_teaching
-from pipeline.reconstruction.swaps import NeighborSwaps, make_swaps
+from pipeline.reconstruction.pose_corrections import correct
 from pipeline.reconstruction.texture_flow import mirror_flow
 from pipeline.reconstruction.texture_terms import TextureTerms
 from rendering import rasterizer
@@ -98,7 +97,7 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
     if data.capacity < len(data) and not config.data.no_prefetch:
         text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
-    companions = make_companions(config, data, device, found)
+    companions = make_companions(config, data, device, CRITERIA[config.optimizer.loss], found)
     if found is not None:
         # Companions that a run gets late begin anew
         fresh = {name: member.state_dict() for name, member in companions.members.items()}
@@ -135,49 +134,6 @@ def make_schedule(output: OutputOptions, length: training.Length) -> Schedule:
     )
 
 
-class Companions(NamedTuple):
-    """What is learned or remembered beside the network; None where its option is off.
-
-    Attributes:
-        corrections: of the poses.
-        teaching: of the student.
-        swaps: with neighbors.
-    """
-
-    corrections: PoseCorrections | None = None
-    teaching: Teaching | None = None
-    swaps: NeighborSwaps | None = None
-
-    @property
-    def members(self) -> dict[str, training.Stateful]:
-        """What changes, by its name in a checkpoint."""
-        members: dict[str, training.Stateful] = {}
-        if self.corrections is not None:
-            members[pose_corrections.KEY] = self.corrections
-        if self.teaching is not None:
-            members |= self.teaching.members
-        if self.swaps is not None:
-            members[swaps.KEY] = self.swaps.memory
-        return members
-
-
-def make_companions(
-    config: ReconstructionConfig,
-    data: ReconstructionData,
-    device: torch.device,
-    found: tuple[Path, Mapping[str, Any]] | None,
-) -> Companions:
-    """Returns companions that have learned nothing; corrections also if the checkpoint has any."""
-    corrections = None
-    if config.optimizer.pose_rate or (found is not None and pose_corrections.KEY in found[1]):
-        corrections = PoseCorrections(data.labels.to(device).pose)
-    return Companions(
-        corrections,
-        make_teaching(config, data, device),
-        make_swaps(config, data, device, CRITERIA[config.optimizer.loss], corrections),
-    )
-
-
 def make_task(
     network: ReconstructionNetwork,
     data: ReconstructionData,
@@ -195,7 +151,7 @@ def make_task(
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
-    corrections, teaching, _ = companions
+    corrections, teaching = companions.corrections, companions.teaching
     return training.Task(
         members={"generator": network, "optimizer": optimizer, **companions.members},
         constants=description,
@@ -244,7 +200,7 @@ class Update:
         self.scene, self.labels, self.options = scene, labels, options
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
-        self.corrections, self.teaching, self.swaps = companions or Companions()
+        self.corrections, self.teaching, self.swaps, self.semantics = companions or Companions()
         self.textures = TextureTerms(options, labels.category.device)
         self.decay_interval = decay_interval(options, length)
 
@@ -277,6 +233,8 @@ class Update:
         )
         if self.swaps is not None:
             terms |= self.swaps.terms(step, batch.index, prediction)
+        if self.semantics is not None:
+            terms |= self.semantics.terms(prediction, own, batch)
         total = training.weighted_sum(terms)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.camera import Pose
+from pipeline.reconstruction.companions.record import Companions
+from pipeline.reconstruction.companions.swaps import Memory, NeighborSwaps
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, endless_batches
 from pipeline.reconstruction.model import make_data, make_network, make_scene
 from pipeline.reconstruction.pose_corrections import PoseCorrections
-from pipeline.reconstruction.swaps import Memory, NeighborSwaps
-from pipeline.reconstruction.training import Companions, Update
+from pipeline.reconstruction.training import Update
 from tests.pipeline.reconstruction.test_training import config, toy  # noqa: F401 - a fixture
 from utils import distributed
 from utils.training import make_length

@@ -11,10 +11,10 @@ from geometry import camera, quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
 from models.student import SECTORS, SectorPoses, StudentNetwork, sector_centers, sector_weights
-from pipeline.reconstruction import lessons
+from pipeline.reconstruction.companions import lessons
+from pipeline.reconstruction.companions.lessons import Draws, Similarity
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels
-from pipeline.reconstruction.lessons import Draws, Similarity
 from pipeline.reconstruction.model import Prediction, Scene
 from pipeline.reconstruction.model_file import load_model
 from pipeline.reconstruction.student import Teaching, compute_terms, estimate_pose, make_student

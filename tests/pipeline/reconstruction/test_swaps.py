@@ -10,10 +10,11 @@ from torch import Tensor
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction import swaps, training
+from pipeline.reconstruction import training
+from pipeline.reconstruction.companions import swaps
+from pipeline.reconstruction.companions.swaps import Memory, NeighborSwaps
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.model import Prediction, Scene
-from pipeline.reconstruction.swaps import Memory, NeighborSwaps
 from rendering.texture import render_textured
 from tests.pipeline.reconstruction.test_training import (
     assert_equal,

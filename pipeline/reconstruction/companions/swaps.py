@@ -16,9 +16,9 @@ from torch import Tensor
 from geometry import quaternion
 from geometry.camera import project
 from models.layers import resize
+from pipeline.reconstruction.companions.lessons import Draws
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
-from pipeline.reconstruction.lessons import Draws
 from pipeline.reconstruction.model import Prediction, Scene, make_scene
 from pipeline.reconstruction.pose_corrections import PoseCorrections
 from rendering.texture import render_textured

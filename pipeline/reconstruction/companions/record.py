@@ -1,0 +1,64 @@
+"""What goes along with the mesh estimator in a run: learned or remembered beside it, or terms of its loss."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pipeline.reconstruction import pose_corrections
+from pipeline.reconstruction.companions import swaps
+from pipeline.reconstruction.companions.semantics import SemanticConsistency, make_semantics
+from pipeline.reconstruction.companions.swaps import NeighborSwaps, make_swaps
+from pipeline.reconstruction.config import ReconstructionConfig
+from pipeline.reconstruction.dataset import ReconstructionData
+from pipeline.reconstruction.pose_corrections import PoseCorrections
+from pipeline.reconstruction.student import Teaching, make_teaching
+from utils import training
+
+
+class Companions(NamedTuple):
+    """What is learned or remembered beside the network; None where its option is off.
+
+    Attributes:
+        corrections: of the poses.
+        teaching: of the student.
+        swaps: with neighbors.
+        semantics: parts of the template, which never change.
+    """
+
+    corrections: PoseCorrections | None = None
+    teaching: Teaching | None = None
+    swaps: NeighborSwaps | None = None
+    semantics: SemanticConsistency | None = None
+
+    @property
+    def members(self) -> dict[str, training.Stateful]:
+        """What changes, by its name in a checkpoint."""
+        members: dict[str, training.Stateful] = {}
+        if self.corrections is not None:
+            members[pose_corrections.KEY] = self.corrections
+        if self.teaching is not None:
+            members |= self.teaching.members
+        if self.swaps is not None:
+            members[swaps.KEY] = self.swaps.memory
+        return members
+
+
+def make_companions(
+    config: ReconstructionConfig,
+    data: ReconstructionData,
+    device: torch.device,
+    criterion: swaps.Criterion,
+    found: tuple[Path, Mapping[str, Any]] | None,
+) -> Companions:
+    """Returns companions that have learned nothing; corrections also if the checkpoint has any."""
+    corrections = None
+    if config.optimizer.pose_rate or (found is not None and pose_corrections.KEY in found[1]):
+        corrections = PoseCorrections(data.labels.to(device).pose)
+    return Companions(
+        corrections,
+        make_teaching(config, data, device),
+        make_swaps(config, data, device, criterion, corrections),
+        make_semantics(config, data, device),
+    )
