@@ -15,6 +15,9 @@ Examples:
 
   # Meshes of your own: bird1.obj, bird2.obj, ..., here with y up and looking along z
   python remesh.py --mode multitpl --classes bird --templates my_meshes --up y --front z
+
+  # Points of a scanner, with or without normals
+  python remesh.py --mode singletpl --classes bird --from_points scan.ply
 """
 
 import argparse
@@ -26,6 +29,7 @@ from utils import cli
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
 NUM_TEMPLATES = 4  # that are learned in mode multitpl
+POISSON_DEPTH = 7
 
 
 def categories(text: str) -> tuple[str, ...]:
@@ -49,6 +53,14 @@ def sphere(text: str) -> str:
     return text
 
 
+def depth(text: str) -> int:
+    """Option type: depth of the grid for surfaces through points."""
+    value = cli.positive_int(text)
+    if not 4 <= value <= 8:
+        raise argparse.ArgumentTypeError(f"expected 4 to 8, got {value}")
+    return value
+
+
 # fmt: off
 def build_parser() -> cli.Parser:
     """Returns the parser; its defaults are the only ones."""
@@ -69,6 +81,11 @@ def build_parser() -> cli.Parser:
     group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as its preparation has recorded)")
     group.add_argument("--colors", action=argparse.BooleanOptionalAction, default=True, help="compare colors too, not only masks (default: yes)")
     group.add_argument("--mirror", action="store_true", help="swap front and back of what was learned")
+
+    group = parser.add_argument_group("from points")
+    group.add_argument("--from_points", type=Path, metavar="FILE", help="make the template of one category from points on its surface: .ply, .xyz (3 columns, or 6 with normals) or .npz (points, normals)")
+    group.add_argument("--poisson_depth", type=depth, metavar="D", help=f"the surface is found on a grid of 2^D cells per edge, D = 4 to 8 (default: {POISSON_DEPTH})")
+    group.add_argument("--normals", choices=["file", "estimate"], help="those of the file, or from the neighborhoods of points (default: those of the file, if it has any)")
 
     group = parser.add_argument_group("fitting")
     group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="PIXELS", help="size of the silhouettes (default: %(default)s)")
@@ -91,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.up and args.front and args.up[-1] == args.front[-1]:
         parser.error(f"--up {args.up} --front {args.front}: expected two different axes.")
     check_learning(parser, args)
+    check_points(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from rendering.rasterizer import set_backend
     from utils import distributed
@@ -121,6 +139,28 @@ def check_learning(parser: cli.Parser, args: argparse.Namespace) -> None:
     if args.mode == "singletpl" and args.num_templates not in (None, 1):
         parser.error(f"--num_templates {args.num_templates}: write --mode multitpl.")
     args.num_templates = args.num_templates or (1 if args.mode == "singletpl" else NUM_TEMPLATES)
+
+
+def check_points(parser: cli.Parser, args: argparse.Namespace) -> None:
+    """Refuses options of points without them, several sources of a template, and fills in the depth."""
+    if args.from_points is None:
+        for name in ("poisson_depth", "normals"):
+            if getattr(args, name):
+                parser.error(f"--{name} is for a template that is made --from_points.")
+    else:
+        if args.from_photographs or args.templates != MODELED_TEMPLATES:
+            other = "from_photographs" if args.from_photographs else "templates"
+            parser.error(f"--from_points and --{other}: expected one source of templates.")
+        # A file of points holds one object
+        if args.mode != "singletpl":
+            parser.error(
+                f"--from_points gives one template: write --mode singletpl, not {args.mode}."
+            )
+        if len(args.classes) != 1:
+            parser.error(
+                "--from_points gives the template of one category: say which by --classes."
+            )
+    args.poisson_depth = args.poisson_depth or POISSON_DEPTH
 
 
 if __name__ == "__main__":

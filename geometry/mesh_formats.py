@@ -85,14 +85,11 @@ def read_stl(content: bytes) -> Polygons:
 
 def read_ply(content: bytes) -> Polygons:
     """Reads .ply, text or binary of either byte order, with polygons of any number of corners."""
-    source, elements = _ply_header(content)
-    tables: dict[str, dict[str, list[NDArray]]] = {}
-    for element in elements:
-        tables[element.name] = _ply_table(source, element)
-    vertex, face = tables.get("vertex", {}), tables.get("face", {})
-    if not {"x", "y", "z"} <= vertex.keys():
+    tables = _ply_tables(content)
+    vertices = _ply_columns(tables, "xyz")
+    if vertices is None:
         raise ValueError("its vertices have no x, y and z")
-    vertices = np.stack([np.ravel(vertex[axis]) for axis in "xyz"], axis=1).astype(np.float64)
+    face = tables.get("face", {})
     if "tristrips" in tables:
         raise ValueError(
             "its faces are triangle strips, which are not read. Export it again from MeshLab, as "
@@ -100,13 +97,22 @@ def read_ply(content: bytes) -> Polygons:
         )
     if not face:
         raise ValueError(
-            f"it is a point cloud: {len(vertices)} points, no faces. Make a surface of it first, as "
-            "MeshLab's Screened Poisson Surface Reconstruction does"
+            f"it is a point cloud: {len(vertices)} points, no faces. Make a surface of it with: "
+            "python remesh.py --from_points"
         )
     faces = face.get("vertex_indices") or face.get("vertex_index")
     if faces is None:
         raise ValueError("its faces have no vertex_indices")
     return _polygons(vertices, faces)
+
+
+def read_ply_points(content: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Reads positions (N, 3) and, if there are any, normals (N, 3) of the vertices of a .ply file."""
+    tables = _ply_tables(content)
+    positions = _ply_columns(tables, "xyz")
+    if positions is None:
+        raise ValueError("its vertices have no x, y and z")
+    return positions, _ply_columns(tables, ("nx", "ny", "nz"))
 
 
 _PLY_TYPES = {
@@ -188,6 +194,22 @@ def _ply_header(content: bytes) -> tuple[_Source, list[_Element]]:
         raise ValueError("its header names no format")
     body = body[body.index(b"\n") + 1 :]
     return _Source(body, order), elements
+
+
+def _ply_tables(content: bytes) -> dict[str, dict[str, list[NDArray]]]:
+    """Reads all tables of a .ply file, by the names of elements and columns."""
+    source, elements = _ply_header(content)
+    return {element.name: _ply_table(source, element) for element in elements}
+
+
+def _ply_columns(
+    tables: dict[str, dict[str, list[NDArray]]], names: Sequence[str]
+) -> NDArray[np.float64] | None:
+    """Returns columns (N, 3) of the vertices; None unless all are there."""
+    vertex = tables.get("vertex", {})
+    if not set(names) <= vertex.keys():
+        return None
+    return np.stack([np.ravel(vertex[name]) for name in names], axis=1).astype(np.float64)
 
 
 def _ply_table(source: _Source, element: _Element) -> dict[str, list[NDArray]]:

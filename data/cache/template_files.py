@@ -104,8 +104,8 @@ def load_templates(category: str, mode: str, dataset: str | None = None) -> Tens
     own = path == written_path(category, mode, own=True)
     if own:
         remedy = (
-            "Delete it to use the modeled ones, or make it again with: remesh.py --templates, or "
-            "--from_photographs"
+            "Delete it to use the modeled ones, or make it again with: remesh.py --templates, "
+            "--from_points or --from_photographs"
         )
     vertices = read_templates(path, remedy)
     if own:

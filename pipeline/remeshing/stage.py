@@ -1,6 +1,6 @@
 """Stage 0: deforms the UV sphere onto the modeled templates of each category.
 
-Reads <templates>/<category><n>.obj, writes cache/remeshed_templates/<mode>/<category>_templates.pth
+Reads <templates>/<category><n>.obj or points on a surface, writes cache/remeshed_templates/<mode>/<category>_templates.pth
 (cache/own_templates/ if the templates are a user's own), beside it an .obj and a picture to look at.
 Only silhouettes count, so open shells, loose parts and wrong windings do no harm.
 """
@@ -23,6 +23,7 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.remeshing.diagnosis import better_axes, cause_of_poor_fit
 from pipeline.remeshing.paper_schedule import fit_published
 from pipeline.remeshing.picture import compare
+from pipeline.remeshing.points import surface_from_points
 from pipeline.remeshing.sphere_fitting import Targets, Task, fit_fast, overlap
 from pipeline.remeshing.targets import normalize, silhouettes
 from utils import distributed
@@ -44,6 +45,9 @@ class Config:
     mode: str
     classes: tuple[str, ...]
     templates: Path
+    from_points: Path | None
+    normals: str | None
+    poisson_depth: int
     up: str | None
     front: str | None
     image_resolution: int
@@ -55,7 +59,7 @@ class Config:
     @property
     def own(self) -> bool:
         """Whether the templates are a user's own rather than those modeled here."""
-        return self.templates != MODELED_TEMPLATES
+        return self.from_points is not None or self.templates != MODELED_TEMPLATES
 
 
 class Remeshed(NamedTuple):
@@ -107,9 +111,9 @@ def _load(category: str, config: Config) -> list[Mesh]:
     ]
     meshes = []
     # Options take precedence over the axes that the file format defines
-    for path in find_templates(config.templates, category, config.mode):
+    for path in _sources(category, config):
         up, front = (given or by_format for given, by_format in zip(_given(config), format_axes(path), strict=True))  # fmt: skip
-        meshes.append(load_mesh(path, up=up, front=front))
+        meshes.append(_read(path, up, front, config))
         # Axes that the user gave are only questioned; guessed ones must be confirmed
         if known and (found := better_axes(meshes[-1], up, front, known)):
             now, best = found
@@ -121,6 +125,18 @@ def _load(category: str, config: Config) -> list[Mesh]:
                 raise UserError(f"{doubt} Add these two options, or {now} if it is right as it is.")
             _LOG.warning("%s Look at the picture that is written.", doubt)
     return meshes
+
+
+def _sources(category: str, config: Config) -> list[Path]:
+    if config.from_points:
+        return [config.from_points]
+    return find_templates(config.templates, category, config.mode)
+
+
+def _read(path: Path, up: str, front: str, config: Config) -> Mesh:
+    if config.from_points:
+        return surface_from_points(path, up, front, config.normals, config.poisson_depth)
+    return load_mesh(path, up=up, front=front)
 
 
 def _given(config: Config) -> tuple[str | None, str | None]:
@@ -152,6 +168,10 @@ def _keep(category: str, meshes: Sequence[Mesh], result: Remeshed, config: Confi
         kept = f" {present} stays as it was." if present.exists() else ""
         force = f" --min_iou {float(result.iou.min()) - 0.005:.2f} accepts it anyway."
         return [complaint + kept + (force if result.picture is not None else "")]
+    # A surface through points was never a file, and is worth looking at
+    if config.from_points:
+        surface = torch.from_numpy(meshes[0].vertices)[None], torch.from_numpy(meshes[0].faces)
+        save_meshes(target.with_name(f"{category}_surface.obj"), *surface)
     # Save, and remove the leftovers of a rejected attempt, which would mislead
     template_files.save_templates(category, config.mode, result.vertices, own=config.own)
     for suffix in (".png", ".obj"):  # of an earlier attempt
