@@ -61,7 +61,7 @@ def learn_families(
 
 
 class ShapeFit:
-    """Fits shapes to photographs, one by one, so that results do not depend on the batch."""
+    """Fits shapes to photographs."""
 
     def __init__(self, families: list[Family], chosen: Candidates) -> None:
         """Begins at the chosen poses (N,) of a collection."""
@@ -78,16 +78,20 @@ class ShapeFit:
         masks = photographs.masks
         half = shrink(masks[:, None], masks.shape[-1] // 2)[:, 0]
         chosen = self._chosen.select(photographs.rows).to(masks.device)
-        found: dict[str, list[Tensor]] = {name: [] for name in self.columns}
-        for i, small in enumerate(_small_masks(photographs)):
-            family = self._families[int(chosen.choice[i])]
-            one = slice(i, i + 1)
-            start = Fit(to_vector(chosen.select(one).pose), masks.new_zeros(1, len(family.modes)))
-            fit = fit_shapes(family, make_targets(small[None]), start, STEPS)
-            found["vectors"].append(fit.vectors)
-            found["coefficients"].append(fit.coefficients)
-            found["iou"].append(_overlap(family, fit, half[one]))
-        return {name: torch.cat(values).cpu() for name, values in found.items()}
+        found = {
+            name: masks.new_zeros(len(masks), *column.shape)
+            for name, column in self.columns.items()
+        }
+        small = _small_masks(photographs)
+        for number, family in enumerate(self._families):
+            mine = (chosen.choice == number).nonzero()[:, 0]
+            if len(mine):
+                start = to_vector(chosen.select(mine).pose)
+                none = masks.new_zeros(len(mine), len(family.modes))
+                fit = fit_shapes(family, make_targets(small[mine]), Fit(start, none), STEPS)
+                found["vectors"][mine], found["coefficients"][mine] = fit
+                found["iou"][mine] = _overlaps(family, fit, half[mine])
+        return {name: values.cpu() for name, values in found.items()}
 
 
 def collect_shapes(
@@ -129,8 +133,8 @@ def _small_masks(photographs: Photographs) -> Tensor:
     return shrink(photographs.masks[:, None], SIZE)[:, 0]
 
 
-def _overlap(family: Family, fit: Fit, mask: Tensor) -> Tensor:
-    """Returns the overlap (1, 1) of a fitted shape with its mask (1, h, h)."""
+def _overlaps(family: Family, fit: Fit, masks: Tensor) -> Tensor:
+    """Returns the overlaps (B, 1) of fitted shapes with their masks (B, h, h)."""
     screen = project(family.vertices(fit.coefficients), from_vector(fit.vectors))
-    coverage = rasterize(screen, family.faces, mask.shape[-1], soft=False).coverage[:, 0]
-    return hard_iou(coverage, mask)[:, None]
+    coverage = rasterize(screen, family.faces, masks.shape[-1], soft=False).coverage[:, 0]
+    return hard_iou(coverage, masks)[:, None]

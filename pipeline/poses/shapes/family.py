@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geometry import quaternion
 from geometry.camera import VECTOR_SIZE, from_vector, project
+from geometry.shape_modes import deform
 from models.optimizers import FullMatrixAdam
 from pipeline.poses.fitting import constrain
 from pipeline.poses.shapes.thin_parts import Targets, distances
@@ -46,7 +47,10 @@ class Family(NamedTuple):
 
     def vertices(self, coefficients: Tensor) -> Tensor:
         """Returns the shapes (B, V, 3) of coefficients (B, M)."""
-        return self.mean + torch.einsum("bm,mvc->bvc", coefficients, self.modes)
+        count = len(coefficients)
+        return deform(
+            self.mean.expand(count, -1, -1), coefficients, self.modes.expand(count, -1, -1, -1)
+        )
 
 
 class Fit(NamedTuple):
@@ -108,4 +112,7 @@ def _energy(vectors: Tensor, coefficients: Tensor, rotation: Tensor) -> Tensor:
     # 1 - <p, q>^2 is the squared sine of half the angle
     turned = 4 * quaternion.squared_distance(from_vector(vectors).rotation, rotation)
     turn = turned / math.radians(TURN) ** 2
-    return (coefficients.square().sum(dim=1) + turn) / 2
+    # One after the other, since sums over few numbers depend on the batch
+    for coefficient in coefficients.unbind(1):
+        turn = turn + coefficient.square()
+    return turn / 2

@@ -70,6 +70,8 @@ def _estimate(
     count, dimension = len(examples.vectors), len(fields)
     prior = SPREAD**2 * torch.eye(dimension).to(fields)
     mean, covariance = fields.new_zeros(dimension), prior
+    if count == 0:
+        return mean, covariance
     vectors, coefficients = examples.vectors, fields.new_zeros(count, dimension)
     share = examples.weight / examples.weight.sum()
     for _ in range(ROUNDS):

@@ -498,8 +498,9 @@ def sampled_photographs(monkeypatch: pytest.MonkeyPatch) -> int:
     chosen = Candidates(from_vector(start.vectors[many]), many)
     with monkeypatch.context() as inner:
         inner.setattr(collection, "learn_family", lambda *_: width)
+        reader: Any = Reader()
         collection.learn_families(
-            Reader(), width.mean[None], SphereMesh(), chosen, torch.ones(1000), 1
+            reader, width.mean[None], SphereMesh(), chosen, torch.ones(1000), 1
         )
     return len(rows)
 

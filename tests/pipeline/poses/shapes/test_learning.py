@@ -79,6 +79,14 @@ def test_principal_modes_have_the_covariance_of_the_displacements() -> None:
     assert (gram.diag().diff() < 0).all()
 
 
+def test_without_images_the_template_is_the_mean() -> None:
+    _, _, targets = photographs(1)
+    nothing = Examples(targets.select(slice(0)), torch.zeros(0, 8), torch.zeros(0))
+    family = learn_family(pose_world.body(), MESH, nothing, 3)
+    assert torch.equal(family.mean, pose_world.body())
+    assert torch.isfinite(family.modes).all()
+
+
 @pytest.mark.slow
 def test_a_family_is_learned_from_its_masks() -> None:
     vectors, _, targets = photographs(COUNT)
