@@ -9,8 +9,8 @@ Examples:
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --parts_source appearance --visualize
   # Parts that are found without labels
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --parts_source learned --num_parts 4
-  # Shapes of the objects, in six modes that are learned from their masks
-  python pose_optimization_step2.py --dataset photobirds --mode singletpl --shape_modes 6
+  # Poses alone: every object has the shape of its template
+  python pose_optimization_step2.py --dataset photobirds --mode singletpl --shape_modes 0
   # How well the chosen poses carry annotated keypoints from one photograph to another
   python pose_optimization_step2.py --dataset photobirds --mode singletpl --evaluate_keypoints
   # One pass, as in the paper: the semantic template is made once, poses are chosen but not moved
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that move the best hypotheses in each round (default: %(default)s)")
     group.add_argument("--parts_source", choices=("maps", "appearance", "learned"), default="maps", help="maps: part maps, where there are any, and colors; appearance: colors only; learned: parts found in the collection, and colors (default: %(default)s)")
     group.add_argument("--clips", action="store_true", help="photographs named <clip>_<number> are frames of clips, in which objects hardly turn from one to the next")
-    group.add_argument("--shape_modes", type=cli.non_negative_int, default=0, metavar="N", help="modes of shape, such as a neck that is lowered, that are learned from the masks and fitted to every object; 0: objects have the shape of the template (default: %(default)s)")
+    group.add_argument("--shape_modes", type=cli.non_negative_int, default=6, metavar="N", help="modes of shape, such as a neck that is lowered, that are learned from the masks and fitted to every object; 0: objects have the shape of the template (default: %(default)s)")
     group.add_argument("--features", default="auto", metavar="NAME[:FILE]", help="network of timm whose features of the photographs are compared beside the colors, and a file of its weights; none: only colors; auto: those of tf_efficientnet_lite0, where timm and its weights are installed (default: %(default)s)")
     group.add_argument("--keep_share", type=cli.fraction, default=0.9, metavar="SHARE", help="share of the images that is kept, the most confident ones (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=None, metavar="SCORE", help="keep images by the published rule instead: agreement score below this, overlap above the worst tenth's (published: 0.3)")

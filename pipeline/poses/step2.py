@@ -358,6 +358,8 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     report.report(detections, "step2", collection.mode, figures, rotation, chosen.rows)
     scored = chosen.scored
     fit = report.verdict(scored.iou.amax(dim=1).mean().item(), scored.conflict())
+    if poses.shapes is not None:
+        fit += f", overlap of its fitted shapes {poses.shapes.iou.mean().item():.2f}"
     words = (len(kept.score), len(detections), 100 * confidence[chosen.rows].mean().item(), fit)
     logger.info("step 2: %d of %d poses kept, right with a probability of %.0f %%; %s", *words)
 
