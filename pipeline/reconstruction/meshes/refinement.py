@@ -17,8 +17,9 @@ from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.pose_corrections import correct
 from rendering.texture import render_textured
 
-SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.004, 0.02, 0.006  # of Adam
-COLOR_WEIGHT = 10.0 / 3  # of the colors beside the silhouette, a third of the training's for each
+SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.006, 0.02, 0.009  # of Adam
+SILHOUETTE_WEIGHT, COLOR_WEIGHT = 4.0, 3.0
+SHARPNESS = (6.0, 30.0)  # per squared pixel, first and last: soft silhouettes make meshes too small
 SHAPE_COST = 2.0  # of the mean square of the offsets of the displacement map
 TEXTURE_COST = 0.02  # of the mean square of those of the texture
 FLATNESS = 1e-4
@@ -66,7 +67,9 @@ def refine(template: SphereMesh, start: Refined, image: Tensor, steps: int) -> R
         # Falls linearly, so that the end is settled
         for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] = rate * (1 - step / steps)
-        loss = misfit(template, result(), image)
+        # Sharpens by the same factor in each step, so that at first edges are felt from afar
+        first, last = SHARPNESS
+        loss = misfit(template, result(), image, first * (last / first) ** (step / steps))
         loss = loss + SHAPE_COST * shape.square().mean() + TEXTURE_COST * colors.square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -79,13 +82,21 @@ def refine(template: SphereMesh, start: Refined, image: Tensor, steps: int) -> R
     )
 
 
-def misfit(template: SphereMesh, mesh: Refined, image: Tensor) -> Tensor:
-    """Returns the loss of a mesh against its photograph, a scalar: silhouette, colors, smoothness."""
+def misfit(template: SphereMesh, mesh: Refined, image: Tensor, sharpness: float) -> Tensor:
+    """Returns the loss of a mesh against its photograph, a scalar: silhouette, colors, smoothness.
+
+    Args:
+        template, mesh, image: as in `refine`.
+        sharpness: inverse softness of the silhouette, per squared pixel.
+    """
     vertices = template.deform(mesh.displacement_map)
     screen = project(vertices, mesh.pose)
-    seen = render_textured(template, screen, mesh.texture, image.shape[-1])
+    size = image.shape[-1]
+    seen = render_textured(
+        template, screen, mesh.texture, size, sharpness=sharpness * (size / 2) ** 2
+    )
     assert seen.alpha is not None
-    loss = (seen.alpha - image[:, 3:]).square().mean()
+    loss = SILHOUETTE_WEIGHT * (seen.alpha - image[:, 3:]).square().mean()
     loss = loss + COLOR_WEIGHT * (seen.colors - image[:, :3]).square().mean()
     loss = loss + FLATNESS * flatness(vertices, template.faces, template.neighbors).mean()
     return loss + half_space_penalty(vertices, template.positive)

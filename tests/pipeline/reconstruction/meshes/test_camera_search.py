@@ -120,7 +120,7 @@ def test_refinement_returns_what_was_displaced(template: SphereMesh) -> None:
     away = correct(pose, torch.tensor([[0.1, -0.05, 0.1, 0.05, 0.04, 0.02, 0.0]]))
     start = Refined(narrow, 0.7 * texture, away)
     found = refine(template, start, image[None], 40)
-    before, after = (float(misfit(template, mesh, image[None])) for mesh in (start, found))
+    before, after = (float(misfit(template, mesh, image[None], 8.0)) for mesh in (start, found))
     assert after < 0.4 * before
     turned = [
         float(quaternion.angle_between(p.rotation, pose.rotation)) for p in (away, found.pose)
