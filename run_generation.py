@@ -25,12 +25,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser; its defaults are the only ones."""
     parser = cli.Parser(description=__doc__)
     group = parser.add_argument_group("required")
-    group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_gan/")
+    group.add_argument("--name", "--weights", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_gan/")
     group.add_argument("--dataset", type=cli.dataset_names, required=True, metavar="DATASET", help="folder under cache/ with the pseudo-ground-truth, several as in dogs,cats, or `all`")
 
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")
-    group.add_argument("--export_sample", action="store_true", help="write generated meshes and a picture of them to output/")
+    group.add_argument("--export_sample", dest="export_folder", action="store_const", const="output", help="write generated meshes and a picture of them to output/")
+    group.add_argument("--save_results", dest="export_folder", action="store_const", const="results", help="the same to results/")
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
     group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another seed or model")
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
@@ -91,16 +92,16 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if not args.symmetric_g:
         parser.error("--no-symmetric_g: only mirror-symmetric generation is supported")
     # An option without effect is a mistake: the user expects it to do something
-    if args.filter_class and not (args.conditional_class and (args.evaluate or args.export_sample)):
+    if args.filter_class and not (args.conditional_class and (args.evaluate or args.export_folder)):
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
     # Each names the network whose features are compared
     if args.standard_fid and args.proxy_distance:
         parser.error("--standard_fid and --proxy_distance exclude each other")
-    if args.overwrite and not args.export_sample:
+    if args.overwrite and not args.export_folder:
         parser.error("--overwrite needs --export_sample")
-    if args.which_epoch == "best" and not (args.evaluate or args.export_sample):
+    if args.which_epoch == "best" and not (args.evaluate or args.export_folder):
         parser.error("--which_epoch best needs --evaluate or --export_sample")
 
 
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     devices = distributed.resolve_devices(args.gpu_ids)
     config = make_config(vars(args))
-    if args.export_sample:
+    if args.export_folder:
         task = export.export_sample
     elif args.evaluate:
         task = evaluation.evaluate

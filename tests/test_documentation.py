@@ -93,6 +93,16 @@ def test_every_documented_command_is_accepted(document):
         parse(command)
 
 
+def test_commands_in_tables_are_accepted():
+    texts = [(REPOSITORY / guide).read_text() for guide in GUIDES]
+    rows = [line for text in texts for line in text.splitlines() if line.startswith("| ")]
+    commands = [found for row in rows for found in re.findall(r"`(python [^`]+ --[^`]+)`", row)]
+    assert len(commands) > 10
+    for command in commands:
+        assert split_command(command)[0] in SCRIPTS + MODULES, f"{command}: no such program"
+        parse(command)
+
+
 def test_commands_are_found_in_the_guides():
     assert all(commands_of((REPOSITORY / guide).read_text()) for guide in GUIDES)
 

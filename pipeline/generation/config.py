@@ -119,6 +119,7 @@ class SamplingOptions:
     Attributes:
         which_epoch: the step of a checkpoint, "latest" or "best".
         filter_class: category that is drawn alone, of a class-conditional model; None for all.
+        export_folder: where exports go, each into a folder of its run; None without export.
         how_many: meshes to export; None for as many as a batch.
         truncation_sigma: bound of the latent codes, in standard deviations.
         overwrite: whether an export may replace that of another seed or model.
@@ -126,6 +127,7 @@ class SamplingOptions:
 
     which_epoch: str
     filter_class: str | None
+    export_folder: str | None
     how_many: int | None
     truncation_sigma: float
     overwrite: bool

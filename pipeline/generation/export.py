@@ -29,7 +29,7 @@ GRID_SUPERSAMPLING = 4
 
 
 def export_sample(device: torch.device, config: GenerationConfig) -> None:
-    """Writes `how_many` meshes, a page and a turntable to output/<run>/, and output/<run>.png.
+    """Writes `how_many` meshes, a page and a turntable to <export_folder>/<run>/, beside it <run>.png.
 
     Raises:
         UserError: if the folder holds meshes of another seed or model, unless they may be replaced.
@@ -45,7 +45,8 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     eligible = _with_items(sampling.eligible_rows(config, model.views, model.categories), model)
     rows = sampling.sample_rows(eligible, how_many, config.seed)
     # All processes check the folder before one of them changes it
-    folder = Path("output") / config.name
+    assert config.sampling.export_folder is not None
+    folder = Path(config.sampling.export_folder) / config.name
     record = export_folder.provenance(config, path, model.step)
     export_folder.check(folder, record, overwrite=config.sampling.overwrite)
     distributed.barrier()

@@ -290,6 +290,19 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
 
 
 @pytest.mark.slow
+def test_saved_results_are_the_export_under_another_name(toy: Path) -> None:
+    run("--iters", "1")
+    run("--export_sample", "--how_many", "2")
+    run("--save_results", "--batch_size", "2", "--weights", "toy_singletpl")
+    for name in ("mesh_0.obj", "mesh_1.png", "mesh_1.mtl"):
+        there, here = (toy / f"{folder}/toy_singletpl/{name}" for folder in ("output", "results"))
+        assert there.read_bytes() == here.read_bytes()
+    assert not (toy / "results/toy_singletpl/mesh_2.obj").exists()
+    with Image.open(toy / "results/toy_singletpl.png") as picture:
+        assert picture.size == (2 * 256, 256)
+
+
+@pytest.mark.slow
 def test_an_export_says_what_it_was_made_from_and_is_not_mixed_with_another(toy: Path) -> None:
     run("--iters", "1")
     run("--export_sample", "--how_many", "3")
