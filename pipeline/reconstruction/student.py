@@ -135,7 +135,7 @@ def make_student(labels: Labels, num_categories: int, seed: int) -> StudentNetwo
     numbers = student.normalized(both)  # of mean 0 and spread 1: as they are
     student.mean.copy_(numbers.mean(0))
     student.spread.copy_(numbers.std(0).clamp(min=MIN_SPREAD))
-    return student
+    return student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def compute_terms(

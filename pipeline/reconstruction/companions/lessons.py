@@ -24,10 +24,10 @@ from utils import distributed
 TURN = 30.0  # degrees in the image plane, at most
 GROWTH = 0.1  # of the logarithm of the scale, at most
 SHIFT = 0.05  # screen units, at most
-STRETCH = 0.15  # of the logarithms of the proportions of a rendered mesh, at most
+STRETCH = 0.25  # of the logarithms of the proportions of a rendered mesh, at most
 SWAPPED = 0.5  # share of the rendered meshes that wear the texture of another one
 MARGIN = 1.1  # side of a crop beside that of its object, as in data.crops
-RENDERINGS = 2  # of every photograph of a batch
+RENDERINGS = 1  # of every photograph of a batch: more cost more than a seventh of a narrow step
 
 
 class Lesson(NamedTuple):
