@@ -13,7 +13,7 @@ from pipeline.reconstruction.dataset import Batch, endless_batches
 from pipeline.reconstruction.model import make_data, make_network, make_scene
 from pipeline.reconstruction.pose_corrections import PoseCorrections
 from pipeline.reconstruction.training import Update
-from tests.pipeline.reconstruction.test_training import config, toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction.test_training import FLOW, config, toy  # noqa: F401 - a fixture
 from utils import distributed
 from utils.training import make_length
 
@@ -58,8 +58,9 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("toy")
-def test_two_processes_train_as_one_does() -> None:
-    options = config("--batch_size", "4", "--pose_rate", "0.01")
+@pytest.mark.parametrize("added", [[], FLOW])
+def test_two_processes_train_as_one_does(added: list[str]) -> None:
+    options = config("--batch_size", "4", "--pose_rate", "0.01", *added)
     alone = distributed.launch(train_in_double, [CPU], options)
     together = distributed.launch(train_in_double, [CPU, CPU], options)
     start = make_network(options, make_data(options), CPU).state_dict()
