@@ -149,6 +149,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--no-symmetric: only mirror-symmetric meshes are supported")
     if args.mesh_path != "autodetect" and "31rings" not in args.mesh_path:
         parser.error(f"--mesh_path {args.mesh_path}: templates have the topology of 31 rings")
+    if args.texture_model == "flow" and args.prediction_type in ("none", "semantics"):
+        parser.error("--texture_model flow needs --prediction_type texture or both")
     if args.image_resolution % 32:
         parser.error(f"--image_resolution {args.image_resolution}: must be a multiple of 32")
     if args.pseudogt_path is not None:

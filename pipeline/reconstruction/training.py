@@ -21,6 +21,7 @@ from geometry.operators import flatness, half_space_penalty
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction import model_file
 from pipeline.reconstruction.companions.record import Companions, make_companions
+from pipeline.reconstruction.companions.textures import TextureTerms
 from pipeline.reconstruction.config import OptimizerOptions, OutputOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, Labels, ReconstructionData, endless_batches
 from pipeline.reconstruction.model import (
@@ -35,7 +36,6 @@ from pipeline.reconstruction.model import (
 from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import correct
 from pipeline.reconstruction.texture_flow import mirror_flow
-from pipeline.reconstruction.texture_terms import TextureTerms
 from rendering import rasterizer
 from utils import distributed, training
 from utils.cli import UserError
@@ -91,13 +91,13 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
         model_file.check_vocabulary(path, state, data)
         model_file.load_weights(network, state, path)
         found = path, {**state, "generator": network.state_dict()}  # under our names
+    companions = make_companions(config, data, device, CRITERIA[config.optimizer.loss], found)
     # From here on the folder of the run exists
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
     if data.capacity < len(data) and not config.data.no_prefetch:
         text = "crops of %d images fit into the memory for them, the others are read at every use"
         logger.info(f"{text} (--cache_gb)", data.capacity)
-    companions = make_companions(config, data, device, CRITERIA[config.optimizer.loss], found)
     if found is not None:
         # Companions that a run gets late begin anew
         fresh = {name: member.state_dict() for name, member in companions.members.items()}
@@ -200,8 +200,8 @@ class Update:
         self.scene, self.labels, self.options = scene, labels, options
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
-        self.corrections, self.teaching, self.swaps, self.semantics = companions or Companions()
-        self.textures = TextureTerms(options, labels.category.device)
+        companions = companions or Companions()
+        self.corrections, self.teaching, self.swaps, self.semantics, self.textures = companions
         self.decay_interval = decay_interval(options, length)
 
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:

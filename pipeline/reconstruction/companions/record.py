@@ -10,6 +10,7 @@ from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.companions import swaps
 from pipeline.reconstruction.companions.semantics import SemanticConsistency, make_semantics
 from pipeline.reconstruction.companions.swaps import NeighborSwaps, make_swaps
+from pipeline.reconstruction.companions.textures import TextureTerms, make_textures
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.pose_corrections import PoseCorrections
@@ -25,12 +26,14 @@ class Companions(NamedTuple):
         teaching: of the student.
         swaps: with neighbors.
         semantics: parts of the template, which never change.
+        textures: terms about them, beside that of their colors.
     """
 
     corrections: PoseCorrections | None = None
     teaching: Teaching | None = None
     swaps: NeighborSwaps | None = None
     semantics: SemanticConsistency | None = None
+    textures: TextureTerms | None = None
 
     @property
     def members(self) -> dict[str, training.Stateful]:
@@ -61,4 +64,5 @@ def make_companions(
         make_teaching(config, data, device),
         make_swaps(config, data, device, criterion, corrections),
         make_semantics(config, data, device),
+        make_textures(config, device),
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 from geometry.camera import Pose
 from pipeline.reconstruction.companions.record import Companions
 from pipeline.reconstruction.companions.swaps import Memory, NeighborSwaps
+from pipeline.reconstruction.companions.textures import TextureTerms
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Batch, endless_batches
 from pipeline.reconstruction.model import make_data, make_network, make_scene
@@ -41,7 +42,8 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
         swaps = NeighborSwaps(
             memory, scene, labels, lambda row: data[row].image, F.mse_loss, weight=1, seed=0
         )
-        companions = Companions(corrections, None, swaps)
+        textures = TextureTerms(options.optimizer, device)
+        companions = Companions(corrections, None, swaps, textures=textures)
         update = Update(
             network, optimizer, scene, labels, options.optimizer, length, companions=companions
         )

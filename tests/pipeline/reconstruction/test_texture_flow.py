@@ -16,6 +16,7 @@ from geometry.sphere_mesh import SphereMesh
 from geometry.uv_maps import half_map, mirror_map, symmetric_extension
 from models.perceptual import gradient_distance
 from models.reconstruction import ReconstructionNetwork
+from pipeline.reconstruction.companions.textures import choose_distance
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.texture_flow import (
     barrier,
@@ -25,7 +26,6 @@ from pipeline.reconstruction.texture_flow import (
     mask_term,
     mirror_flow,
 )
-from pipeline.reconstruction.texture_terms import choose_distance
 from rendering.inverse import surface_map, visibility
 from tests.pipeline.reconstruction.test_training import FLOW, run, state, toy  # noqa: F401
 from utils.cli import UserError
@@ -250,8 +250,25 @@ def test_terms_appear_with_their_weights(caplog: pytest.LogCaptureFixture):
 
 
 def test_a_network_of_features_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pipeline.reconstruction.texture_terms.default_features", lambda: None)
+    monkeypatch.setattr(
+        "pipeline.reconstruction.companions.textures.default_features", lambda: None
+    )
     assert choose_distance("auto", torch.device("cpu")) is gradient_distance
     monkeypatch.setattr("models.features._installed", lambda _: False)
     with pytest.raises(UserError, match="needs the package timm"):
         choose_distance("tf_efficientnet_lite0", torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("toy")
+def test_mistakes_leave_no_run_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("models.features._installed", lambda _: False)
+    with pytest.raises(UserError, match="needs the package timm"):
+        run("--perceptual_weight", "1", "--perceptual_features", "resnet18")
+    with pytest.raises(UserError, match="--perceptual_weight 1: colors are compared"):
+        run("--perceptual_weight", "1", "--prediction_type", "semantics")
+    with pytest.raises(SystemExit):
+        run("--texture_model", "flow", "--prediction_type", "none")
+    assert "--texture_model flow needs --prediction_type" in capsys.readouterr().err
+    assert not Path("checkpoints_recon").exists()

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from models.features import INSTALL, default_features, load_features
 from models.perceptual import PerceptualDistance, feature_distance, gradient_distance
-from pipeline.reconstruction.config import OptimizerOptions
+from pipeline.reconstruction.config import OptimizerOptions, ReconstructionConfig
 from pipeline.reconstruction.model import Prediction, Scene
 from pipeline.reconstruction.texture_flow import cycle_term, mask_term
+from utils.cli import UserError
 from utils.training import Term
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,22 @@ class TextureTerms:
             value = self._distance(colors, image[:, :3])
             terms["perceptual"] = Term(value, options.perceptual_weight)
         return terms
+
+
+def make_textures(config: ReconstructionConfig, device: torch.device) -> TextureTerms | None:
+    """Returns the terms of a run; None if it predicts no textures.
+
+    Raises:
+        UserError: if what the perceptual term compares is not there.
+    """
+    if config.model.predicts_texture:
+        return TextureTerms(config.optimizer, device)
+    if config.optimizer.perceptual_weight:
+        raise UserError(
+            f"--perceptual_weight {config.optimizer.perceptual_weight:g}: colors are compared, but --prediction_type "
+            f"{config.model.prediction_type} predicts none. Use --prediction_type texture or both."
+        )
+    return None
 
 
 def choose_distance(choice: str, device: torch.device) -> PerceptualDistance:
