@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
     group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")
     group.add_argument("--texture_model", choices=["rgb", "flow"], default="rgb", help="textures as colors, or as the places where the photograph shows them (default: %(default)s)")
+    group.add_argument("--shape_head", choices=["convolution", "linear"], default="convolution", help="shapes by convolutions from a sphere, as published, or as a linear function of the code from the mean of the templates, which takes far fewer steps (default: %(default)s)")
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")

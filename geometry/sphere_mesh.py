@@ -7,12 +7,13 @@ from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from geometry.operators import face_neighbors
-from geometry.uv_maps import circular_pad
+from geometry.uv_maps import average_poles, circular_pad, symmetric_extension
 from geometry.uv_sphere import uv_sphere
 
 # An exact pole has no tangent; the published artifacts use these (normal, tangent, bitangent)
 NORTH_FRAME = ((0, 1, 0), (-(0.5**0.5), 0, -(0.5**0.5)), (-(0.5**0.5), 0, 0.5**0.5))
 SOUTH_FRAME = ((0, -1, 0), (-1, 0, 0), (0, 0, -1))
+_ROUGHNESS = 1e-4  # weight of differences between texels against errors of vertices
 
 
 class SphereMesh(nn.Module):
@@ -97,6 +98,34 @@ class SphereMesh(nn.Module):
         frames = self.tangent_frames[self.nonnegative]
         offset = torch.einsum("bvi,vij->bvj", local, frames)
         return self._complete(self.vertices[self.nonnegative] + offset)
+
+    def half_displacement_map(self, vertices: Tensor) -> Tensor:
+        """Returns maps that deform the sphere into given symmetric meshes: `deform`, inverted.
+
+        Vertices lie halfway between columns of texels, so that texels are not determined by them:
+        of the maps that fit, those that differ least from texel to texel are taken. They miss the
+        vertices of templates by some thousandths of the radius.
+
+        Args:
+            vertices: (B, V, 3) object space.
+
+        Returns:
+            (B, 3, 32, 16) the half x >= 0 of displacement maps.
+        """
+        rows, columns = 32, 16
+        half = self.nonnegative
+        frames = self.tangent_frames[half].double()
+        offsets = (vertices - self.vertices)[:, half].double()
+        local = torch.einsum("bvj,vij->bvi", offsets, frames)
+        # How the vertices read each texel, and how each texel differs from its neighbors
+        unit = torch.eye(rows * columns, dtype=torch.double, device=half.device)
+        texels = unit.view(-1, 1, rows, columns)
+        reading = self._sample(symmetric_extension(average_poles(texels)))[..., 0].T
+        across, down = texels.diff(dim=3).flatten(1).T, texels.diff(dim=2).flatten(1).T
+        rough = torch.cat([across, down])
+        normal = reading.T @ reading + _ROUGHNESS * rough.T @ rough
+        maps = torch.linalg.solve(normal, reading.T @ local)  # (B, 512, 3)
+        return maps.transpose(1, 2).unflatten(2, (rows, columns)).to(vertices.dtype)
 
     def symmetrize(self, vertices: Tensor) -> Tensor:
         """Averages mirror pairs of vertices (B, V, 3) and keeps each on its own side of x = 0."""

@@ -1,5 +1,7 @@
 """The mesh estimator: an image to a displacement map, a texture and a part map in UV space."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,9 @@ from models.layers import CategoryNorm, replicate_pad, scaled, upsample
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
 TEXTURE_MODELS = ("rgb", "flow")  # colors, or where the image shows them
+SHAPE_HEADS = ("convolution", "linear")
 _STRIDE = 32
+_HALF_MESH = (3, 32, 16)  # half of a displacement map
 _IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
 
 
@@ -55,8 +59,11 @@ class ReconstructionNetwork(nn.Module):
         image_resolution: side of the images, a multiple of 32; 256 in the published networks.
         width: factor on all channel counts; 1 is the paper's size.
         texture_model: what textures consist of, one of TEXTURE_MODELS.
+        shape_head: how displacement maps are made, one of SHAPE_HEADS: by convolutions, as in the
+            published networks, or as a mean shape plus a linear function of the code.
 
     Attributes:
+        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; only of linear heads.
         flow_start: (num_categories, 2, R, R/2) half maps of the hyperbolic arctangents of the positions
             where the flow begins, x right and y up; only of networks that predict flow.
     """
@@ -73,8 +80,11 @@ class ReconstructionNetwork(nn.Module):
         image_resolution: int = 256,
         width: float = 1.0,
         texture_model: str = "rgb",
+        shape_head: str = "convolution",
     ) -> None:
         super().__init__()
+        if shape_head not in SHAPE_HEADS:
+            raise ValueError(f"shape_head: expected one of {SHAPE_HEADS}, got {shape_head!r}.")
         if texture_model not in TEXTURE_MODELS:
             raise ValueError(
                 f"texture_model: expected one of {TEXTURE_MODELS}, got {texture_model!r}."
@@ -94,6 +104,7 @@ class ReconstructionNetwork(nn.Module):
         self.num_categories = num_categories
         self.prediction_type = prediction_type
         self.texture_model = texture_model
+        self.shape_head = shape_head
         self._make_encoder(norm, image_resolution // _STRIDE, width)
         self._make_decoder(norm, num_parts, texture_resolution, width)
 
@@ -135,7 +146,12 @@ class ReconstructionNetwork(nn.Module):
             self._make_texture_head(c64, texture_resolution)
         if self.prediction_type in ("semantics", "both"):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
-        # Displacement branch; it starts at zero, which is the sphere itself
+        # Displacement branch; it starts at zero, which is the sphere itself, or at the mean shapes
+        if self.shape_head == "linear":
+            self.fc_mesh = nn.Linear(scaled(1024, width), math.prod(_HALF_MESH), bias=False)
+            nn.init.zeros_(self.fc_mesh.weight)
+            self.mean_mesh = nn.Parameter(torch.zeros(n, *_HALF_MESH))
+            return
         self.blk4_mesh = _Block(norm, c256, c64, n)
         self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         _zero(self.conv_mesh)
@@ -171,7 +187,7 @@ class ReconstructionNetwork(nn.Module):
         x = self.fc1_tex(code).view(image.shape[0], -1, 4, 2)
         for block in (self.blk1, self.blk2, self.blk3):
             x = upsample(block(x, category))
-        displacement_map = self._displacement_map(x, category)  # From (B, 256, 32, 16)
+        displacement_map = self._displacement_map(code, x, category)  # From (B, 256, 32, 16)
         # Texture and parts need a higher resolution than the mesh
         if self.prediction_type == "none":
             return None, displacement_map, None
@@ -185,7 +201,10 @@ class ReconstructionNetwork(nn.Module):
         x = F.relu(self.bnfc1e(self.fc1e(x.flatten(1)), category))
         return F.relu(self.bnfc3e(self.fc3e(x), category))
 
-    def _displacement_map(self, x: Tensor, category: Tensor) -> Tensor:
+    def _displacement_map(self, code: Tensor, x: Tensor, category: Tensor) -> Tensor:
+        if self.shape_head == "linear":
+            half = self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH)
+            return symmetric_extension(average_poles(half))
         x = F.relu(self.blk4_mesh(x, category))
         return symmetric_extension(average_poles(self.conv_mesh(replicate_pad(x, 2))))
 

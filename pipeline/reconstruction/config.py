@@ -42,7 +42,8 @@ class DataOptions:
         return int(whole / distributed.world_size())
 
 
-EARLIER_MODEL = {"texture_model": "rgb"}  # architecture of files from before there was a choice
+# Architecture of files from before there was a choice
+EARLIER_MODEL = {"texture_model": "rgb", "shape_head": "convolution"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ModelOptions:
         norm_g: normalization, one of models.layers.NORMS.
         width: factor on all channel counts; 1 is the paper's size.
         texture_model: what textures consist of, one of models.reconstruction.TEXTURE_MODELS.
+        shape_head: how shapes are predicted, one of models.reconstruction.SHAPE_HEADS.
     """
 
     image_resolution: int
@@ -64,6 +66,7 @@ class ModelOptions:
     norm_g: str
     width: float
     texture_model: str
+    shape_head: str
 
     @property
     def predicts_texture(self) -> bool:

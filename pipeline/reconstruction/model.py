@@ -97,12 +97,28 @@ def make_network(
     """Returns the untrained network of a run; its weights are a function of the seed."""
     seeding.seed_everything(config.seed, "network")
     network = untrained(config.model, data.vocabulary)
+    if config.model.shape_head == "linear":
+        network.mean_mesh.data.copy_(SphereMesh().half_displacement_map(mean_shapes(data)))
     if config.model.predicts_flow:
         sphere, resolution = SphereMesh(), config.model.texture_resolution
         count = len(data.vocabulary.categories)
         start = flow_start(sphere, data.templates, data.labels, count, resolution)
         network.flow_start.copy_(start)
     return place(network, device)
+
+
+def mean_shapes(data: ReconstructionData) -> Tensor:
+    """Returns the mean over the images of each category of the shapes fitted to them, (C, V, 3)."""
+    labels, shapes = data.labels, []
+    for category in range(len(data.vocabulary.categories)):
+        own = labels.category == category
+        # Shapes are linear in their coefficients, so that sums over the images of a template do
+        counts = labels.template[own].bincount(minlength=len(data.templates)).float()
+        sums = labels.shape.new_zeros(len(data.templates), labels.shape.shape[1])
+        sums.index_add_(0, labels.template[own], labels.shape[own])
+        templates = torch.einsum("t,tvj->vj", counts, data.templates)
+        shapes.append((templates + torch.einsum("tm,tmvj->vj", sums, data.modes)) / counts.sum())
+    return torch.stack(shapes)
 
 
 def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNetwork:
@@ -116,6 +132,7 @@ def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNe
         image_resolution=options.image_resolution,
         width=options.width,
         texture_model=options.texture_model,
+        shape_head=options.shape_head,
     )
 
 
