@@ -23,9 +23,9 @@ from rendering.texture import render_textured
 
 SIZE = 96  # pixels of the renderings that are compared
 COLOR_WEIGHT = 1.0  # of the correlation of the colors, beside the overlap
-PRIOR_WEIGHT = 0.02  # of the logarithm of the prior
+PRIOR_WEIGHT = 0.03  # of the logarithm of the prior
 PROPOSAL_WEIGHT = 0.1  # of the logarithm of their density
-PROPOSAL_SPREAD = 20.0  # degrees by which proposals are wrong
+PROPOSAL_SPREAD = 25.0  # degrees by which proposals are wrong
 LEAST_SUPPORT = 0.01  # of the density: proposals may be wrong altogether
 
 

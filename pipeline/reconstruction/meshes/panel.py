@@ -12,7 +12,7 @@ from rendering.texture import render_textured
 from utils.pictures import make_grid
 
 SIZE = 256  # pixels of a picture
-TURNS = (60.0, 120.0, 180.0)  # degrees about the vertical axis of the object
+TURNS = (60.0, 120.0, 180.0)  # degrees about the vertical of the picture
 _SUPERSAMPLING = 2
 _REACH = 0.9  # screen units that a turned mesh may fill
 
@@ -43,19 +43,19 @@ def draw_panel(
 
 
 def turned(vertices: Tensor, pose: Pose, degrees: float) -> Tensor:
-    """Turns a mesh (V, 3) about its vertical axis, counter-clockwise from above: screen (V, 3).
+    """Turns a mesh (V, 3) about the vertical of the picture, its near side to the right: screen (V, 3).
 
     The mesh is moved to the middle, and is made smaller where it would leave the picture.
     """
     center = (vertices.amax(0) + vertices.amin(0)) / 2
     radius = (vertices - center).norm(dim=1).max()
     first = select(pose, slice(0, 1))
-    axis = vertices.new_tensor([0.0, 0.0, 1.0])
-    turn = quaternion.from_axis_angle(axis, vertices.new_tensor(degrees))
+    down = vertices.new_tensor([0.0, 1.0, 0.0])
+    turn = quaternion.from_axis_angle(down, vertices.new_tensor(-degrees))
     view = first._replace(
         scale=first.scale.clamp(max=_REACH / float(radius)),
         translation=torch.zeros_like(first.translation),
-        rotation=quaternion.multiply(first.rotation, turn[None]),
+        rotation=quaternion.multiply(turn[None], first.rotation),
     )
     return project((vertices - center)[None], view, orthographic=True)[0]
 
