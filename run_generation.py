@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
     group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another seed or model")
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
-    group.add_argument("--filter_class", metavar="CATEGORY", help="evaluate or sample one category, or one of several datasets, of a class-conditional model")
+    group.add_argument("--filter_class", metavar="CATEGORY", help="evaluate or sample one category, or one of several datasets, of a class-conditional model; or sample a label, such as robin, color=red, or robin,red")
     group.add_argument("--truncation_sigma", type=cli.positive_float, default=1.0, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: %(default)s)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
     group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: measure FID as other publications do")
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--symmetric_g", action=argparse.BooleanOptionalAction, default=True, help="generate half of each map and mirror it (the only mode)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization of the generator (default: %(default)s)")
     group.add_argument("--norm_d", choices=["instance", "none"], default="none", help="normalization of the discriminator (default: %(default)s)")
-    group.add_argument("--conditional_class", action="store_true", help="condition on the category")
+    group.add_argument("--conditional_class", nargs="*", metavar="SET", help="condition on the category or, with names of label sets of the collection, on their labels")
     group.add_argument("--conditional_semantics", action="store_true", help="condition on the part segmentation in UV space")
     group.add_argument("--texture_only", action="store_true", help="generate textures for the meshes of the pseudo-ground-truth")
 
@@ -92,7 +92,9 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if not args.symmetric_g:
         parser.error("--no-symmetric_g: only mirror-symmetric generation is supported")
     # An option without effect is a mistake: the user expects it to do something
-    if args.filter_class and not (args.conditional_class and (args.evaluate or args.export_folder)):
+    if args.filter_class and not (
+        args.conditional_class is not None and (args.evaluate or args.export_folder)
+    ):
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")

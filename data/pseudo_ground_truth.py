@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import pseudo_files
+from data.cache.label_files import Labels
 from data.definitions import folder_names
 from geometry.uv_maps import mirror_map
 
@@ -22,7 +23,7 @@ class UVSample(NamedTuple):
         alpha: (1, R, R) in [0, 1], 1 = seen.
         mesh: (3, 32, 32) displacement map.
         seg: (K + 1, h, w) part probabilities; (0, 1, 1) if not asked for.
-        category: () int64, position in the category list of the run.
+        category: () int64, position in the category list of the run; (S,) with labels.
         row: () int64, row of the pose metadata.
     """
 
@@ -40,7 +41,9 @@ class PseudoGroundTruth(Dataset[UVSample]):
     Item i belongs to row i of the metadata.
 
     Attributes:
-        metadata: poses and categories of the items.
+        metadata: poses and categories of the items; in the place of categories (K, S) labels, once
+            these were chosen.
+        label_names: labels of each chosen set, by its name.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PseudoGroundTruth(Dataset[UVSample]):
                 different channels.
         """
         self.metadata = pseudo_files.load_metadata(dataset, mode)
+        self.label_names: dict[str, list[str]] = {}
         self.segmentation = segmentation
         self._places: list[tuple[str, int, str, int]] = []
         # Items of several datasets lie in the folder of each
@@ -63,6 +67,11 @@ class PseudoGroundTruth(Dataset[UVSample]):
             self._places += [(name, resolution, mode, index) for index in range(count)]
         if segmentation and len(names) > 1:
             pseudo_files.check_common_parts(dataset, resolution, mode)
+
+    def choose_labels(self, labels: Labels) -> None:
+        """Takes labels in the place of the categories."""
+        self.metadata = self.metadata._replace(category=labels.values)
+        self.label_names = labels.names
 
     def __len__(self) -> int:
         return len(self.metadata.category)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import circular_pad
-from models.conditions import UNCONDITIONAL, Conditions
+from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 from models.layers import SpectralConv2d, positional_encoding, resize, scaled
 
 _MESH_RESOLUTION = 32
@@ -22,12 +22,19 @@ class PatchDiscriminator(nn.Module):
         size: height and width of the input.
         channels: channels of the input (without positions) and of each hidden layer.
         halve: whether the first layer already halves the resolution; all later ones do.
-        num_classes: number of classes of the projection; 0 makes the scores unconditional.
+        num_classes: number of labels of each set that is projected; none makes the scores
+            unconditional.
         norm: "none" or "instance".
     """
 
     def __init__(
-        self, size: int, channels: Sequence[int], *, halve: bool, num_classes: int, norm: str
+        self,
+        size: int,
+        channels: Sequence[int],
+        *,
+        halve: bool,
+        num_classes: Sequence[int],
+        norm: str,
     ) -> None:
         super().__init__()
         self.pos_emb: Tensor
@@ -50,8 +57,12 @@ class PatchDiscriminator(nn.Module):
                 self.add_module(f"norm{i}", nn.InstanceNorm2d(channels[i], affine=True))
         # One score per patch, and the projection of the classes (https://arxiv.org/abs/1802.05637)
         self.add_module(f"conv{self.depth + 1}", SpectralConv2d(channels[-1], 1, 5, padding=(2, 0)))
-        if num_classes:
-            self.projector = nn.Embedding(num_classes, channels[-1])
+        self._projectors = [
+            "projector" if number == 1 else f"projector{number}"
+            for number in range(1, len(num_classes) + 1)
+        ]
+        for name, count in zip(self._projectors, num_classes, strict=True):
+            self.add_module(name, nn.Embedding(count, channels[-1]))
 
     @property
     def patch(self) -> int:
@@ -69,10 +80,11 @@ class PatchDiscriminator(nn.Module):
                 x = self.get_submodule(f"norm{i}")(x)
             x = F.leaky_relu(x, 0.2)
         scores = self.get_submodule(f"conv{self.depth + 1}")(circular_pad(x, 2))
-        # Projection discriminator: the class embedding correlates with the features
+        # Projection discriminator: the class embeddings, summed, correlate with the features
         if class_id is not None:
-            code = self.projector(class_id.flatten())[:, :, None, None]
-            scores = scores + (x * code).sum(1, keepdim=True)
+            columns = zip(self._projectors, columns_of(class_id), strict=True)
+            codes = [self.get_submodule(name)(column) for name, column in columns]
+            scores = scores + (x * torch.stack(codes).sum(0)[:, :, None, None]).sum(1, keepdim=True)
         return scores
 
 
@@ -85,7 +97,7 @@ class MultiScaleDiscriminator(nn.Module):
     Args:
         texture_resolution: R.
         num_discriminators: 2 (texture, mesh), or 3 with the texture at a quarter of R >= 512.
-        num_classes: number of classes; 0 makes the model unconditional.
+        num_classes: number of classes, or of labels of each set; 0 makes the model unconditional.
         num_parts: channels of the part map; 0 for none.
         norm: "none" or "instance".
         width: factor on all channel counts; 1 is the paper's size.
@@ -96,7 +108,7 @@ class MultiScaleDiscriminator(nn.Module):
         self,
         texture_resolution: int = 512,
         num_discriminators: int = 3,
-        num_classes: int = 0,
+        num_classes: int | Sequence[int] = 0,
         num_parts: int = 0,
         norm: str = "none",
         width: float = 1.0,
@@ -115,7 +127,7 @@ class MultiScaleDiscriminator(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}.")
         self.texture_resolution = texture_resolution
-        self.num_classes = num_classes
+        self.num_classes = class_sizes(num_classes)
         self.num_parts = num_parts
         self.texture_only = texture_only
         # d1 sees textures, d2 displacement maps with small textures, d3 textures at a quarter
@@ -124,16 +136,20 @@ class MultiScaleDiscriminator(nn.Module):
         mesh_channels = [7 + num_parts, *hidden[:3]]
         r = texture_resolution
         self.d1 = PatchDiscriminator(
-            r, texture_channels, halve=r >= 512, num_classes=num_classes, norm=norm
+            r, texture_channels, halve=r >= 512, num_classes=self.num_classes, norm=norm
         )
         if not texture_only:
             self.d2 = PatchDiscriminator(
-                _MESH_RESOLUTION, mesh_channels, halve=False, num_classes=num_classes, norm=norm
+                _MESH_RESOLUTION,
+                mesh_channels,
+                halve=False,
+                num_classes=self.num_classes,
+                norm=norm,
             )
         self.d3 = None
         if num_discriminators == 3:
             self.d3 = PatchDiscriminator(
-                r // 4, texture_channels, halve=r >= 1024, num_classes=num_classes, norm=norm
+                r // 4, texture_channels, halve=r >= 1024, num_classes=self.num_classes, norm=norm
             )
 
     def forward(

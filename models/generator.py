@@ -1,13 +1,15 @@
 """The generator: a latent code to a mirror-symmetric texture and displacement map."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import average_poles, half_map, symmetric_extension
-from models.conditions import UNCONDITIONAL, Conditions
+from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 from models.layers import (
     LatentNorm,
     SpectralConv2d,
@@ -43,13 +45,20 @@ class _Block(nn.Module):
         return out + self.shortcut(x)
 
 
-def sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
+def sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Returns num_classes and num_parts of the generator that has these weights."""
-    classes, parts = weights.get("emb_class.weight"), weights.get("parts1.weight_orig")
+    names = itertools.takewhile(weights.__contains__, (f"{n}.weight" for n in _embedding_names()))
+    parts = weights.get("parts1.weight_orig")
     return {
-        "num_classes": 0 if classes is None else classes.shape[0],
+        "num_classes": [len(weights[name]) for name in names],
         "num_parts": 0 if parts is None else parts.shape[1],
     }
+
+
+def _embedding_names() -> Iterator[str]:
+    """Yields the names of the embeddings of the first, second, ... label set."""
+    yield "emb_class"
+    yield from (f"emb_class{i}" for i in itertools.count(2))
 
 
 class Generator(nn.Module):
@@ -62,7 +71,8 @@ class Generator(nn.Module):
     Args:
         texture_resolution: R, one of RESOLUTIONS.
         latent_dim: length of the latent code.
-        num_classes: number of classes; 0 makes the model unconditional.
+        num_classes: number of classes, or of labels of each set, which are then embedded side by
+            side; 0 makes the model unconditional.
         num_parts: channels of the part map; 0 makes the model unconditional on parts.
         norm: normalization, one of models.layers.NORMS.
         width: factor on all channel counts; 1 is the paper's size.
@@ -72,7 +82,7 @@ class Generator(nn.Module):
         self,
         texture_resolution: int = 512,
         latent_dim: int = 64,
-        num_classes: int = 0,
+        num_classes: int | Sequence[int] = 0,
         num_parts: int = 0,
         norm: str = "syncbatch",
         width: float = 1.0,
@@ -83,15 +93,18 @@ class Generator(nn.Module):
                 f"texture_resolution: expected one of {RESOLUTIONS}, got {texture_resolution}."
             )
         self.latent_dim = latent_dim
-        self.num_classes = num_classes
+        self.num_classes = class_sizes(num_classes)
         self.num_parts = num_parts
         # Channel counts of the paper times width
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
-        code = latent_dim + (_CLASS_DIM if num_classes else 0)
+        sets = len(self.num_classes)
+        size = _CLASS_DIM // max(sets, 1)  # of the embedding of each set
+        code = latent_dim + sets * size
 
         # Latent code and class embedding to 8 x 4 features, then a common trunk up to 32 x 16
-        if num_classes:
-            self.emb_class = nn.Embedding(num_classes, _CLASS_DIM)
+        self._embeddings = [*itertools.islice(_embedding_names(), sets)]
+        for name, count in zip(self._embeddings, self.num_classes, strict=True):
+            self.add_module(name, nn.Embedding(count, size))
         self.fc = nn.Linear(code, 8 * 4 * c512)
         self.blk1 = _Block(norm, c512, c512, code)
         self.blk2 = _Block(norm, c512, c256, code)
@@ -134,7 +147,8 @@ class Generator(nn.Module):
         conditions.check(self.num_classes, self.num_parts)
         class_id, seg = conditions
         if class_id is not None:
-            z = torch.cat((z, self.emb_class(class_id.flatten())), 1)
+            columns = zip(self._embeddings, columns_of(class_id), strict=True)
+            z = torch.cat([z, *(self.get_submodule(name)(column) for name, column in columns)], 1)
         # Only half of a map is generated; the other half is its reflection
         half = None if seg is None else half_map(seg)
         x = self.fc(z).view(z.shape[0], -1, 8, 4)

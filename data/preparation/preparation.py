@@ -10,6 +10,7 @@ import torch
 
 from data.cache import template_files
 from data.cache.folders import Record, write_record
+from data.cache.label_files import save_labels
 from data.cache.pose_files import hypotheses_path, poses_path
 from data.collection import Collection, open_collection, word_about
 from data.definitions import (
@@ -22,6 +23,7 @@ from data.definitions import (
     usual_views,
 )
 from data.detections import Detections, detections_path, load_detections, save_detections
+from data.labels.reading import LabelSets, read_labels
 from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
 from data.preparation.mask_reader import open_masks
 from data.preparation.options import MIN_AREA, MIN_AREA_MADE, PrepareConfig
@@ -74,6 +76,7 @@ def prepare(config: PrepareConfig) -> Detections | None:
     collection = open_collection(config.dataset)
     facts = choose_facts(collection, config)
     category = facts.category
+    labels = read_labels(collection.name, collection.root, collection.images)
     objectless = _detect_masks(collection, category, config)
 
     # Read everything, so that all that is wrong is known at once
@@ -90,8 +93,10 @@ def prepare(config: PrepareConfig) -> Detections | None:
     detections = Detections(config.dataset, category, with_frequencies(result.items))
     _warn_about_stale_poses(detections)
     write_record(config.dataset, facts, **_facts(config, detections, result))
+    save_labels(config.dataset, labels)
     save_detections(detections)
     _report(collection, detections, result)
+    _report_labels(labels, detections)
     _report_facts(config.dataset, facts)
     return detections
 
@@ -235,6 +240,15 @@ def _report(collection: Collection, detections: Detections, result: Inspection) 
         len(result.left_out),
         parts,
     )
+
+
+def _report_labels(sets: LabelSets, detections: Detections) -> None:
+    """Logs how many labels each set has, and how many photographs lack one."""
+    paths = {item.image_path for item in detections.items}
+    for name, labels in sets.items():
+        found = [labels[path] for path in paths if path in labels]
+        without = f", {len(paths) - len(found)} images have none" if len(found) < len(paths) else ""
+        logger.info("label set %s: %d labels%s", name, len(set(found)), without)
 
 
 def _report_facts(dataset: str, facts: Record) -> None:

@@ -32,7 +32,8 @@ class GeneratorOptions:
         width: factor on all channel counts; 1 is the paper's size.
         latent_dim: length of the latent code.
         norm_g: normalization, one of models.layers.NORMS.
-        conditional_class: whether the category is a condition.
+        conditional_class: whether the category, or labels, are a condition.
+        label_sets: names of the sets that these labels are from; none for the category.
         conditional_semantics: whether the part map in UV space is a condition.
         mesh_path: autodetect, or a name that contains the number of rings of the sphere (16 or 31).
         texture_only: whether the meshes are those of the pseudo-ground-truth.
@@ -43,6 +44,7 @@ class GeneratorOptions:
     latent_dim: int
     norm_g: str
     conditional_class: bool
+    label_sets: tuple[str, ...]
     conditional_semantics: bool
     mesh_path: str
     texture_only: bool
@@ -181,4 +183,7 @@ def make_config(parsed: Mapping[str, Any]) -> GenerationConfig:
     """Completes the parsed options: mode from the name, discriminators from the resolution."""
     mode = cli.mode_from_name(parsed["name"], parsed["mode"])
     scales = parsed["num_discriminators"] or (3 if parsed["texture_resolution"] >= 512 else 2)
-    return options.build(GenerationConfig, {**parsed, "mode": mode, "num_discriminators": scales})
+    sets = parsed["conditional_class"]
+    classes = {"conditional_class": sets is not None, "label_sets": tuple(sets or ())}
+    completed = {**parsed, **classes, "mode": mode, "num_discriminators": scales}
+    return options.build(GenerationConfig, completed)

@@ -71,6 +71,11 @@ def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
     """
     # The photographs that renderings are compared with: all, or those of a class
     names = folder_names(config.data.dataset)
+    if config.sampling.filter_class is not None and config.model.label_sets:
+        raise cli.UserError(
+            "--filter_class with labels: there are statistics of all photographs only. Evaluate without "
+            "it, or --export_sample with it."
+        )
     if config.sampling.filter_class is not None:
         label = class_label(config.data.dataset, config.sampling.filter_class)
         names = expand_dataset(config.data.dataset)[label : label + 1]

@@ -42,7 +42,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     items = _items(model, config)
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     how_many = config.sampling.how_many or config.batch_size
-    eligible = _with_items(sampling.eligible_rows(config, model.views, model.categories), model)
+    eligible = _with_items(_rows(model, config), model)
     rows = sampling.sample_rows(eligible, how_many, config.seed)
     # All processes check the folder before one of them changes it
     assert config.sampling.export_folder is not None
@@ -80,6 +80,11 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         gallery.save_page(folder / "index.html", config.name, meshes)
         export_folder.finish(folder, how_many)
         logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+
+
+def _rows(model: Model, config: GenerationConfig) -> list[int]:
+    """Returns the views to draw from: those of --filter_class, if it is given."""
+    return sampling.eligible_rows(config, model.views, model.categories, model.label_names)
 
 
 def _items(model: Model, config: GenerationConfig) -> sampling.Items | None:

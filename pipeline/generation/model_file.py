@@ -16,11 +16,13 @@ from torch import Tensor
 
 from data.cache import pseudo_files
 from data.cache.folders import class_names
+from data.cache.label_files import check_labels
 from data.cache.pseudo_files import PoseMetadata
 from data.pseudo_ground_truth import PseudoGroundTruth
 from models import generator as generators
 from models.generator import Generator
 from models.state_dicts import translate
+from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
 from pipeline.generation.sampling import make_generator, sample_rows
 from utils import checkpoint, model_file
@@ -51,7 +53,8 @@ class Model(NamedTuple):
         generator: with averaged weights, ready for inference.
         options: its architecture.
         categories: names of the classes of the training photographs.
-        views: poses and classes of these photographs.
+        label_names: labels of each set that it is conditional on; empty for categories.
+        views: poses and classes of these photographs; (K, S) labels for classes of a model with sets.
         items: of some rows of the views; empty for a model that needs none, or a published one.
         step: number of steps it was trained for; None where a published file does not say.
         path: the file.
@@ -60,6 +63,7 @@ class Model(NamedTuple):
     generator: Generator
     options: GeneratorOptions
     categories: list[str]
+    label_names: dict[str, list[str]]
     views: PoseMetadata
     items: Mapping[int, Item]
     step: int | None
@@ -70,7 +74,11 @@ def describe(dataset: PseudoGroundTruth, config: GenerationConfig) -> dict[str, 
     """Returns what a file holds beside the weights and the number of steps."""
     description = model_file.header(flatten(config))
     description |= {"categories": class_names(config.data.dataset)}
-    description |= {"views": dataset.metadata._asdict()}
+    views = dataset.metadata
+    if dataset.label_names:
+        description |= {"labels": {"names": dataset.label_names, "values": views.category}}
+        views = views._replace(category=torch.zeros(len(dataset), dtype=torch.int64))
+    description |= {"views": views._asdict()}
     if not needs_items(config.model):
         return description
     # A sample of what such a model is conditional on, spread over the photographs
@@ -111,7 +119,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
             "python run_generation.py --export_sample"
         )
     try:
-        options = build(GeneratorOptions, state.get("args", {}))
+        options = build(GeneratorOptions, {"label_sets": (), **state.get("args", {})})
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not state its architecture ({error}).") from None
     return _build(path, state, options, *_stored_views(path, state), device)
@@ -144,6 +152,10 @@ def load_trained(
     names = class_names(config.data.dataset)
     views = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     without = {key: value for key, value in state.items() if key != "items"}  # of other rows
+    if config.model.label_sets:
+        count = len(state.get("views", {}).get("paths", ()))
+        known = check_labels(path, state.get("labels"), count).names
+        without["labels"] = sampling.labels_of(config, views.paths, known)._asdict()
     return _build(path, without, config.model, names, views, device), config
 
 
@@ -181,15 +193,24 @@ def _build(
 ) -> Model:
     generator = load_generator(options, path, state, device)
     # The weights tell the conditions; the options must agree
+    names: dict[str, list[str]] = {}
+    if options.label_sets:
+        labels = check_labels(path, state.get("labels"), len(views.paths))
+        names, views = labels.names, views._replace(category=labels.values)
     conditional = (bool(generator.num_classes), bool(generator.num_parts))
-    if conditional != (options.conditional_class, options.conditional_semantics):
+    sizes = tuple(map(len, names.values())) or generator.num_classes
+    if (
+        conditional != (options.conditional_class, options.conditional_semantics)
+        or sizes != generator.num_classes
+        or tuple(names) != options.label_sets
+    ):
         raise UserError(
-            f"{path} has a generator of {generator.num_classes} classes and {generator.num_parts} "
-            "parts, which its options contradict."
+            f"{path} has a generator of {list(generator.num_classes)} classes and "
+            f"{generator.num_parts} parts, which its options contradict."
         )
     items = _stored_items(path, state, views)
     step = model_file.step_of(path, state)
-    return Model(generator, options, categories, views, items, step, path)
+    return Model(generator, options, categories, names, views, items, step, path)
 
 
 def _stored_views(path: Path, state: Mapping[str, Any]) -> tuple[list[str], PoseMetadata]:

@@ -4,7 +4,7 @@ A sample is a function of the seed and its own number, never of the batch that i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.cache import pseudo_files
 from data.cache.folders import class_label
+from data.cache.label_files import Labels, load_labels, rows_with
 from data.definitions import expand_dataset, folder_names
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from geometry import camera
@@ -78,7 +79,9 @@ def rings_of(mesh_path: str) -> int:
     )
 
 
-def make_generator(options: GeneratorOptions, num_classes: int, num_parts: int) -> Generator:
+def make_generator(
+    options: GeneratorOptions, num_classes: int | Sequence[int], num_parts: int
+) -> Generator:
     """Returns the untrained generator of a run."""
     return Generator(
         texture_resolution=options.texture_resolution,
@@ -149,6 +152,7 @@ def eligible_rows(
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
     categories: Sequence[str] | None = None,
+    label_names: Mapping[str, list[str]] | None = None,
 ) -> list[int]:
     """Returns the rows of the metadata, those of --filter_class only if it is given.
 
@@ -156,9 +160,13 @@ def eligible_rows(
         config: of the run.
         metadata: views of the photographs.
         categories: names of their classes; by default what cache/ says.
+        label_names: labels of each set that takes the place of the classes.
     """
     if config.sampling.filter_class is None:
         return list(range(len(metadata.category)))
+    if label_names:
+        labels = Labels(dict(label_names), metadata.category)
+        return rows_with(labels, config.sampling.filter_class)
     # Rows of one class
     category = class_label(config.data.dataset, config.sampling.filter_class, categories)
     rows = (metadata.category == category).nonzero().flatten().tolist()
@@ -187,20 +195,47 @@ def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
 
 
 def open_dataset(config: GenerationConfig) -> PseudoGroundTruth:
-    """Returns the pseudo-ground-truth, with part maps if the model is conditional on them."""
-    return PseudoGroundTruth(
+    """Returns the pseudo-ground-truth, with part maps and labels if the model is conditional on them."""
+    dataset = PseudoGroundTruth(
         config.data.dataset,
         config.model.texture_resolution,
         config.data.mode,
         segmentation=config.model.conditional_semantics,
     )
+    if config.model.label_sets:
+        dataset.choose_labels(labels_of(config, dataset.metadata.paths))
+    return dataset
 
 
-def num_classes(config: GenerationConfig, metadata: pseudo_files.PoseMetadata) -> int:
-    """Returns the classes of the model; 0 for an unconditional one."""
+def labels_of(
+    config: GenerationConfig,
+    photographs: Sequence[str],
+    known: Mapping[str, list[str]] | None = None,
+) -> Labels:
+    """Returns the labels that a model is conditional on, of photographs of the dataset.
+
+    Args:
+        config: of the run.
+        photographs: K paths.
+        known: labels of each set that a trained model has.
+    """
+    name = config.data.dataset
+    if len(expand_dataset(name)) > 1:
+        raise cli.UserError(
+            f"--dataset {name}: labels are of one dataset. Leave the names after --conditional_class "
+            "out to make each dataset a class."
+        )
+    return load_labels(name, config.model.label_sets, photographs, known)
+
+
+def num_classes(config: GenerationConfig, dataset: PseudoGroundTruth) -> tuple[int, ...]:
+    """Returns the number of labels of each set of the model; empty for an unconditional one."""
     if not config.model.conditional_class:
-        return 0
-    return max(len(expand_dataset(config.data.dataset)), int(metadata.category.max()) + 1)
+        return ()
+    if dataset.label_names:
+        return tuple(len(names) for names in dataset.label_names.values())
+    categories = dataset.metadata.category
+    return (max(len(expand_dataset(config.data.dataset)), int(categories.max()) + 1),)
 
 
 def num_parts(config: GenerationConfig, dataset: PseudoGroundTruth) -> int:

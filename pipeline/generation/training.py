@@ -9,7 +9,7 @@ continues an interrupted run and ends with the same weights.
 import copy
 import itertools
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -68,7 +68,7 @@ def train(device: torch.device, config: GenerationConfig) -> None:
     )
     gan = Gan(
         config,
-        sampling.num_classes(config, dataset.metadata),
+        sampling.num_classes(config, dataset),
         sampling.num_parts(config, dataset),
         device,
     )
@@ -138,7 +138,11 @@ class Gan:
     """
 
     def __init__(
-        self, config: GenerationConfig, num_classes: int, num_parts: int, device: torch.device
+        self,
+        config: GenerationConfig,
+        num_classes: int | Sequence[int],
+        num_parts: int,
+        device: torch.device,
     ) -> None:
         # The initial weights depend on the seed alone
         seeding.seed_everything(config.seed, "networks")

@@ -90,3 +90,20 @@ def test_wrong_arguments_are_refused() -> None:
         MultiScaleDiscriminator(**TINY, num_classes=2)(torch.rand(1, 4, 128, 128))
     with pytest.raises(ValueError, match="displacement_map"):
         MultiScaleDiscriminator(**TINY)(torch.rand(1, 4, 128, 128))
+
+
+def test_projections_of_several_label_sets_add_up() -> None:
+    torch.manual_seed(0)
+    discriminator = MultiScaleDiscriminator(**TINY, num_classes=(3, 2)).eval()
+    x, mesh = torch.rand(1, 4, 128, 128), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        scores = {
+            pair: discriminator(x, mesh, Conditions(torch.tensor([pair])))[0][0]
+            for pair in [(0, 0), (2, 0), (0, 1), (2, 1)]
+        }
+    # What one label adds does not depend on the other
+    torch.testing.assert_close(
+        scores[2, 1] - scores[0, 1], scores[2, 0] - scores[0, 0], atol=1e-5, rtol=1e-4
+    )
+    assert not torch.allclose(scores[0, 0], scores[0, 1])
+    assert not torch.allclose(scores[0, 0], scores[2, 0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.conditions import Conditions
-from models.generator import Generator
+from models.generator import Generator, sizes
 from tests.models.golden import fill, key_list, wave
 
 TINY = {"texture_resolution": 128, "latent_dim": 4, "width": 1 / 64}
@@ -78,3 +78,25 @@ def test_wrong_conditions_are_refused() -> None:
         Generator(**TINY, num_parts=2)(torch.randn(1, 4))
     with pytest.raises(ValueError, match="texture_resolution"):
         Generator(100)
+
+
+def test_each_of_several_label_sets_decides_the_texture() -> None:
+    torch.manual_seed(0)
+    generator = Generator(**TINY, num_classes=(3, 2), norm="none").eval()
+    assert sizes(generator.state_dict()) == {"num_classes": [3, 2], "num_parts": 0}
+    z = torch.randn(1, 4).expand(3, -1)
+    first, color, shape = generator(z, Conditions(torch.tensor([[0, 0], [1, 0], [0, 1]])))[0]
+    assert not torch.allclose(first, color)
+    assert not torch.allclose(first, shape)
+
+
+def test_a_single_label_set_is_what_classes_are() -> None:
+    seeded = []
+    for num_classes in (3, (3,)):
+        torch.manual_seed(0)
+        seeded.append(Generator(**TINY, num_classes=num_classes).eval())
+    z, one = torch.randn(2, 4), torch.tensor([2, 0])
+    for category in (one, one[:, None]):
+        outputs = [generator(z, Conditions(category))[0] for generator in seeded]
+        assert torch.equal(*outputs)
+    assert sizes(seeded[0].state_dict())["num_classes"] == [3]

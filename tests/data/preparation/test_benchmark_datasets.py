@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from data import prepare
+from data.cache.label_files import load_labels
 from data.crops import ObjectImages, to_pixels
 from data.definitions import SYNSETS
 from data.detections import load_detections
@@ -114,6 +115,9 @@ def test_cub_with_the_annotations_of_cmr(tmp_path: Path, packed: bool) -> None:
     ]
     assert detections[0].bbox == BOX
     assert Path("datasets/cub/images", names[0]).is_symlink()
+    species = load_labels("cub", ["species"], [item.image_path for item in detections.items])
+    assert species.names == {"species": ["albatross", "wren"]}
+    assert species.values.tolist() == [[0], [1]]
     check_truth("cub")
 
 
