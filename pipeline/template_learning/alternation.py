@@ -10,6 +10,7 @@ from data.definitions import ViewPrior
 from geometry.operators import stiffness_matrix
 from geometry.sphere_mesh import SphereMesh
 from pipeline.template_learning.colors import with_colors
+from pipeline.template_learning.outlines import emphasize_thin
 from pipeline.template_learning.surface import Phase, fit_surface
 from pipeline.template_learning.views import Views, find_views
 
@@ -32,6 +33,7 @@ SIDEWAYS = (0.1, 0.02)  # overlap that views from the front cost
 DOUBT = 0.3  # of what overlaps lack: differences as small say less than colors do
 STIFFNESS = (30.0, 1.0)
 SHARPNESS = (7e3, 1.4e5)
+LIMBLESS = 0.83  # overlap, below which a shape whose proportions are right still lacks limbs
 SIZES = (64, 96)  # pixels of the masks, in the first half of the rounds and in the second
 STEPS = 60
 RATE = 0.05
@@ -70,7 +72,7 @@ def phase_of(progress: float) -> Phase:
     temperature, stiffness, sharpness = (
         first * (last / first) ** progress for first, last in (TEMPERATURE, STIFFNESS, SHARPNESS)
     )
-    return Phase(temperature, stiffness, sharpness, STEPS, RATE)
+    return Phase(temperature, stiffness, sharpness, STEPS, RATE, limbs=False)
 
 
 def sideways(progress: float) -> float:
@@ -95,12 +97,14 @@ def one_round(
         doubt = DOUBT * (1 - views.iou.amax(dim=1).mean().item())
         phase = phase._replace(temperature=max(phase.temperature, doubt))
         views = with_colors(mesh, templates, views, evidence.images, phase.temperature)
+    # Legs of several positions would average away
+    late = progress > 0.5
+    phase = phase._replace(limbs=late and views.iou.amax(dim=1).mean().item() < LIMBLESS)
+    masks = emphasize_thin(evidence.masks) if phase.limbs else evidence.masks
     # Move the surfaces, on small masks at first
-    size = SIZES[progress > 0.5]
-    small = functional.interpolate(
-        evidence.masks[:, None], (size, size), mode="bilinear", antialias=True
-    )[:, 0]
-    return normalize(fit_surface(mesh, templates, small, views, phase, generator)), views
+    size = SIZES[late]
+    small = functional.interpolate(masks[:, None], (size, size), mode="bilinear", antialias=True)
+    return normalize(fit_surface(mesh, templates, small[:, 0], views, phase, generator)), views
 
 
 def best_proportions(templates: Tensor, evidence: Evidence) -> Tensor:

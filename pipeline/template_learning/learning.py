@@ -37,7 +37,7 @@ class Learned(NamedTuple):
         templates: (T, V, 3), max |coordinate| = 1.
         overlap: mean intersection over union with the held-out masks.
         start: number of the starting shape that won.
-        scores: of all starting shapes: overlap with held-out masks minus the prior penalty.
+        scores: merits of all starting shapes: overlap with held-out masks minus what unlikely views cost.
     """
 
     templates: Tensor
@@ -116,9 +116,9 @@ def learn(evidence: Evidence, num_templates: int, folder: Path, seed: int) -> Le
     # All starting shapes compete on masks alone
     masks = evidence._replace(images=None).select(used[:CONTEST_IMAGES])
     contestants = [course.contest(number, masks) for number in range(len(STARTING_SHAPES))]
-    # The best one explains held-out masks, in poses that the prior finds likely
+    # The best one explains held-out masks, in poses that are likely, one by one and together
     results = [find_views(shape, left_out, evidence.prior) for shape in contestants]
-    scores = [views.best().mean().item() for views in results]
+    scores = [views.merit() for views in results]
     best = max(range(len(scores)), key=scores.__getitem__)
     # Colors join in, and more images
     evidence = evidence.select(used[:MAIN_IMAGES])

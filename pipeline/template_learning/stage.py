@@ -70,7 +70,7 @@ def run(device: torch.device, config: Config) -> None:
     evidence = check(load_evidence(detections, prior, config.colors), detections.dataset)
     learned = learn(evidence, config.num_templates, _folder(config, detections, prior), config.seed)
     # Turned to the axes that the user asked for
-    templates = SphereMesh().symmetrize(normalize(learned.templates @ turn.T))
+    templates = turned(learned.templates, turn)
     path = save_templates(category, config.mode, templates, own=True)
     save_meshes(path.with_suffix(".obj"), templates, SphereMesh().faces)
     # What to look at, and what to check
@@ -107,6 +107,20 @@ def frame(config: Config) -> Tensor:
         )
     turn = torch.from_numpy(object_axes(*axes)).float()
     return turn * torch.tensor([[1.0], [-1.0], [1.0]]) if config.mirror else turn
+
+
+def turned(templates: Tensor, turn: Tensor) -> Tensor:
+    """Turns templates (T, V, 3) by an orthogonal matrix (3, 3) that keeps the plane x = 0.
+
+    Every vertex stays on its side of that plane, so that a turn may be a reflection within it.
+    """
+    mesh, moved = SphereMesh(), templates @ turn.T
+    if torch.linalg.det(turn[1:, 1:]) < 0:
+        # The vertices of the sphere are reflected too, or the surface would be inside out
+        ends = torch.cat([mesh.grid.flatten(), mesh.poles])
+        opposite = torch.cat([mesh.grid.flip(0).flatten(), mesh.poles.flip(0)])
+        moved = moved[:, opposite[ends.argsort()]]
+    return mesh.symmetrize(normalize(moved))
 
 
 def load_evidence(detections: Detections, prior: ViewPrior, colors: bool) -> Evidence:

@@ -28,6 +28,7 @@ class Phase(NamedTuple):
         sharpness: of the soft silhouettes.
         steps: number of steps.
         rate: step length; falls to a tenth.
+        limbs: whether the masks count whose limbs are explained.
     """
 
     temperature: float
@@ -35,6 +36,7 @@ class Phase(NamedTuple):
     sharpness: float
     steps: int
     rate: float
+    limbs: bool
 
 
 def fit_surface(
@@ -47,13 +49,13 @@ def fit_surface(
 ) -> Tensor:
     """Moves the templates (T, V, 3) towards the masks (N, h, h) in given poses.
 
-    Every step looks at some modes, drawn by their weights.
+    Every step looks at some modes, drawn by their weights. Masks above 1 stand for emphasis.
 
     Returns:
         (T, V, 3) symmetric meshes.
     """
     # Pairs of an image and a mode, drawn in proportion to their probability
-    weights = views.weights(phase.temperature).flatten()
+    weights = views.weights(phase.temperature, phase.limbs).flatten()
     modes, per_image = views.candidates.flatten(), views.iou.shape[1]
     descent = SurfaceDescent(templates, mesh.faces, phase.stiffness)
     for step in range(phase.steps):

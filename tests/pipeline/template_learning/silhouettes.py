@@ -25,4 +25,4 @@ def as_views(pose: Pose) -> Views:
     """Returns views with one mode, whose score is perfect."""
     one = torch.ones(len(pose.scale), 1)
     known = Pose(*(member[:, None] for member in pose))
-    return Views(Candidates(known, torch.zeros_like(one).long()), one, one, 0 * one)
+    return Views(Candidates(known, torch.zeros_like(one).long()), one, one, 0 * one, one[:, 0])

@@ -11,7 +11,7 @@ import remesh
 from data.cache import template_files
 from data.definitions import VIEWS
 from geometry.distances import chamfer_distance
-from geometry.operators import stiffness_matrix
+from geometry.operators import stiffness_matrix, volume
 from geometry.sphere_mesh import SphereMesh
 from geometry.surface_descent import SurfaceDescent
 from pipeline.template_learning import alternation, clusters, learning, stage
@@ -46,12 +46,32 @@ def test_modes_share_the_trust_of_their_image():
     score = torch.tensor([[0.9, 0.9, 0.1], [0.9, 0.88, 0.1], [0.5, 0.5, 0.5]])
     seen = as_views(pose_world.poses([0.0, 1.0, 2.0], [0.0, 0.0, 0.0]))
     views = seen._replace(iou=score, score=score, colors=torch.zeros(3, 3))
-    weights = views.weights(0.02)
+    weights = views.weights(0.02, limbs=False)
     usual, unusual = torch.sigmoid(torch.tensor([0.06 / 0.03, (-0.4 + 0.06) / 0.03]))
     torch.testing.assert_close(weights.sum(dim=1), torch.stack([usual, usual, unusual]))
     assert weights[1, 0] / weights[1, 1] == pytest.approx(np.e, rel=1e-3)
-    colored = views._replace(colors=torch.tensor([0.0, 2.0, 0.0]).expand(3, 3)).weights(0.02)
+    colored = views._replace(colors=torch.tensor([0.0, 2.0, 0.0]).expand(3, 3)).weights(
+        0.02, limbs=False
+    )
     assert colored[0, 1] / colored[0, 0] == pytest.approx(np.e**2, rel=1e-3)
+
+
+def test_a_mask_with_limbs_is_trusted_more_than_a_blob_of_the_same_overlap():
+    seen = as_views(pose_world.poses([0.0, 1.0, 2.0], [0.0, 0.0, 0.0]))
+    score = torch.full((3, 1), 0.6)
+    views = seen._replace(score=score, solidity=torch.tensor([0.6, 0.8, 1.0]))
+    trust = views.weights(0.02, limbs=True).sum(dim=1)
+    torch.testing.assert_close(trust, torch.sigmoid(torch.tensor([0.25, 0.0, -0.15]) / 0.03))
+
+
+def test_explaining_all_masks_by_foreshortening_costs_merit():
+    def merit(*azimuths: float) -> float:
+        return as_views(pose_world.poses(list(azimuths), [0.0] * len(azimuths))).merit()
+
+    # The length of the object points towards the viewer at 90 degrees
+    assert merit(90.0, 270.0) == pytest.approx(1 - 0.2 * 0.5)
+    assert merit(0.0, 45.0, 90.0) == pytest.approx(1)
+    assert merit(0.0, 180.0) == pytest.approx(1)
 
 
 def test_views_from_the_front_cost_what_those_from_the_side_do_not():
@@ -73,7 +93,7 @@ def test_views_hold_the_true_one_and_that_of_the_opposite_depth():
 def test_a_surface_becomes_the_body_that_casts_the_silhouettes(template: SphereMesh):
     masks, pose = seen_from_around(24, size=48)
     start = template.vertices[None] * torch.tensor([0.4, 1.0, 0.4])
-    phase = Phase(0.01, 8.0, 7e3, 40, 0.05)
+    phase = Phase(0.01, 8.0, 7e3, 40, 0.05, limbs=False)
     generator = torch.Generator().manual_seed(0)
     fitted = fit_surface(template, start, masks, as_views(pose), phase, generator)
     assert distance(fitted[0]) < 0.4 * distance(start[0])
@@ -173,9 +193,25 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(collection: None):
     assert [path.stat().st_mtime_ns for path in rounds()] == times
     assert template_files.templates_path("bird", "singletpl").parts[1] == "own_templates"
     turned = template_files.load_templates("bird", "singletpl")
-    assert distance(turned[0] * torch.tensor([1.0, -1.0, -1.0])) == pytest.approx(
-        distance(first[0])
-    )
+    # The faces of a reflected sphere have other diagonals
+    back = turned[0] * torch.tensor([1.0, -1.0, -1.0])
+    assert distance(back) == pytest.approx(distance(first[0]), rel=0.1)
+
+
+@pytest.mark.parametrize("signs", [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)])
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_turned_surface_faces_outward(
+    signs: tuple[float, float], exchanged: bool, template: SphereMesh
+):
+    body = alternation.normalize(pose_world.body()[None])
+    turn = torch.diag(torch.tensor([1.0, *signs]))
+    turn = turn[[0, 2, 1]] if exchanged else turn
+    turned = stage.turned(body, turn)
+    # The same volume, and the same points
+    expected = volume(body[0], template.faces)
+    torch.testing.assert_close(volume(turned[0], template.faces), expected, rtol=0.02, atol=0)
+    assert torch.cdist(turned[0], body[0] @ turn.T).amin(dim=1).max() < 2e-3
+    assert (turned[0, template.positive, 0] >= 0).all()
 
 
 @pytest.mark.slow
@@ -211,13 +247,14 @@ def test_one_view_is_refused():
         stage.check(Evidence(masks, None, PRIOR), "toy")
 
 
-def test_empty_masks_are_left_out(caplog: pytest.LogCaptureFixture):
-    masks, _ = seen_from_around(24)
+def test_empty_masks_and_those_of_several_objects_are_left_out(caplog: pytest.LogCaptureFixture):
+    masks, _ = seen_from_around(25)
     masks[3] = 0
+    masks[4] = torch.cat([masks[5, ::2], masks[6, ::2]])  # one above the other
     with caplog.at_level(logging.WARNING):
         left = stage.check(Evidence(masks, None, PRIOR), "toy")
     assert len(left.masks) == 23
-    assert "1 masks are empty or show several objects" in caplog.text
+    assert "2 masks are empty or show several objects" in caplog.text
 
 
 @pytest.mark.parametrize(
