@@ -12,6 +12,7 @@ from data.cache import feature_statistics, pose_files, pseudo_files
 from data.cache.storage import Origin
 from data.detections import load_detections
 from data.pseudo_ground_truth import PseudoGroundTruth
+from data.published import convert
 from data.run_lengths import decode_mask
 from tests import hostile, published
 from utils.cli import UserError
@@ -66,7 +67,7 @@ def test_conversion_changes_the_form_and_not_the_content(archive: Path) -> None:
         assert "rotation" in plain
     with np.load(f"cache/cub/{_items()}/0.npz", allow_pickle=False) as plain:
         assert plain["texture"].dtype == np.float16
-    counts = released.inspect(Path("cache"), convert=True)
+    counts = convert.inspect(Path("cache"), convert=True)
     assert counts["converted"] == 0  # the second time
 
 
