@@ -36,8 +36,8 @@ def hypotheses() -> Hypotheses:
 
 
 def estimated() -> EstimatedPoses:
-    scores = torch.rand(4, 2, 1)
-    return EstimatedPoses(torch.tensor([0, 2]), pose(2), *scores)
+    weights, iou, miou, confidence = torch.rand(4, 2, 1)
+    return EstimatedPoses(torch.tensor([0, 2]), pose(2), weights, iou, miou, confidence)
 
 
 def estimated_with_shapes() -> EstimatedPoses:
@@ -115,6 +115,7 @@ def test_shapes_survive_a_round_trip_and_are_complete():
 
 def test_fitted_shapes_are_templates_with_their_modes():
     poses, templates = estimated_with_shapes(), torch.rand(1, 962, 3)
+    assert poses.shapes is not None
     found = poses.vertices(templates, torch.tensor([1]))
     naive = templates[0].clone()
     for m in range(3):
