@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="images per step over all devices (default: %(default)s)")
     group.add_argument("--loss", choices=["mse", "l1"], default="mse", help="for colors, parts and silhouettes (default: %(default)s)")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.00005, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
+    group.add_argument("--final_sharpness", type=cli.positive_float, default=7000.0, metavar="S", help="sharpness of silhouettes per squared screen unit, to which it rises from 7000: 70000 ends nearer to the outlines (default: %(default)s, soft to the end, as published)")
     group.add_argument("--semi_fraction", type=cli.fraction, default=0.1, metavar="SHARE", help="share of the images, by overlap, whose meshes are pinned to the template (default: %(default)s)")
     group.add_argument("--lr", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")

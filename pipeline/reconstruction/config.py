@@ -93,6 +93,7 @@ class OptimizerOptions:
         iters: steps; None if `epochs` gives the length.
         loss: "mse" or "l1", for colors, parts and silhouettes.
         mesh_regularization: final weight of the flatness loss.
+        final_sharpness: of silhouettes at the end, per squared screen unit.
         lr: learning rate of Adam.
         lr_decay_every: epochs between halvings of the rates; None = default.
         pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are.
@@ -110,6 +111,7 @@ class OptimizerOptions:
     iters: int | None
     loss: str
     mesh_regularization: float
+    final_sharpness: float
     lr: float
     lr_decay_every: int | None
     pose_rate: float

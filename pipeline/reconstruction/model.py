@@ -12,7 +12,7 @@ from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData, Vocabulary
 from pipeline.reconstruction.texture_flow import flow_start, flow_texture
-from rendering.rasterizer import rasterize
+from rendering.rasterizer import SHARPNESS, rasterize
 from rendering.texture import render_textured
 from utils import seeding
 
@@ -177,9 +177,14 @@ def predict(
 
 
 def render(
-    scene: Scene, prediction: Prediction, labels: Labels, size: int
+    scene: Scene,
+    prediction: Prediction,
+    labels: Labels,
+    size: int,
+    *,
+    sharpness: float = SHARPNESS,
 ) -> tuple[Tensor | None, Tensor]:
-    """Renders what was predicted.
+    """Renders what was predicted, with silhouettes of a sharpness per squared screen unit.
 
     Returns:
         The maps (B, C, size, size), zero outside the mesh: part probabilities over the channels of
@@ -194,10 +199,13 @@ def render(
     if prediction.texture is not None:
         maps.append(prediction.texture)
     if not maps:
-        alpha = rasterize(prediction.screen, scene.sphere.faces, size).alpha
+        faces = scene.sphere.faces
+        alpha = rasterize(prediction.screen, faces, size, sharpness=sharpness).alpha
         assert alpha is not None
         return None, alpha
     # Colors and soft silhouette come from the same fragments
-    rendering = render_textured(scene.sphere, prediction.screen, torch.cat(maps, 1), size)
+    rendering = render_textured(
+        scene.sphere, prediction.screen, torch.cat(maps, 1), size, sharpness=sharpness
+    )
     assert rendering.alpha is not None
     return rendering.colors, rendering.alpha

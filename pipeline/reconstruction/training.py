@@ -37,6 +37,7 @@ from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import correct
 from pipeline.reconstruction.texture_flow import mirror_flow
 from rendering import rasterizer
+from rendering.rasterizer import SHARPNESS
 from utils import distributed, training
 from utils.cli import UserError
 from utils.options import flatten
@@ -203,6 +204,7 @@ class Update:
         companions = companions or Companions()
         self.corrections, self.teaching, self.swaps, self.semantics, self.textures = companions
         self.decay_interval = decay_interval(options, length)
+        self.total = length.total
 
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Updates the network once and returns its detached losses.
@@ -229,7 +231,15 @@ class Update:
             # Back to positions in the photograph itself
             prediction = prediction._replace(flow=mirror_flow(prediction.flow, batch.flip))
         terms, iou = compute_terms(
-            prediction, self.scene, batch, own, self.options, step, self.silhouette, self.textures
+            prediction,
+            self.scene,
+            batch,
+            own,
+            self.options,
+            step,
+            self.silhouette,
+            self.textures,
+            sharpness=self.sharpness(step),
         )
         if self.swaps is not None:
             terms |= self.swaps.terms(step, batch.index, prediction)
@@ -255,6 +265,14 @@ class Update:
             rates["pose_rate"] = self.options.pose_rate * self._share(step)
         return rates
 
+    def sharpness(self, step: int) -> float:
+        """Returns the sharpness of silhouettes at a step: from the usual to the final one.
+
+        Soft silhouettes reach beyond the mesh, which therefore ends up too small; sharp ones have
+        no gradients far from the outline, so that the usual softness comes first.
+        """
+        return SHARPNESS * (self.options.final_sharpness / SHARPNESS) ** (step / self.total)
+
     def _share(self, step: int) -> float:
         """Returns what is left of all rates at a step."""
         return 0.5 ** (step // self.decay_interval)
@@ -276,14 +294,18 @@ def compute_terms(
     step: int,
     silhouette: SilhouetteTerm,
     textures: TextureTerms | None = None,
+    *,
+    sharpness: float = SHARPNESS,
 ) -> tuple[dict[str, Term], Tensor]:
     """Compares what was predicted for a batch with its images and templates; labels are the batch's.
+
+    Silhouettes have a sharpness per squared screen unit.
 
     Returns:
         The terms of the loss, and the mean overlap of the silhouettes.
     """
     # Silhouettes, and colors and parts as far as they are predicted
-    maps, alpha = render(scene, prediction, labels, batch.image.shape[-1])
+    maps, alpha = render(scene, prediction, labels, batch.image.shape[-1], sharpness=sharpness)
     mask = batch.image[:, 3:]
     terms = {"silhouette": Term(silhouette(prediction, alpha, mask))}
     if maps is not None:

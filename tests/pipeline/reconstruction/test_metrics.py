@@ -188,7 +188,7 @@ def test_figures_do_not_depend_on_the_batch_size():
         one, other = figures(*asked), figures(*asked, "--batch_size", "5")
         assert one == pytest.approx(other, rel=1e-4)
         assert {*one} == {
-            *("iou", "soft_iou", "color_error", "pck_0.1"),
+            *("iou", "soft_iou", "mesh_iou", "color_error", "pck_0.1"),
             *("pck_0.15", "pck_position_0.1", "pck_position_0.15", "novel_iou"),
             *("novel_color_error", "novel_iou_mean", "novel_iou_nearest"),
         }
@@ -274,7 +274,7 @@ def test_what_cannot_be_measured_is_told_in_one_line_if_it_was_asked_for():
     for name in ("shape", "novel_view"):
         with pytest.raises(UserError, match=f"--metrics {name}: toy has no true shapes"):
             figures("--metrics", name)
-    assert {*figures()} == {"iou", "soft_iou", *STUDENT}
+    assert {*figures()} == {"iou", "soft_iou", "mesh_iou", *STUDENT}
     individuals = {f"{i:02d}": "b" if i == 8 else "a" for i in range(COUNT)}
     Path("datasets/toy/instances.json").write_text(json.dumps(individuals))
     with pytest.raises(UserError, match="--split val: none of the 12 photographs"):
