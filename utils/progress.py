@@ -70,7 +70,7 @@ class LoggedProgress:
         self.reported = self._tenths()
 
     def __iter__(self) -> Iterator:
-        for item in self.iterable or ():
+        for item in () if self.iterable is None else self.iterable:
             yield item
             self.update(1)
 

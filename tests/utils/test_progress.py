@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+import torch
 
 from utils.progress import progress
 
@@ -11,6 +12,9 @@ def test_every_item_comes_through(monkeypatch, capsys, value):
         monkeypatch.setenv("TMG_PROGRESS", value)
     assert list(progress(range(7), description="images")) == list(range(7))
     assert list(progress((i for i in range(3)), initial=2)) == [0, 1, 2]
+    # Tensors and arrays have no truth value
+    rows = torch.eye(3)
+    assert torch.equal(torch.stack(list(progress(rows))), rows)
     assert capsys.readouterr().err == ""
 
 
