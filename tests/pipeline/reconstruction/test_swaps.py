@@ -10,7 +10,6 @@ from torch import Tensor
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
-from pipeline.reconstruction import training
 from pipeline.reconstruction.companions import swaps
 from pipeline.reconstruction.companions.swaps import Memory, NeighborSwaps
 from pipeline.reconstruction.dataset import Labels
@@ -18,6 +17,7 @@ from pipeline.reconstruction.model import Prediction, Scene
 from rendering.texture import render_textured
 from tests.pipeline.reconstruction.test_training import (
     assert_equal,
+    die_at,
     left_behind,
     run,
     state,
@@ -171,17 +171,7 @@ def test_a_run_that_was_killed_remembers_what_it_knew(monkeypatch: pytest.Monkey
     whole, expected = state(), left_behind(RUN)
     assert whole[swaps.KEY]["known"].any()
     RUN.rename("first")
-    update = training.Update.__call__
-
-    def killed(self: training.Update, step: int, batch: object) -> dict:
-        if step == 3:
-            raise SystemExit
-        return update(self, step, batch)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Update, "__call__", killed)
-        with pytest.raises(SystemExit):
-            run(*options)
+    die_at(3, *options, monkeypatch=monkeypatch)
     run(*options)
     assert_equal(whole, state())
     assert left_behind(RUN) == expected

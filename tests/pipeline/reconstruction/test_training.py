@@ -136,6 +136,21 @@ def left_behind(folder: Path) -> tuple[list[dict], dict[str, bytes], list[str]]:
     return records, pictures, sorted(path.name for path in folder.glob("*.pth"))
 
 
+def die_at(death: int, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the command as far as a step, in which it ends without notice."""
+    update = training.Update.__call__
+
+    def killed(self: training.Update, step: int, batch: Any) -> dict:
+        if step == death:
+            raise SystemExit
+        return update(self, step, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Update, "__call__", killed)
+        with pytest.raises(SystemExit):
+            run(*options)
+
+
 FLOW = ["--texture_model", "flow", "--perceptual_weight", "1", "--perceptual_features", "gradients"]
 
 
@@ -148,18 +163,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(
     run(*options)
     whole, expected = state(), left_behind(RUN)
     RUN.rename("first")
-    update = training.Update.__call__
     for death in (2, 5, 7):
-
-        def killed(self: training.Update, step: int, batch: Any, death: int = death) -> dict:
-            if step == death:
-                raise SystemExit
-            return update(self, step, batch)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(training.Update, "__call__", killed)
-            with pytest.raises(SystemExit):
-                run(*options)
+        die_at(death, *options, monkeypatch=monkeypatch)
     run(*options)
     assert_equal(whole, state())
     assert left_behind(RUN) == expected
