@@ -18,7 +18,6 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,6 @@ from data.definitions import ViewPrior
 from data.detections import Detections, detections_path, load_detections, published_path
 from geometry.camera import from_vector
 from geometry.sphere_mesh import SphereMesh
-from models.backbones import Backbone, load_backbone
-from models.features import INSTALL, FeatureNetwork, default_features, load_features
 from pipeline.poses import contact_sheet, part_discovery, report
 from pipeline.poses.candidates import (
     Candidates,
@@ -50,6 +47,7 @@ from pipeline.poses.evidence import appearance, calibration, clips, outlines
 from pipeline.poses.evidence.appearance import Appearance
 from pipeline.poses.evidence.interface import Evidence, Guide
 from pipeline.poses.evidence.measurements import Measurements
+from pipeline.poses.evidence.networks import choose_backbone, choose_network
 from pipeline.poses.evidence.outlines import Outlines
 from pipeline.poses.evidence.parts import (
     FoundParts,
@@ -69,7 +67,6 @@ from pipeline.poses.survey import Survey
 from pipeline.poses.view_prior import log_prior
 from rendering import rasterizer
 from utils import distributed
-from utils.cli import UserError
 from utils.digests import file_digest
 from utils.row_files import digest, open_folder
 from utils.run_directory import configure_logging
@@ -282,34 +279,6 @@ class Stage:
             self._device,
         )
         return FoundParts(learned), scored, rows
-
-
-def choose_network(choice: str) -> FeatureNetwork | None:
-    """Returns the network that --features asks for, and says in a line which, or why there is none."""
-    if choice == "none":
-        return None
-    name = default_features() if choice == "auto" else choice
-    if name is None:
-        logger.info("features: none are used; for those of a pretrained network: %s", INSTALL)
-        return None
-    try:
-        network = load_features(name)
-    except UserError as error:
-        if choice != "auto":
-            raise
-        logger.info("features: none are used: %s", error)
-        return None
-    logger.info("features: of the network %s", network.name)
-    return network
-
-
-def choose_backbone(choice: str | None) -> Backbone | FeatureNetwork | None:
-    """Returns the network that --parts_features asks for: a file, or as --features does."""
-    if choice is None:
-        return None
-    suffixes = (".pth", ".pt", ".bin", ".safetensors")
-    is_file = Path(choice).exists() or (":" not in choice and choice.endswith(suffixes))
-    return load_backbone(choice) if is_file else load_features(choice)
 
 
 def confident_rows(scored: Scored, usable: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from data.detections import load_detections
 from geometry.camera import Pose, to_vector
 from geometry.sphere_mesh import SphereMesh
 from models.backbones import load_backbone
-from pipeline.poses import part_discovery, step2
+from pipeline.poses import part_discovery
+from pipeline.poses.evidence import networks
 from pipeline.poses.options import PartsConfig
 from pipeline.poses.part_discovery import (
     SIZE,
@@ -166,9 +167,9 @@ def test_a_missing_file_of_features_is_told_in_one_line(truth: Pose) -> None:
 
 def test_networks_of_timm_give_features_too(truth: Pose, monkeypatch: pytest.MonkeyPatch) -> None:
     network = pose_world.Network()
-    monkeypatch.setattr(step2, "load_features", lambda choice: network)
-    assert step2.choose_backbone("name") is network
-    assert step2.choose_backbone("name:file.pth") is network
+    monkeypatch.setattr(networks, "load_features", lambda choice: network)
+    assert networks.choose_backbone("name") is network
+    assert networks.choose_backbone("name:file.pth") is network
     found = part_discovery.backbone_features(network, load_detections("toy"), CPU)
     values, weight = found[:, :-1], found[:, -1:]
     assert values.shape[1:] == (part_discovery.COMPONENTS, 7, 7)

@@ -13,8 +13,9 @@ from data.cache import folders, pose_files, template_files
 from data.cache.pose_files import Hypotheses
 from geometry import quaternion
 from geometry.camera import Pose, to_vector
-from pipeline.poses import step2, survey
+from pipeline.poses import survey
 from pipeline.poses.contact_sheet import CELL, MARGIN, TILE
+from pipeline.poses.evidence import networks
 from tests.pipeline.poses import pose_world
 from utils.cli import UserError
 from utils.files import read_json
@@ -119,7 +120,7 @@ def test_frames_of_a_clip_do_not_turn_round(
 
 
 def test_features_join_the_colors(truth: Pose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step2, "load_features", lambda choice: pose_world.Network())
+    monkeypatch.setattr(networks, "load_features", lambda choice: pose_world.Network())
     command = [*COMMAND, "--parts_source", "appearance", "--keep_share", "1", "--refine_steps", "2"]
     results = []
     for batch_size in ("1", "4"):
@@ -139,7 +140,7 @@ def test_without_timm_the_automatic_choice_is_none(
     command = [*COMMAND, "--semantic_rounds", "1", "--refine_steps", "1"]
     pose_optimization_step2.main(command)
     expected = chosen()
-    monkeypatch.setattr(step2, "default_features", lambda: None)
+    monkeypatch.setattr(networks, "default_features", lambda: None)
     with caplog.at_level("INFO"):
         pose_optimization_step2.main([*command, "--features", "auto"])
     assert "pip install -r requirements-features.txt" in caplog.text
