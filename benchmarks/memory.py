@@ -193,11 +193,13 @@ class Peak:
 
     def sample(self, pid: int) -> None:
         """Looks at the process `pid` and all that descend from it."""
-        total = 0
-        for process in descendants(pid):
+        processes, total = [*descendants(pid)], 0
+        for process in processes:
             total += _field(process, "smaps_rollup", "Pss:")
             self.bytes = max(self.bytes, _field(process, "status", "VmHWM:"))
-        self.bytes = max(self.bytes, total)
+        # A fork between two readings would count what both share in full and by halves
+        if processes == [*descendants(pid)]:
+            self.bytes = max(self.bytes, total)
 
 
 def descendants(pid: int) -> Iterator[int]:

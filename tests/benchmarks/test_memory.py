@@ -40,6 +40,25 @@ def test_memory_that_processes_share_counts_once():
     assert HELD < peak_of(FORK) < HELD + 60 * MIB
 
 
+@pytest.mark.parametrize(("forks", "expected"), [(False, 150), (True, 100)])
+def test_a_fork_while_memory_is_read_counts_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch, forks: bool, expected: int
+):
+    processes = [1, 2]
+
+    def read(pid: int, _: str, name: str) -> int:
+        if forks and pid == 2 and len(processes) == 2:
+            processes.append(3)
+        return {1: 100, 2: 50}[pid] if name == "Pss:" else 10 * pid
+
+    monkeypatch.setattr(memory, "descendants", lambda _: iter(processes))
+    monkeypatch.setattr(memory, "_field", read)
+    peak = Peak()
+    peak.bytes = 100  # of a sample before
+    peak.sample(1)
+    assert peak.bytes == expected
+
+
 def test_costs_on_a_line_are_continued_exactly():
     costs = {n: {"step1": Cost(2e8 + 3e4 * n, 5 + 0.25 * n)} for n in (100, 300, 1000)}
     growth = memory.extrapolate(costs, "step1", 50000)
