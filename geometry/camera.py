@@ -115,6 +115,29 @@ def project(vertices: Tensor, pose: Pose, *, orthographic: bool = False) -> Tens
     return torch.stack([x, y, z], dim=-1)
 
 
+def project_pinhole(
+    points: Tensor, rotation: Tensor, focal: float = 1.875, distance: float = 2.0
+) -> Tensor:
+    """Places points in front of a pinhole camera that is turned about the origin.
+
+    With the camera of Insafutdinov and Dosovitskiy 2018, a point of the camera frame is seen at
+    x' = f x / (z + d), y' = f y / (z + d) in an image of side 1.
+
+    Args:
+        points: (B, N, 3) object space, within [-1/2, 1/2]^3.
+        rotation: (B, 4) unit quaternions, object space to camera frame.
+        focal: f, in units of the side of the image.
+        distance: d of the camera from the origin; larger than the radius of the points.
+
+    Returns:
+        (B, N, 3) screen space, on which [-1/2, 1/2]^3 of image and depth are [-1, 1]^3.
+    """
+    # Camera frame: x right, y down, z away from the viewer
+    x, y, z = (2 * quaternion.rotate(rotation, points)).unbind(-1)
+    factor = focal / (z / 2 + distance)
+    return torch.stack([x * factor, -y * factor, -z], dim=-1)
+
+
 def to_screen(a: Any, b: Any, c: Any, tx: Any, ty: Any) -> tuple[Any, Any, Any]:
     """Translates a point of the camera frame and flips it to screen axes, without perspective.
 
