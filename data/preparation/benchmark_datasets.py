@@ -19,6 +19,7 @@ from data.cache.storage import check_numbers, save_arrays
 from data.collection import DATASETS_FOLDER, collection_folder
 from data.definitions import DATASETS, SYNSETS
 from data.image_files import SUFFIXES, read_mask
+from data.labels.published import copy_car_labels
 from data.mask_styles import Rule
 from data.preparation.archives import extract, is_archive
 from data.preparation.matlab import read_structures
@@ -79,7 +80,7 @@ def _unpacked(archive: Path, dataset: str) -> Path:
 
 
 def arrange(dataset: str, given: Sequence[Path]) -> bool:
-    """Makes images/, masks/ and ground_truth.npz of an official data set, unless there are images.
+    """Makes images/, masks/, ground_truth.npz and labels of an official data set, unless there are images.
 
     Args:
         dataset: cub, p3d_car, p3d_airplane or imagenet_<category>.
@@ -111,6 +112,9 @@ def arrange(dataset: str, given: Sequence[Path]) -> bool:
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(photo.mask).save(mask)
     _save_truth(root, photos)
+    table = _find(sources, "p3d_labels.csv") if dataset == "p3d_car" else None
+    if table is not None:
+        copy_car_labels(table, root)
     os.replace(unfinished, root / "images")
     logger.info("%s/: %d photographs", root, len(photos))
     return True

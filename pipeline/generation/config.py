@@ -1,6 +1,6 @@
 """The options of stage 4 as frozen records, one for each part of the program that reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class SamplingOptions:
         filter_class: category that is drawn alone, of a class-conditional model; None for all.
         export_folder: where exports go, each into a folder of its run; None without export.
         how_many: meshes to export; None for as many as a batch.
-        truncation_sigma: bound of the latent codes, in standard deviations.
+        truncation_sigma: bound of the latent codes, in standard deviations; None for the usual one.
         overwrite: whether an export may replace that of another seed or model.
     """
 
@@ -131,7 +131,7 @@ class SamplingOptions:
     filter_class: str | None
     export_folder: str | None
     how_many: int | None
-    truncation_sigma: float
+    truncation_sigma: float | None
     overwrite: bool
 
 
@@ -177,6 +177,26 @@ class GenerationConfig:
     def folder(self) -> Path:
         """The folder of the run."""
         return Path("checkpoints_gan") / self.name
+
+    @property
+    def truncation_sigma(self) -> float:
+        """The bound of the latent codes: the one asked for, else the usual one."""
+        given = self.sampling.truncation_sigma
+        return usual_truncation(self.data.dataset, self.model.label_sets) if given is None else given
+
+
+def usual_truncation(dataset: str, label_sets: Sequence[str]) -> float:
+    """Returns the bound of latent codes, in standard deviations, that convmesh samples a data set with.
+
+    Networks that know species, or body shapes, of CUB and Pascal3D+ vary less within each of them, and
+    look best near its mean (Pavllo et al. 2020, https://arxiv.org/abs/2006.07660). All others have 1.
+    """
+    known = set(label_sets)
+    if dataset == "cub" and "species" in known:
+        return 0.25
+    if dataset.startswith("p3d_") and "shape" in known:
+        return 0.5 if "color" in known else 0.75
+    return 1.0
 
 
 def make_config(parsed: Mapping[str, Any]) -> GenerationConfig:

@@ -31,7 +31,7 @@ def provenance(config: GenerationConfig, path: Path, step: int | None) -> dict[s
         "checkpoint_sha256": file_digest(path),
         "step": step,
         "seed": config.seed,
-        "truncation_sigma": config.sampling.truncation_sigma,
+        "truncation_sigma": config.truncation_sigma,
         "filter_class": config.sampling.filter_class,
         "options": flatten(config),
         "environment": environment(),

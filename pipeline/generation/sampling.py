@@ -121,9 +121,7 @@ def generate(
     """
     device = next(generator.parameters()).device
     # What the sample numbers and the rows stand for
-    noise = latent_codes(
-        samples, config.model.latent_dim, config.sampling.truncation_sigma, config.seed
-    )
+    noise = latent_codes(samples, config.model.latent_dim, config.truncation_sigma, config.seed)
     class_id = metadata.category[list(rows)].to(device) if generator.num_classes else None
     needs_items = bool(generator.num_parts) or config.model.texture_only
     if needs_items and dataset is None:

@@ -153,6 +153,45 @@ def test_pascal3d_takes_the_images_of_imagenet(
     check_truth(dataset)
 
 
+def write_car_table(folder: Path, content: str) -> None:
+    """The photographs of Pascal3D+ cars, with a table beside the annotations of CMR."""
+    names = [f"car_imagenet\\n0_{i}.JPEG" for i in range(2)]
+    for number, name in enumerate(names):
+        photograph(folder / "PASCAL3D+_release1.1/Images" / name.replace("\\", "/"), number)
+    write_cmr(folder, "car_train.mat", "car_train.mat", names)
+    (folder / "p3d_labels.csv").write_text(content)
+
+
+TABLE = "filename,primary,secondary,shape,valid\n"
+
+
+def test_cars_of_pascal3d_bring_their_shapes_and_colors(tmp_path: Path) -> None:
+    rows = "n0_1.JPEG,red,black,suv,1\nn0_0.JPEG,navy,,coupe,1\nn0_9.JPEG,red,,van,0\n"
+    write_car_table(tmp_path / "datasets/p3d", TABLE + rows)
+    prepare.main(["--dataset", "p3d_car"])
+    photographs = [item.image_path for item in load_detections("p3d_car").items]
+    labels = load_labels("p3d_car", ["shape", "color"], photographs)
+    assert labels.names == {"shape": ["coupe", "suv"], "color": ["navy", "red"]}
+    assert labels.values.tolist() == [[0, 0], [1, 1]]
+
+
+def test_labels_that_a_user_has_written_stay(tmp_path: Path) -> None:
+    write_car_table(tmp_path / "datasets/p3d", TABLE + "n0_0.JPEG,navy,,coupe,1\n")
+    own = tmp_path / "datasets/p3d_car/labels.csv"
+    own.parent.mkdir()
+    own.write_text("image,color\nn0_0,blue\n")
+    prepare.main(["--dataset", "p3d_car"])
+    assert own.read_text() == "image,color\nn0_0,blue\n"
+
+
+@pytest.mark.parametrize("content", ["filename,shape\nn0_0.JPEG,coupe\n", TABLE + "n0_0.JPEG\n"])
+def test_a_damaged_table_of_cars_is_one_line(tmp_path: Path, content: str) -> None:
+    write_car_table(tmp_path / "datasets/p3d", content)
+    with pytest.raises(UserError, match=r"p3d_labels\.csv: cannot be read as a table of filename"):
+        prepare.main(["--dataset", "p3d_car"])
+    assert not Path("datasets/p3d_car/images").exists()
+
+
 def write_synsets(folder: Path) -> None:
     """One synset as a folder, one as a link, one as an archive; the fourth is missing."""
     first, second, third = SYNSETS["zebra"][:3]
