@@ -1,4 +1,7 @@
-"""True poses, keypoints and shapes of a collection, where it has them: for evaluation, never for training."""
+"""True poses, keypoints and shapes of a collection, where it has them: for evaluation, not for training.
+
+The one exception are the annotated cameras that --pose_source sfm asks for.
+"""
 
 from pathlib import Path
 from typing import NamedTuple

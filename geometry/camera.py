@@ -12,6 +12,8 @@ from geometry import quaternion
 QW, QX, QY, QZ, SCALE, TX, TY, Z0 = range(8)
 VECTOR_SIZE = 8
 
+MARGIN = 1.1  # side of a crop beside that of its object, as in data.crops
+
 
 class Pose(NamedTuple):
     """Weak-perspective camera of a batch of objects.
@@ -80,6 +82,15 @@ def similarity(pose: Pose, turn: Tensor, factor: Tensor, shift: Tensor) -> Pose:
     distance = factor * (1 + pose.z0.exp())
     z0 = (distance - 1).clamp(min=1e-3).log()
     return Pose(factor * pose.scale, factor * turned + down, rotation, z0)
+
+
+def framed(vertices: Tensor, pose: Pose) -> Pose:
+    """Scales and shifts poses (B, ...) so that crops fit the meshes (B, V, 3) as those of data.crops do."""
+    screen = project(vertices, pose)[..., :2]
+    low, high = screen.amin(1), screen.amax(1)
+    factor = 2 / (MARGIN * (high - low).amax(1, keepdim=True))
+    level = torch.zeros_like(factor[:, 0])
+    return similarity(pose, level, factor, -factor * (low + high) / 2)
 
 
 def to_device(pose: Pose, device: torch.device) -> Pose:

@@ -182,7 +182,9 @@ class GenerationConfig:
     def truncation_sigma(self) -> float:
         """The bound of the latent codes: the one asked for, else the usual one."""
         given = self.sampling.truncation_sigma
-        return usual_truncation(self.data.dataset, self.model.label_sets) if given is None else given
+        return (
+            usual_truncation(self.data.dataset, self.model.label_sets) if given is None else given
+        )
 
 
 def usual_truncation(dataset: str, label_sets: Sequence[str]) -> float:

@@ -43,7 +43,10 @@ class DataOptions:
 
 
 # Architecture of files from before there was a choice
-EARLIER_MODEL = {"texture_model": "rgb", "shape_head": "convolution"}
+EARLIER_MODEL = {
+    **{"texture_model": "rgb", "shape_head": "convolution"},
+    **{"pose_source": "estimated"},
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ModelOptions:
         width: factor on all channel counts; 1 is the paper's size.
         texture_model: what textures consist of, one of models.reconstruction.TEXTURE_MODELS.
         shape_head: how shapes are predicted, one of models.reconstruction.SHAPE_HEADS.
+        pose_source: where the poses of the photographs come from: "estimated" by step 2, or "sfm".
     """
 
     image_resolution: int
@@ -67,6 +71,12 @@ class ModelOptions:
     width: float
     texture_model: str
     shape_head: str
+    pose_source: str
+
+    @property
+    def poses_from(self) -> str:
+        """Where the poses come from, one of pipeline.reconstruction.cameras.sources.SOURCES."""
+        return self.pose_source
 
     @property
     def predicts_texture(self) -> bool:
@@ -96,7 +106,10 @@ class OptimizerOptions:
         final_sharpness: of silhouettes at the end, per squared screen unit.
         lr: learning rate of Adam.
         lr_decay_every: epochs between halvings of the rates; None = default.
-        pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are.
+        pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are,
+            unless one of the next two is set.
+        optimize_deltas: whether translations and scales are corrected, and rotations are not.
+        optimize_z0: whether z0 is corrected, and rotations are not.
         flow_dt_weight: weight of the distance of texture flow from the masks.
         flow_cycle_weight: weight of the distance of texture flow from where texels are seen.
         perceptual_weight: weight of the perceptual distance of colors; 0 leaves it out.
@@ -115,6 +128,8 @@ class OptimizerOptions:
     lr: float
     lr_decay_every: int | None
     pose_rate: float
+    optimize_deltas: bool
+    optimize_z0: bool
     flow_dt_weight: float
     flow_cycle_weight: float
     perceptual_weight: float

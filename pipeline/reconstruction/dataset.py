@@ -19,6 +19,7 @@ from data.loading import load_batches
 from data.samplers import StepSampler, balanced_weights
 from geometry import camera
 from geometry.camera import Pose
+from pipeline.reconstruction.cameras import sources
 from pipeline.reconstruction.splits import SplitOptions, part_of
 from utils import distributed
 from utils.cli import UserError
@@ -117,6 +118,7 @@ class ReconstructionData(Dataset[ObjectImage]):
         parts: bool,
         part: SplitOptions | None = None,
         cache_bytes: int = 0,
+        poses_from: str = "estimated",
     ) -> None:
         """Reads detections, poses and templates; the images are read on demand.
 
@@ -128,6 +130,7 @@ class ReconstructionData(Dataset[ObjectImage]):
             parts: whether part maps are wanted.
             part: which photographs; default all.
             cache_bytes: memory for crops that have been read, over all datasets.
+            poses_from: one of pipeline.reconstruction.cameras.sources.SOURCES.
 
         Raises:
             UserError: if an artifact of an earlier stage is missing, or no photograph is left.
@@ -142,8 +145,8 @@ class ReconstructionData(Dataset[ObjectImage]):
             pose_files.origin_of(d, t) for d, t in zip(self.detections, templates, strict=True)
         ]
         poses = [
-            _select(pose_files.load_estimated_poses(d.dataset, mode, origin), d, part)
-            for d, origin in zip(self.detections, self.origins, strict=True)
+            _select(sources.poses_of(poses_from, d, mode, t), d, part)
+            for d, t in zip(self.detections, templates, strict=True)
         ]
         # The memory for crops is shared in proportion to the images
         total = sum(len(p.indices) for p in poses)
@@ -165,7 +168,9 @@ class ReconstructionData(Dataset[ObjectImage]):
             torch.tensor([len(x) for x in templates])
         )
         self.modes, shape = common_modes(poses, templates)
-        self.labels = _labels(poses, templates, shape, semi_fraction)
+        # Meshes are pinned to templates where these overlap with the masks, which step 2 knows alone
+        fraction = semi_fraction if poses_from == "estimated" else 0.0
+        self.labels = _labels(poses, templates, shape, fraction)
         self.confidence = torch.cat([p.confidence[:, 0] for p in poses])
 
     def __len__(self) -> int:

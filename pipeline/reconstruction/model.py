@@ -79,6 +79,7 @@ def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> Reconstruct
         parts=config.model.predicts_parts,
         part=config.data.part,
         cache_bytes=cache_bytes,
+        poses_from=config.model.poses_from,
     )
 
 

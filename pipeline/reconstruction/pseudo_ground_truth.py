@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.cache import feature_statistics, pose_files, pseudo_files
+from data.cache import feature_statistics, pseudo_files
 from data.cache.template_files import templates_fingerprint
 from data.crops import object_image
 from data.definitions import folder_names
@@ -31,6 +31,7 @@ from models.fid import (
     fingerprint,
 )
 from models.reconstruction import ReconstructionNetwork
+from pipeline.reconstruction.cameras.sources import pose_paths
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.model import Scene, make_scene, predict
@@ -249,7 +250,7 @@ def _begin(config: ReconstructionConfig, path: Path, share: Share, folder: Path)
     """Removes the items of another export: of another checkpoint, other poses or templates."""
     if distributed.is_main():
         # What the items are a function of
-        poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in share.detections]
+        poses = pose_paths(config.model.poses_from, share.detections, config.data.mode)
         source = {str(p): file_digest(p) for p in [path, *poses]}
         source |= {"templates": share.templates, "parts": share.data.part_names}
         record = pseudo_files.source_path(folder)

@@ -34,7 +34,7 @@ from pipeline.reconstruction.model import (
     render,
 )
 from pipeline.reconstruction.pictures import Shown, draw
-from pipeline.reconstruction.pose_corrections import correct
+from pipeline.reconstruction.pose_corrections import correct, correction_rate
 from pipeline.reconstruction.texture_flow import mirror_flow
 from rendering import rasterizer
 from rendering.rasterizer import SHARPNESS
@@ -262,7 +262,7 @@ class Update:
         """Returns the learning rates of a step."""
         rates = {"lr": self.options.lr * self._share(step)}
         if self.corrections is not None:
-            rates["pose_rate"] = self.options.pose_rate * self._share(step)
+            rates["pose_rate"] = correction_rate(self.options) * self._share(step)
         return rates
 
     def sharpness(self, step: int) -> float:

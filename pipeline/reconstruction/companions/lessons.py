@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geometry import camera
-from geometry.camera import Pose, project
+from geometry.camera import Pose, framed, project
 from models.layers import resize
 from models.student import INPUT_SIZE
 from models.warping import recolor
@@ -26,7 +26,6 @@ GROWTH = 0.1  # of the logarithm of the scale, at most
 SHIFT = 0.05  # screen units, at most
 STRETCH = 0.25  # of the logarithms of the proportions of a rendered mesh, at most
 SWAPPED = 0.5  # share of the rendered meshes that wear the texture of another one
-MARGIN = 1.1  # side of a crop beside that of its object, as in data.crops
 RENDERINGS = 1  # of every photograph of a batch: more cost more than a seventh of a narrow step
 
 
@@ -154,15 +153,6 @@ def renderings(
     shown = render_textured(scene.sphere, project(vertices, pose), texture, INPUT_SIZE, soft=False)
     image = recolor(torch.cat([shown.colors, shown.coverage], dim=1), draws.uniform(3))
     return Lesson(image, pose, labels.category, torch.ones_like(stretch[:, 0]))
-
-
-def framed(vertices: Tensor, pose: Pose) -> Pose:
-    """Scales and shifts poses (B, ...) so that crops fit the meshes (B, V, 3) as those of data.crops do."""
-    screen = project(vertices, pose)[..., :2]
-    low, high = screen.amin(1), screen.amax(1)
-    factor = 2 / (MARGIN * (high - low).amax(1, keepdim=True))
-    level = torch.zeros_like(factor[:, 0])
-    return camera.similarity(pose, level, factor, -factor * (low + high) / 2)
 
 
 def rows_of_category(all_categories: Tensor, category: Tensor, numbers: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pipeline.reconstruction.companions.swaps import NeighborSwaps, make_swaps
 from pipeline.reconstruction.companions.textures import TextureTerms, make_textures
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
-from pipeline.reconstruction.pose_corrections import PoseCorrections
+from pipeline.reconstruction.pose_corrections import PoseCorrections, make_corrections
 from pipeline.reconstruction.student import Teaching, make_teaching
 from utils import training
 
@@ -56,9 +56,8 @@ def make_companions(
     found: tuple[Path, Mapping[str, Any]] | None,
 ) -> Companions:
     """Returns companions that have learned nothing; corrections also if the checkpoint has any."""
-    corrections = None
-    if config.optimizer.pose_rate or (found is not None and pose_corrections.KEY in found[1]):
-        corrections = PoseCorrections(data.labels.to(device).pose)
+    stored = None if found is None else found[1].get(pose_corrections.KEY)
+    corrections = make_corrections(config, data, device, stored)
     return Companions(
         corrections,
         make_teaching(config, data, device),

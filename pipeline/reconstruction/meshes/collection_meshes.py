@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from data.cache import pose_files
 from data.crops import detection_photograph, square_box
 from data.definitions import expand_dataset
 from data.run_lengths import decode_mask
+from pipeline.reconstruction.cameras.sources import pose_paths
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.meshes import mesh_folder
@@ -97,7 +97,7 @@ def _plan(model: Model, data: ReconstructionData, config: ReconstructionConfig) 
     names = folder_names(data)
     resolution = config.export.pseudogt_resolution
     # The poses are part of what is exported
-    poses = [pose_files.poses_path(d.dataset, config.data.mode) for d in data.detections]
+    poses = pose_paths(config.model.poses_from, data.detections, config.data.mode)
     common = {
         "run": config.name,
         "step": model.step,

@@ -110,6 +110,45 @@ def test_shifted_poses_are_pulled_back_and_exported() -> None:
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("options", "free"),
+    [
+        (["--optimize_deltas"], [3, 4, 5]),
+        (["--optimize_z0"], [6]),
+        (["--optimize_deltas", "--optimize_z0"], [3, 4, 5, 6]),
+    ],
+)
+def test_named_numbers_alone_are_learned_with_their_own_rate(
+    options: list[str], free: list[int]
+) -> None:
+    run("--iters", "1", "--lr_decay_every", "9", *options)
+    moved = state()["pose_corrections"]["values"].abs().amax(0)
+    assert moved.nonzero()[:, 0].tolist() == free
+    torch.testing.assert_close(moved[free], torch.full((len(free),), 1e-4), atol=2e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("toy")
+def test_photographs_that_were_not_trained_on_get_the_mean_of_the_others() -> None:
+    """The first three of four poses are known, with offsets of their own."""
+    shift_poses(0.2)
+    run("--iters", "8", "--optimize_deltas", "--pose_rate", "0.02")
+    path = RUN / "model.pth"
+    content = checkpoint.load(path)
+    known = content["pose_corrections"]
+    part = {"poses": known["poses"][:3], "values": known["values"][:3], "free": known["free"]}
+    checkpoint.save(path, {**content, "pose_corrections": part})
+    pose = load_trained(config("--evaluate"), CPU)[1].labels.pose
+    before = camera.from_vector(known["poses"])
+    mean = known["values"][:3].mean(0)
+    for i in range(4):
+        values = known["values"][i] if i < 3 else mean
+        torch.testing.assert_close(pose.translation[i], before.translation[i] + values[4:6])
+        torch.testing.assert_close(pose.scale[i], before.scale[i] * values[3].exp())
+    torch.testing.assert_close(pose.rotation, before.rotation)
+    assert mean.abs().max() > 0.01
+
+
+@pytest.mark.usefixtures("toy")
 def test_corrections_outlive_a_change_of_the_rate() -> None:
     run("--iters", "1")
     assert "pose_corrections" not in state()
