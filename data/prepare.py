@@ -2,7 +2,7 @@
 
 Every photograph holds one object, which its mask outlines. Photographs that cannot be used stop the
 preparation, or are left out and listed with --skip_invalid. CUB, Pascal3D+ and ImageNet are arranged
-as collections first, from their official archives or folders.
+as collections first, from their official archives or folders, and so are renderings in ShapeNet's layout.
 
 Examples:
   # Photographs of birds in datasets/photobirds/images/, masks in datasets/photobirds/masks/
@@ -22,6 +22,9 @@ Examples:
   python -m data.prepare --dataset cub --source downloads/CUB_200_2011.tgz downloads/cmr/cub
   python -m data.prepare --dataset imagenet_zebra --source downloads/imagenet --mask_rcnn maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth --skip_invalid
   python -m data.prepare --dataset all --source downloads/imagenet --annotations instances.json --skip_invalid
+
+  # Several views of each object: <class>/<model>/render_*.png with transparency, <class>.train and <class>.valid
+  python -m data.prepare --dataset chairs --source downloads/renderings --category chair
 """
 
 from collections.abc import Sequence
@@ -38,7 +41,7 @@ def build_parser() -> cli.Parser:
     """Returns the parser of the options."""
     parser = cli.Parser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("--dataset", type=cli.dataset_name, required=True, metavar="NAME", help="name of the folder in datasets/, or all for the 13 default ones")
-    parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
+    parser.add_argument("--source", type=Path, nargs="+", default=(), metavar="PATH", help="folders and archives (.tar, .tgz, .zip) of cub, p3d_* and imagenet_*, and of the annotations of CMR; or a folder with renderings in ShapeNet's layout (default: datasets/<name>/ and datasets/<cub, p3d or imagenet>/)")
     parser.add_argument("--category", default=None, metavar="CATEGORY", help=f"what the photographs show, if the collection does not say it; any word, known: {', '.join(CATEGORIES)}")
     parser.add_argument("--views", nargs="+", metavar="X", help=f"from where they show it: {', '.join(VIEWS)}, or five numbers in degrees: elevation, its spread, spread of roll, pitch, its spread (default: as usual for the category, standing for those unknown)")
     parser.add_argument("--template_of", metavar="CATEGORY", help="borrow the templates of another category")

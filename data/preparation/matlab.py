@@ -36,38 +36,73 @@ def read_structures(
         UserError: if the file is missing or damaged, or lacks the variable or a field.
     """
     require_file(path, remedy)
+    arrays = _in_other_process(str(path), str(path), variable, *fields, remedy=remedy)
+    return [{name: arrays[f"{name} {i}"] for name in fields} for i in range(int(arrays["count"]))]
+
+
+def read_arrays(paths: Sequence[Path], variable: str, remedy: str) -> list[np.ndarray]:
+    """Reads an array of numbers of many files, all of them in one other process.
+
+    Args:
+        paths: .mat files of version 5.
+        variable: name of the array.
+        remedy: last sentence of the errors.
+
+    Raises:
+        UserError: if a file is damaged, or lacks the variable.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="matlab_") as file:
+        file.write("\n".join(str(path.resolve()) for path in paths))
+        file.flush()
+        where = f"{paths[0]} and {len(paths) - 1} others"
+        arrays = _in_other_process(where, file.name, variable, remedy=remedy)
+    return [arrays[str(i)] for i in range(len(paths))]
+
+
+def _in_other_process(
+    where: str, source: str, variable: str, *fields: str, remedy: str
+) -> dict[str, np.ndarray]:
+    """Returns the arrays that `_main` leaves; UserError about `where` if it fails."""
     with tempfile.TemporaryDirectory(prefix="matlab_") as folder:
         # The other process leaves plain arrays, which are safe to read
         plain = Path(folder) / "fields.npz"
-        command = [
-            sys.executable,
-            "-m",
-            "data.preparation.matlab",
-            str(path),
-            str(plain),
-            variable,
-            *fields,
-        ]
+        command = [sys.executable, "-m", "data.preparation.matlab", source, str(plain), variable]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run([*command, *fields], env=environment, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]
-            raise UserError(f"{path}: cannot be read ({reason}). {remedy}")
+            raise UserError(f"{where}: cannot be read ({reason}). {remedy}")
         with np.load(plain, allow_pickle=False) as arrays:
-            count = int(arrays["count"])
-            return [{name: arrays[f"{name} {i}"] for name in fields} for i in range(count)]
+            return dict(arrays)
 
 
 def _main(source: str, target: str, variable: str, *fields: str) -> None:
-    """Writes the fields of the elements as arrays; runs in the other process."""
+    """Writes the fields of the elements, or the variable of all listed files, as arrays; runs there."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     # Only numbers and text leave this process
+    if not fields:
+        _list(source, target, variable)
+        return
     content = loadmat(source, struct_as_record=False, squeeze_me=True, variable_names=[variable])
     rows = np.atleast_1d(content[variable])
     arrays = {f"{f} {i}": np.asarray(getattr(row, f)) for i, row in enumerate(rows) for f in fields}
+    _save(target, {"count": np.asarray(len(rows)), **arrays})
+
+
+def _list(source: str, target: str, variable: str) -> None:
+    arrays = {}
+    for number, path in enumerate(Path(source).read_text().splitlines()):
+        try:
+            arrays[str(number)] = np.asarray(loadmat(path, variable_names=[variable])[variable])
+        except Exception as error:  # scipy raises errors of any type for damaged files
+            raise ValueError(f"{path}: {error}") from error
+    _save(target, arrays)
+
+
+def _save(target: str, arrays: dict[str, np.ndarray]) -> None:
     if any(array.dtype.kind not in "biufU" for array in arrays.values()):
         raise ValueError("fields of structures or cells")
-    np.savez_compressed(target, count=np.asarray(len(rows)), **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

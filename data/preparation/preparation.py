@@ -24,6 +24,7 @@ from data.definitions import (
 )
 from data.detections import Detections, detections_path, load_detections, save_detections
 from data.labels.reading import LabelSets, read_labels
+from data.multiview import arranging
 from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
 from data.preparation.mask_reader import open_masks
 from data.preparation.options import MIN_AREA, MIN_AREA_MADE, PrepareConfig
@@ -73,6 +74,8 @@ def prepare(config: PrepareConfig) -> Detections | None:
     """
     if benchmark_datasets.is_official(config.dataset):
         benchmark_datasets.arrange(config.dataset, config.source)
+    else:
+        arranging.arrange(config.dataset, config.source, config.category)
     collection = open_collection(config.dataset)
     facts = choose_facts(collection, config)
     category = facts.category

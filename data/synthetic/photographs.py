@@ -74,7 +74,7 @@ class Studio:
     seed: int
 
 
-class _Surface(NamedTuple):
+class Surface(NamedTuple):
     """Rows of the pixels that the object covers, on the supersampled canvas."""
 
     rows: NDArray
@@ -99,8 +99,8 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
     rotation = scenes.random_rotation(studio.category, pitch, rng)
     view = scenes.random_view(vertices, rotation, studio.category, studio.size, rng)
     # Geometry, paint and light, then the image
-    surface = _render(template, deformation, vertices, view, studio.size)
-    color = _paint(studio, template, surface, view, rng)
+    surface = render_surface(template, deformation, vertices, view, studio.size)
+    color = paint(studio, template, surface, view, rng)
     image, coverage, depth = _develop(studio, surface, color, view, rng)
     # Ground truth, of which the part map gets the errors of a detector
     labels = _label(studio, surface, view)
@@ -117,9 +117,9 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
     )
 
 
-def _render(
+def render_surface(
     template: Template, deformation: Deformation, vertices: NDArray, view: scenes.View, size: int
-) -> _Surface:
+) -> Surface:
     """Interpolates what painting needs at every covered pixel."""
     canvas = size * SUPERSAMPLING
     screen = scenes.screen_vertices(vertices, view, size)
@@ -141,7 +141,7 @@ def _render(
     normals = values[:, 4:7] / np.maximum(
         np.linalg.norm(values[:, 4:7], axis=1, keepdims=True), 1e-6
     )
-    return _Surface(
+    return Surface(
         rows=rows,
         columns=cols,
         position=values[:, :3],
@@ -152,10 +152,10 @@ def _render(
     )
 
 
-def _paint(
+def paint(
     studio: Studio,
     template: Template,
-    surface: _Surface,
+    surface: Surface,
     view: scenes.View,
     rng: np.random.Generator,
 ) -> NDArray:
@@ -169,14 +169,14 @@ def _paint(
 
 
 def _develop(
-    studio: Studio, surface: _Surface, color: NDArray, view: scenes.View, rng: np.random.Generator
+    studio: Studio, surface: Surface, color: NDArray, view: scenes.View, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Composes object and background; returns image (h, w, 3) uint8, coverage and depth (h, w)."""
     # Average the samples of each pixel; depth takes the nearest one
-    front = _blocks(studio, surface, color, view, 0.0).mean(axis=(1, 3))
+    front = blocks(studio, surface, color, view, 0.0).mean(axis=(1, 3))
     covered = np.ones((len(color), 1), np.float32)
-    coverage = _blocks(studio, surface, covered, view, 0.0).mean(axis=(1, 3))
-    depth = _blocks(studio, surface, surface.depth[:, None], view, -np.inf).max(axis=(1, 3))
+    coverage = blocks(studio, surface, covered, view, 0.0).mean(axis=(1, 3))
+    depth = blocks(studio, surface, surface.depth[:, None], view, -np.inf).max(axis=(1, 3))
     back = scenes.background(studio.category, view.height, view.width, rng)
     if studio.category not in ("bird", "airplane"):
         back = scenes.cast_shadow(back, pixel_bounds(coverage[:, :, 0] > 0), rng)
@@ -190,8 +190,8 @@ def _develop(
     return pixels, coverage[:, :, 0], depth[:, :, 0]
 
 
-def _blocks(
-    studio: Studio, surface: _Surface, values: NDArray, view: scenes.View, fill: float
+def blocks(
+    studio: Studio, surface: Surface, values: NDArray, view: scenes.View, fill: float
 ) -> NDArray:
     """Spreads values (P, C) over the canvas, in blocks (h, s, w, s, C) of the s x s samples of a pixel."""
     side = studio.size * SUPERSAMPLING
@@ -201,14 +201,14 @@ def _blocks(
     return used.reshape(view.height, SUPERSAMPLING, view.width, SUPERSAMPLING, -1)
 
 
-def _label(studio: Studio, surface: _Surface, view: scenes.View) -> NDArray:
+def _label(studio: Studio, surface: Surface, view: scenes.View) -> NDArray:
     """Returns the true part map (h, w) uint8; later names win, as in the vocabulary."""
     labels = np.zeros((len(surface.rows), 1), np.float32)
     for label, name in enumerate(studio.part_names, start=1):
         if name in surface.parts:
             # Distances are negative inside a part
             labels[surface.parts[name] < 0] = label
-    return _blocks(studio, surface, labels, view, 0.0)[:, 0, :, 0, 0].astype(np.uint8)
+    return blocks(studio, surface, labels, view, 0.0)[:, 0, :, 0, 0].astype(np.uint8)
 
 
 def pixel_bounds(mask: NDArray) -> NDArray[np.int64]:
