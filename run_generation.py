@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--truncation_sigma", type=cli.positive_float, metavar="SIGMA", help="latent codes stay within this many standard deviations (default: 1; with --conditional_class 0.25 for species of cub, 0.75 for shape of p3d_car and 0.5 for its shape color)")
     group.add_argument("--inception_weights", metavar="FILE", help="ImageNet weights of torchvision's Inception v3 (default: torch's cache, else a download)")
     group.add_argument("--standard_fid", metavar="FILE", help="weights ported from TensorFlow's Inception of 2015: measure FID as other publications do")
+    group.add_argument("--features", metavar="NAME[:FILE]", help="network of timm in whose features distances are measured, such as tf_efficientnet_lite0, and a file of its weights; FID is measured beside where --inception_weights or --standard_fid is given; not comparable with any FID")
     group.add_argument("--proxy_distance", action="store_true", help="distance in features of an untrained network instead of FID; not comparable with any FID")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 600)")
     group.add_argument("--iters", type=cli.positive_int, metavar="N", help="steps of either network, instead of --epochs")
     group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="samples per step over all devices (default: %(default)s)")
+    group.add_argument("--held_out", type=cli.fraction, default=0.0, metavar="SHARE", help="share of the photographs that are kept for the evaluation, evenly spaced; a model remembers it (default: %(default)s)")
     group.add_argument("--loss", choices=["hinge", "ls", "original"], default="hinge", help="adversarial loss (default: %(default)s)")
     group.add_argument("--mask_output", action=argparse.BooleanOptionalAction, default=True, help="score only where the real texture was observed")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.0001, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
@@ -98,6 +100,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
+    if args.held_out > 0.5:
+        parser.error("--held_out keeps at most half of the photographs: expected 0 to 0.5")
     # Each names the network whose features are compared
     if args.standard_fid and args.proxy_distance:
         parser.error("--standard_fid and --proxy_distance exclude each other")

@@ -1,5 +1,7 @@
 """Pseudo-ground-truth as training data: texture, visibility and displacement map in UV space."""
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +70,23 @@ class PseudoGroundTruth(Dataset[UVSample]):
         if segmentation and len(names) > 1:
             pseudo_files.check_common_parts(dataset, resolution, mode)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Restricts the items to some rows of the metadata, which then count from 0."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        tensors = {
+            name: value[index]
+            for name, value in self.metadata._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        paths = [self.metadata.paths[row] for row in rows]
+        self.metadata = self.metadata._replace(**tensors, paths=paths)
+        self._places = [self._places[row] for row in rows]
+
+    def photograph(self, index: int) -> Tensor:
+        """Returns the photograph of an item, (3, 299, 299) in [-1, 1], 0 outside the object."""
+        image = pseudo_files.load_pseudo_arrays(*self._places[index], ["image"])["image"]
+        return torch.from_numpy(image[:3].astype(np.float32))
+
     def choose_labels(self, labels: Labels) -> None:
         """Takes labels in the place of the categories."""
         self.metadata = self.metadata._replace(category=labels.values)
@@ -97,6 +116,25 @@ class PseudoGroundTruth(Dataset[UVSample]):
             self.metadata.category[index].clone(),
             torch.tensor(index),
         )
+
+
+def held_out_rows(paths: Sequence[str], share: float) -> list[int]:
+    """Returns the rows of the photographs that are kept for evaluation, evenly spaced among all.
+
+    A function of the paths alone; several objects of one photograph stay together.
+
+    Args:
+        paths: of the photograph of each row.
+        share: of the photographs, in [0, 1); at least one unless it is 0.
+    """
+    # Number i of n is held out where i * share passes an integer
+    different = sorted(set(paths))
+    counts = [int(i * share + 1e-9) for i in range(len(different) + 1)]
+    steps = zip(different, itertools.pairwise(counts), strict=True)
+    held = {path for path, (before, after) in steps if after > before}
+    if share > 0 and not held:
+        held = {different[-1]}
+    return [row for row, path in enumerate(paths) if path in held]
 
 
 def mirror_samples(batch: UVSample, chosen: Tensor) -> UVSample:

@@ -29,6 +29,23 @@ def half_map(full: Tensor) -> Tensor:
     return full[..., width // 4 : width - width // 4]
 
 
+def fold(full: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Averages maps with their mirror images: what a photograph of one side tells of a symmetric map.
+
+    Args:
+        full: (B, C, H, W) maps.
+        weights: (B, 1, H, W) how much each texel counts.
+
+    Returns:
+        The half x >= 0 of the weighted means (B, C, H, W/2), 0 where no weight is positive, and the
+        larger of the two weights (B, 1, H, W/2).
+    """
+    mirrored, other = half_map(mirror_map(full)), half_map(mirror_map(weights))
+    full, weights = half_map(full), half_map(weights)
+    total = (weights + other).clamp(min=1e-12)
+    return (full * weights + mirrored * other) / total, torch.maximum(weights, other)
+
+
 def average_poles(half: Tensor) -> Tensor:
     """Replaces the first and last row of half maps (..., H, W), the poles, by their means."""
     top, bottom = half[..., :1, :], half[..., -1:, :]

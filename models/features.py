@@ -62,6 +62,27 @@ class FeatureNetwork(nn.Module):
         )
 
 
+class PooledFeatures(nn.Module):
+    """Means over the image of the deepest maps of a pretrained network, to compare sets of images by.
+
+    Args:
+        network: whose maps they are.
+    """
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.name = f"features of {network.name}, not FID"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (B, 3, h, w) in [0, 1] to features (B, D)."""
+        size = (self.network.resolution, self.network.resolution)
+        images = functional.interpolate(
+            images, size, mode="bilinear", align_corners=False, antialias=True
+        )
+        return self.network(2 * images - 1).mean((2, 3))
+
+
 def default_features() -> str | None:
     """Returns the network that is used unasked: the packaged one, where timm and package are there."""
     return DEFAULT if _installed("timm") and _packaged_file(DEFAULT) else None

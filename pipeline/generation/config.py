@@ -15,11 +15,13 @@ class DataOptions:
     Attributes:
         dataset: folder under cache/ with the pseudo-ground-truth, or `all`.
         mode: singletpl or multitpl, the templates behind it.
+        held_out: share of the photographs that are kept for evaluation; belongs to a checkpoint.
         num_workers: processes that load samples; 0 loads them in the training process.
     """
 
     dataset: str
     mode: str
+    held_out: float
     num_workers: int
 
 
@@ -143,11 +145,13 @@ class MeasureOptions:
         inception_weights: file of torchvision's Inception v3; None for torch's own copy.
         standard_fid: file of the Inception ported from TensorFlow; None measures otherwise.
         proxy_distance: whether the features of an untrained network take their place.
+        features: network of timm, NAME or NAME:FILE, whose features are measured in too; None for none.
     """
 
     inception_weights: str | None
     standard_fid: str | None
     proxy_distance: bool
+    features: str | None
 
 
 @dataclass(frozen=True)

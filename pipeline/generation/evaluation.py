@@ -1,174 +1,76 @@
-"""Evaluation of the GAN: Frechet distances between features of generated renderings and photographs.
+"""Evaluation of a generator: distances between features of its renderings and of photographs.
 
-FID as published: torchvision's ImageNet Inception v3, 299 x 299 renderings without
-perspective on grey, against the stored statistics of the photographs; not comparable with scores of
-the TensorFlow port, which --standard_fid measures with. Without weights --proxy_distance measures in
-the features of an untrained network, under that name. Where a sample of the photographs' features is
-stored, the kernel distance (KID) of the same features is measured too.
+Frechet distances of whole renderings, of textures and of meshes alone; where a sample of the photographs'
+features is there, the kernel distance of the same features too, which is KID in those of FID.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.cache import feature_statistics, pseudo_files
-from data.cache.folders import class_label
-from data.definitions import expand_dataset, folder_names
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.sphere_mesh import SphereMesh
-from models.fid import (
-    FeatureSample,
-    InceptionFeatures,
-    Moments,
-    ProxyFeatures,
-    StandardFeatures,
-    fingerprint,
-    frechet_distance,
-    kernel_distance,
-)
+from models.fid import FeatureSample, Moments, frechet_distance, kernel_distance
 from models.generator import Generator
-from pipeline.generation import sampling
+from pipeline.generation import measures, originality, sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.measures import Measure
 from pipeline.generation.model_file import Model, load_trained
 from rendering import rasterizer
 from utils import checkpoint, cli, distributed, model_file
+from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
 
 logger = logging.getLogger(__name__)
 
-MAX_SAMPLES = 50_000
+NEAREST = "nearest.png"  # picture of samples beside the nearest training textures
 KINDS = ("combined", "texture_only", "mesh_only")
 
 
-class Measure(NamedTuple):
-    """What distances are measured with.
-
-    Attributes:
-        title: its name for people.
-        key: its name in metrics.jsonl and of its statistics file.
-        features: network from (B, 3, 299, 299) in [0, 1] to (B, D).
-        real: statistics of the photographs.
-    """
-
-    title: str
-    key: feature_statistics.Features
-    features: nn.Module
-    real: feature_statistics.FeatureStatistics
-
-
-def make_measure(config: GenerationConfig, device: torch.device) -> Measure:
-    """Returns FID, standard FID with --standard_fid, or the proxy distance with --proxy_distance.
-
-    Raises:
-        UserError: if the weights or the statistics of the photographs are missing, or the statistics
-            were made with another network or from other images.
-    """
-    # The photographs that renderings are compared with: all, or those of a class
-    names = folder_names(config.data.dataset)
-    if config.sampling.filter_class is not None and config.model.label_sets:
-        raise cli.UserError(
-            "--filter_class with labels: there are statistics of all photographs only. Evaluate without "
-            "it, or --export_sample with it."
-        )
-    if config.sampling.filter_class is not None:
-        label = class_label(config.data.dataset, config.sampling.filter_class)
-        names = expand_dataset(config.data.dataset)[label : label + 1]
-    # Statistics first: they are read faster than the weights
-    title, key, make_features = _choose_measure(config)
-    parts = [feature_statistics.load_statistics(name, key) for name in names]
-    features = make_features()
-    for name, part in zip(names, parts, strict=True):
-        _check_origin(name, key, part, fingerprint(features))
-    measure = Measure(title, key, features.to(device), feature_statistics.pool(parts))
-    _warn_of_few_images(measure)
-    return measure
-
-
-def _warn_of_few_images(measure: Measure) -> None:
-    """Says how many images the distance needs: fewer than features leave the covariance singular."""
-    count, features = measure.real.num_images, len(measure.real.mean)
-    if count <= features:
-        logger.warning(
-            "%s of %d photographs comes out too high, and noisy: it needs more than %d, and 10,000 to "
-            "be compared with other collections; KID does not depend on their number",
-            measure.title,
-            count,
-            features,
-        )
-
-
-def _choose_measure(
-    config: GenerationConfig,
-) -> tuple[str, feature_statistics.Features, Callable[[], nn.Module]]:
-    """Returns title and key of the measure, and what makes its network."""
-    if config.measure.proxy_distance:
-        return "proxy distance (not FID)", "proxy", ProxyFeatures
-    if config.measure.standard_fid is not None:
-        return (
-            "standard FID",
-            "standard_fid",
-            partial(StandardFeatures, config.measure.standard_fid),
-        )
-    return "FID", "fid", partial(InceptionFeatures, config.measure.inception_weights)
-
-
-def _check_origin(
-    dataset: str,
-    key: feature_statistics.Features,
-    real: feature_statistics.FeatureStatistics,
-    network: str,
-) -> None:
-    """Refuses statistics of another network or of other images; published ones state neither.
-
-    Raises:
-        UserError: says what differs.
-    """
-    path, command = (
-        feature_statistics.statistics_path(dataset, key),
-        feature_statistics.statistics_command(dataset, key),
-    )
-    # Published statistics do not name their network, which is that of FID
-    if real.network != network and (real.network or key != "fid"):
-        raise cli.UserError(
-            f"{path} was made with another network (fingerprint {real.network[:8] or 'unknown'}, "
-            f"here {network[:8]}), so a distance to it means nothing. Make it again with: {command}"
-        )
-    # Statistics of other images would shift the distance without a trace
-    now = feature_statistics.images_fingerprint(dataset)
-    if real.images and now is not None and real.images != now:
-        raise cli.UserError(
-            f"{path} was made from other images than the present detections of {dataset}. "
-            f"Make it again with: {command}"
-        )
-
-
-def make_measure_or_explain(config: GenerationConfig, device: torch.device) -> Measure | None:
-    """Returns the measure for a training run; without weights None, and a log line that says why."""
-    try:
-        return make_measure(config, device)
-    except cli.UserError as error:
-        logger.info("training without evaluation: %s", error)
-        return None
-
-
 def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
-    """Prints and records the distances of the chosen model; returns them by kind."""
+    """Prints and records the distances of the chosen model; returns them by name of the record."""
     rasterizer.set_backend(config.rasterizer)
-    # Missing weights or statistics are reported before the model is read
-    measure = make_measure(config, device)
+    # Of a model with --held_out, its file tells which photographs are compared with
     path = choose_file(config, device)
+    model, config = load_trained(config, path, device)
+    wanted = measures.make_measures(config, device)
     configure_logging(config.folder / "log.txt")
     logger.info("evaluating %s", path)
-    model, config = load_trained(config, path, device)
-    scores = _scores_of(model, measure, config, device)
-    report(scores, measure, RunDirectory(config.folder), None, model.step or 0)
-    return scores
+    recorded = {}
+    for measure in wanted:
+        scores = _scores_of(model, measure, config, device)
+        if config.data.held_out:
+            # What a generator that repeats what it was trained on would get
+            trained = measures.photographs(measure.features, config, device, held_out=False)
+            scores |= distances(trained, measure, "photographs")
+        recorded |= report(scores, measure, RunDirectory(config.folder), None, model.step or 0)
+    return recorded | _compare_with_training(model, config, device)
+
+
+def _compare_with_training(
+    model: Model, config: GenerationConfig, device: torch.device
+) -> dict[str, float]:
+    """Logs and records how samples relate to what was trained on, and draws it, where that is there."""
+    dataset = _dataset_of(model, config)
+    if dataset is None or not distributed.is_main():
+        return {}
+    held_out = sampling.open_dataset(config, held_out=True) if config.data.held_out else None
+    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    found, picture = originality.compare(model.generator, config, dataset, held_out, template)
+    for line in found.lines():
+        logger.info(line)
+    figures = {name: x for name, x in found._asdict().items() if math.isfinite(x)}
+    RunDirectory(config.folder).record(step=model.step or 0, **figures)
+    save_image(config.folder / NEAREST, picture)
+    logger.info("wrote %s/%s", config.folder, NEAREST)
+    return figures
 
 
 def choose_file(config: GenerationConfig, device: torch.device) -> Path:
@@ -186,7 +88,9 @@ def choose_file(config: GenerationConfig, device: torch.device) -> Path:
     candidates = dict(checkpoint.numbered(config.folder))
     if not candidates:
         raise cli.UserError(f"{config.folder} has no numbered checkpoints to compare. {remedy}")
-    measure, run = make_measure(config, device), RunDirectory(config.folder)
+    # Photographs that were kept belong to the run, so that any of its files tells them
+    config = load_trained(config, next(iter(candidates.values())), device)[1]
+    measure, run = measures.make_measures(config, device)[0], RunDirectory(config.folder)
     name = _record_name(measure, "combined", config.sampling.filter_class)
     scores = {r["step"]: r[name] for r in run.records() if name in r and r["step"] in candidates}
     for step in sorted(candidates.keys() - scores.keys()):
@@ -204,12 +108,18 @@ def _scores_of(
     kinds: Sequence[str] = KINDS,
 ) -> dict[str, float]:
     """Returns the distances of a model, with the pseudo-ground-truth where it is that of its views."""
+    dataset = _dataset_of(model, config)
+    return compute_scores(model.generator, measure, model.views, dataset, config, device, kinds)
+
+
+def _dataset_of(model: Model, config: GenerationConfig) -> PseudoGroundTruth | None:
+    """Returns the pseudo-ground-truth that a model was trained on, where it is there."""
     dataset = sampling.optional_dataset(config)
     # Poses and pseudo-ground-truth go together row by row
     if dataset is not None and dataset.metadata.paths != model.views.paths:
         logger.info("the pseudo-ground-truth is of other images than the model's, and left out")
-        dataset = None
-    return compute_scores(model.generator, measure, model.views, dataset, config, device, kinds)
+        return None
+    return dataset
 
 
 def compute_scores(
@@ -232,7 +142,7 @@ def compute_scores(
     # The other kinds take one half from the pseudo-ground-truth
     kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
     rows = sampling.eligible_rows(config, metadata)
-    count = min(measure.real.num_images, MAX_SAMPLES)
+    count = measure.num_samples
     moments = {kind: Moments(len(measure.real.mean), device) for kind in kinds}
     generated = FeatureSample(count)
     # Moments of this process's samples, which are the same for every batch size
@@ -251,24 +161,45 @@ def compute_scores(
             bar.update(len(numbers))
     # Moments of all processes against those of the photographs
     scores = {}
-    real = [torch.from_numpy(measure.real.mean), torch.from_numpy(measure.real.covariance)]
     for kind, total in moments.items():
         total.reduce()
-        scores[kind] = frechet_distance(*total.result(), *real)
-    # The kernel distance needs the features themselves
-    fake, photographs = generated.result(), torch.from_numpy(measure.real.sample)
-    if min(len(fake), len(photographs)) > 1:
-        scores["kid"] = kernel_distance(fake, photographs)
-    return scores
+        scores[kind] = _frechet(*total.result(), measure)
+    return scores | _kernel(generated.result(), measure, "kid")
+
+
+def distances(
+    others: feature_statistics.FeatureStatistics, measure: Measure, kind: str
+) -> dict[str, float]:
+    """Returns the distances of other images to the photographs, as of a kind of renderings."""
+    mean, covariance = torch.from_numpy(others.mean), torch.from_numpy(others.covariance)
+    sample = torch.from_numpy(others.sample)
+    return {kind: _frechet(mean, covariance, measure)} | _kernel(sample, measure, f"{kind}_kid")
+
+
+def _frechet(mean: Tensor, covariance: Tensor, measure: Measure) -> float:
+    real = measure.real
+    return frechet_distance(
+        mean, covariance, torch.from_numpy(real.mean), torch.from_numpy(real.covariance)
+    )
+
+
+def _kernel(sample: Tensor, measure: Measure, name: str) -> dict[str, float]:
+    """Returns the kernel distance under a name, where there are features on both sides."""
+    photographs = torch.from_numpy(measure.real.sample)
+    if min(len(sample), len(photographs)) < 2:
+        return {}
+    return {name: kernel_distance(sample, photographs)}
 
 
 def report(
     scores: dict[str, float], measure: Measure, run: RunDirectory, writer: Any, step: int
-) -> None:
-    """Logs the distances and records them for a step."""
+) -> dict[str, float]:
+    """Logs the distances and records them for a step; returns them by name of the record."""
+    own = "KID" if measure.key.endswith("fid") else "not KID"
     for kind, score in scores.items():
-        if kind == "kid":
-            logger.info("kernel distance (KID) of the same features: %.5f", score)
+        if kind.endswith("kid"):
+            prefix = kind.removesuffix("kid").replace("_", " ")
+            logger.info("%skernel distance (%s) of the same features: %.5f", prefix, own, score)
         else:
             prefix = "" if kind == "combined" else f"{kind.replace('_', '-')} "
             logger.info("%s%s: %.2f", prefix, measure.title, score)
@@ -276,6 +207,7 @@ def report(
             writer.add_scalar(f"{measure.key}/{kind}", score, step)
     names = {_record_name(measure, kind, None): score for kind, score in scores.items()}
     run.record(step=step, **names)
+    return names
 
 
 def _record_name(measure: Measure, kind: str, category: str | None) -> str:

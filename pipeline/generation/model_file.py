@@ -144,9 +144,13 @@ def load_trained(
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)
     config = replace(config, model=replace(config.model, **other))
-    # Its own views, if they are of the data set that was asked for
+    # Photographs that were kept from its training, if it is that of the data set that was asked for
     asked = {"dataset": config.data.dataset, "mode": config.data.mode}
-    if "views" in state and not checkpoint.stored_options(path, state, asked):
+    same = "views" in state and not checkpoint.stored_options(path, state, asked)
+    held_out = float(state.get("args", {}).get("held_out", 0.0)) if same else 0.0
+    config = replace(config, data=replace(config.data, held_out=held_out))
+    # Its own views, too
+    if same:
         return _build(path, state, config.model, *_stored_views(path, state), device), config
     # Otherwise those in cache/
     names = class_names(config.data.dataset)

@@ -14,7 +14,7 @@ from data.cache import pseudo_files
 from data.cache.folders import class_label
 from data.cache.label_files import Labels, load_labels, rows_with
 from data.definitions import expand_dataset, folder_names
-from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
+from data.pseudo_ground_truth import PseudoGroundTruth, UVSample, held_out_rows
 from geometry import camera
 from geometry.camera import Pose
 from geometry.sphere_mesh import SphereMesh
@@ -53,6 +53,15 @@ def select(sample: Generated, rows: Sequence[int]) -> Generated:
     return Generated(
         sample.texture[index], sample.displacement[index], camera.select(sample.pose, index)
     )
+
+
+def joined(parts: Sequence[Generated]) -> Generated:
+    """Returns several batches as one."""
+    texture, displacement = (torch.cat([part[i] for part in parts]) for i in range(2))
+    pose = Pose(
+        *(torch.cat(members) for members in zip(*(part.pose for part in parts), strict=True))
+    )
+    return Generated(texture, displacement, pose)
 
 
 def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> Tensor:
@@ -192,14 +201,32 @@ def optional_dataset(config: GenerationConfig) -> PseudoGroundTruth | None:
     return open_dataset(config) if all(found) else None
 
 
-def open_dataset(config: GenerationConfig) -> PseudoGroundTruth:
-    """Returns the pseudo-ground-truth, with part maps and labels if the model is conditional on them."""
+def open_dataset(config: GenerationConfig, *, held_out: bool = False) -> PseudoGroundTruth:
+    """Returns the pseudo-ground-truth, with part maps and labels if the model is conditional on them.
+
+    Args:
+        config: of the run.
+        held_out: whether it is that of the photographs that are kept for evaluation, rather than that of
+            those that are trained on; where none are kept, either is that of all.
+
+    Raises:
+        UserError: if there is none, or too little is left for training.
+    """
     dataset = PseudoGroundTruth(
         config.data.dataset,
         config.model.texture_resolution,
         config.data.mode,
         segmentation=config.model.conditional_semantics,
     )
+    if config.data.held_out:
+        kept = set(held_out_rows(dataset.metadata.paths, config.data.held_out))
+        rows = [row for row in range(len(dataset)) if (row in kept) == held_out]
+        if not rows:
+            raise cli.UserError(
+                f"--held_out {config.data.held_out}: {config.data.dataset} has {len(dataset)} items of "
+                f"{len(set(dataset.metadata.paths))} photographs, and none is left for the training."
+            )
+        dataset.keep(rows)
     if config.model.label_sets:
         dataset.choose_labels(labels_of(config, dataset.metadata.paths))
     return dataset

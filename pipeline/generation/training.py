@@ -28,7 +28,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.discriminator import MultiScaleDiscriminator
 from models.losses import Target, gan_loss, scale_weights
 from models.optimizers import update_ema
-from pipeline.generation import evaluation, model_file, pictures, sampling
+from pipeline.generation import evaluation, measures, model_file, pictures, sampling
 from pipeline.generation.config import GenerationConfig, OutputOptions
 from rendering import rasterizer
 from utils import checkpoint, distributed, seeding, training
@@ -93,9 +93,11 @@ def with_architecture(
     """Returns the options with the architecture of a checkpoint, and says where that differs."""
     model = checkpoint.stored_options(path, dict(state), asdict(config.model))
     discriminator = checkpoint.stored_options(path, dict(state), asdict(config.discriminator))
-    training.announce(path, flatten(config), {**model, **discriminator})
+    data = checkpoint.stored_options(path, dict(state), {"held_out": config.data.held_out})
+    training.announce(path, flatten(config), {**model, **discriminator, **data})
     return replace(
         config,
+        data=replace(config.data, **data),
         model=replace(config.model, **model),
         discriminator=replace(config.discriminator, **discriminator),
     )
@@ -184,16 +186,16 @@ def make_task(
     """Returns what the training loop calls."""
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
     shown = pictures.Shown(template, dataset, config)
-    measure = evaluation.make_measure_or_explain(config, device)
+    wanted = measures.make_measures_or_explain(config, device)
     update = Update(gan, template, config, length)
     description = model_file.describe(dataset, config)
 
     def evaluate(step: int, writer: Any) -> None:
-        assert measure is not None
-        scores = evaluation.compute_scores(
-            gan.generator_ema, measure, dataset.metadata, dataset, config, device
-        )
-        evaluation.report(scores, measure, RunDirectory(config.folder), writer, step)
+        for measure in wanted:
+            scores = evaluation.compute_scores(
+                gan.generator_ema, measure, dataset.metadata, dataset, config, device
+            )
+            evaluation.report(scores, measure, RunDirectory(config.folder), writer, step)
 
     return training.Task(
         members=gan.members(),
@@ -204,9 +206,9 @@ def make_task(
         remedy="Use smaller rates: --lr_g, --lr_d.",
         picture=partial(pictures.draw_samples, gan.generator_ema, shown),
         images=partial(pictures.draw_details, gan.generator_ema, shown),
-        evaluate=evaluate if measure is not None else None,
+        evaluate=evaluate if wanted else None,
         write_model=partial(model_file.save_model, config.folder, gan.generator_ema, description),
-        score=measure.key if measure is not None else None,
+        score=wanted[0].key if wanted else None,
     )
 
 

@@ -17,8 +17,8 @@ import run_generation
 from data.cache import feature_statistics, pseudo_files
 from geometry.sphere_mesh import SphereMesh
 from models.conditions import Conditions
-from models.fid import fingerprint
-from pipeline.generation import evaluation, model_file, sampling, training
+from models.fid import ProxyFeatures, fingerprint
+from pipeline.generation import evaluation, measures, model_file, sampling, training
 from pipeline.generation.config import make_config
 from utils import checkpoint
 from utils.cli import UserError
@@ -70,9 +70,7 @@ def weights(folder: str = "checkpoints_gan/toy_singletpl") -> dict:
 
 
 def save_statistics(seed: int = 0, count: int = 4) -> None:
-    features = torch.rand(
-        40, evaluation.ProxyFeatures().dimension, generator=torch.manual_seed(seed)
-    )
+    features = torch.rand(40, ProxyFeatures().dimension, generator=torch.manual_seed(seed))
     values = features.double().numpy()
     # As many samples as there were images are generated
     statistics = feature_statistics.FeatureStatistics(
@@ -80,7 +78,7 @@ def save_statistics(seed: int = 0, count: int = 4) -> None:
         np.cov(values.T),
         count,
         sample=values.astype(np.float32),
-        network=fingerprint(evaluation.ProxyFeatures()),
+        network=fingerprint(ProxyFeatures()),
         images="those",
     )
     feature_statistics.save_statistics("toy", statistics, "proxy")
@@ -369,11 +367,11 @@ def test_a_distance_of_few_photographs_says_how_many_it_needs(
 ) -> None:
     args = [*OPTIONS, "--evaluate", "--proxy_distance"]
     config = make_config(vars(run_generation.build_parser().parse_args(args)))
-    dimension = evaluation.ProxyFeatures.dimension
+    dimension = ProxyFeatures.dimension
     for count, warnings in (dimension, 1), (dimension + 1, 0):
         caplog.clear()
         save_statistics(count=count)
-        evaluation.make_measure(config, torch.device("cpu"))
+        measures.make_measures(config, torch.device("cpu"))
         assert len(caplog.messages) == warnings
         for line in caplog.messages:
             assert f"of {count} photographs" in line

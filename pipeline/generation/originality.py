@@ -1,0 +1,198 @@
+"""How samples relate to what was trained on: the nearest training texture of each, and their diversity.
+
+Textures are compared as mirror-symmetric ones, on the texels that both sides show. Samples that copy
+lie nearer to a training texture than other photographs do; samples that are all alike lie nearer to each
+other than training textures do.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.pseudo_ground_truth import PseudoGroundTruth
+from geometry.sphere_mesh import SphereMesh
+from geometry.uv_maps import fold
+from models.generator import Generator
+from pipeline.generation import sampling
+from pipeline.generation.config import GenerationConfig
+from utils.pictures import labeled_rows
+from utils.progress import progress
+
+NUM_SAMPLES = 128
+_SIZE = 64  # texels in which textures are compared
+_SHARED = 0.1  # of the texels, in which two textures are to be seen for a comparison
+_SHOWN = 12
+_PICTURE = 128  # pixels of a rendering
+
+
+class Textures(NamedTuple):
+    """Small mirror-symmetric textures, and where they were seen.
+
+    Attributes:
+        colors: (N, 3, 64, 32) in [0, 1].
+        seen: (N, 1, 64, 32) 0 or 1.
+    """
+
+    colors: Tensor
+    seen: Tensor
+
+
+class Originality(NamedTuple):
+    """Distances within and between samples and training items.
+
+    Colors are in [0, 1], and differences root mean squares; shapes differ by the mean distance of
+    corresponding vertices, in radii of the sphere. NaN where there is nothing to compare.
+
+    Attributes:
+        nearest: median distance of a sample's texture to the nearest training texture.
+        nearest_held_out: the same of the textures of photographs that were kept.
+        texture, shape: mean difference of two samples.
+        training_texture, training_shape: the same of two training items.
+    """
+
+    nearest: float
+    nearest_held_out: float
+    texture: float
+    training_texture: float
+    shape: float
+    training_shape: float
+
+    def lines(self) -> Iterator[str]:
+        """Yields what to say of it."""
+        held_out = (
+            ""
+            if np.isnan(self.nearest_held_out)
+            else f"; held-out ones {self.nearest_held_out:.3f}"
+        )
+        yield f"nearest training texture: {self.nearest:.3f} away in color{held_out}"
+        yield (
+            f"diversity: two textures differ by {self.texture:.3f} (in training {self.training_texture:.3f}), "
+            f"two shapes by {self.shape:.4f} radii (in training {self.training_shape:.4f})"
+        )
+
+
+def compare(
+    generator: Generator,
+    config: GenerationConfig,
+    dataset: PseudoGroundTruth,
+    held_out: PseudoGroundTruth | None,
+    template: SphereMesh,
+) -> tuple[Originality, np.ndarray]:
+    """Compares samples with what was trained on.
+
+    Args:
+        generator: in evaluation mode.
+        config: of the run.
+        dataset: what was trained on.
+        held_out: what was kept; None for nothing.
+        template: topology of the meshes.
+
+    Returns:
+        The figures, and a picture (H, W, 3) uint8 of some samples and, below each, the training
+        texture that is nearest to its own, on the same mesh.
+    """
+    eligible = sampling.eligible_rows(config, dataset.metadata, None, dataset.label_names)
+    rows = sampling.sample_rows(eligible, NUM_SAMPLES, config.seed)
+    sampled, shapes, shown = [], [], []
+    for start in range(0, NUM_SAMPLES, config.batch_size):
+        numbers = range(start, min(start + config.batch_size, NUM_SAMPLES))
+        chosen = [rows[i] for i in numbers]
+        sample = sampling.generate(generator, config, dataset.metadata, dataset, chosen, numbers)
+        sampled.append(small(sample.texture, torch.ones_like(sample.texture[:, :1])))
+        shapes.append(template.deform(sample.displacement).cpu())
+        shown.append(sampling.select(sample, [i for i, n in enumerate(numbers) if n < _SHOWN]))
+    textures = _joined(sampled)
+    trained, trained_shapes = _items(dataset, template)
+    between = differences(textures, trained)
+    nearest, index = between.min(dim=1)
+    figures = Originality(
+        nearest=nearest.median().item(),
+        nearest_held_out=_nearest(held_out, template, trained),
+        texture=_mean_of_pairs(differences(textures, textures)),
+        training_texture=_mean_of_pairs(differences(trained, trained)),
+        shape=_mean_of_pairs(shape_differences(torch.cat(shapes))),
+        training_shape=_mean_of_pairs(shape_differences(trained_shapes)),
+    )
+    return figures, _picture(shown, dataset, index.tolist(), nearest.tolist(), template)
+
+
+def small(textures: Tensor, alpha: Tensor) -> Textures:
+    """Returns textures (B, 3, R, R) in [-1, 1], 0 where alpha (B, 1, R, R) is, as small symmetric ones."""
+    # A texel that is half background has the color of neither
+    seen = (alpha > 0.5).to(textures)
+    colors, weights = fold(textures / alpha.clamp(min=0.5), seen)
+    step = colors.shape[-2] // _SIZE
+    mass = F.avg_pool2d(weights, step)
+    means = F.avg_pool2d(colors * weights, step) / mass.clamp(min=1e-6)
+    return Textures((means / 2 + 0.5).cpu(), (mass > 0.5).float().cpu())
+
+
+def differences(first: Textures, second: Textures) -> Tensor:
+    """Returns the root mean squared differences (N, M) on common texels; infinite if these are few."""
+    x, y = first.colors.flatten(2), second.colors.flatten(2)  # (N, 3, T)
+    seen, other = first.seen.flatten(1), second.seen.flatten(1)  # (N, T)
+    # (x - y)^2 = x^2 - 2 x y + y^2, each summed where both are seen; in double, for these cancel
+    x, y = (x * seen[:, None]).double(), (y * other[:, None]).double()
+    seen, other = seen.double(), other.double()
+    squares = x.square().sum(1) @ other.T + seen @ y.square().sum(1).T
+    squares -= 2 * x.flatten(1) @ y.flatten(1).T
+    common = seen @ other.T
+    mean = squares.clamp(min=0) / (3 * common.clamp(min=1))
+    return mean.sqrt().where(common >= _SHARED * seen.shape[1], torch.inf)
+
+
+def shape_differences(vertices: Tensor) -> Tensor:
+    """Returns mean distances (N, N) of the corresponding vertices (N, V, 3) of meshes."""
+    return torch.stack([(vertices - one).norm(dim=-1).mean(dim=1) for one in vertices])
+
+
+def _mean_of_pairs(matrix: Tensor) -> float:
+    """Returns the mean of the finite entries off the diagonal."""
+    kept = ~torch.eye(len(matrix), dtype=torch.bool) & matrix.isfinite()
+    return matrix[kept].mean().item()
+
+
+def _items(dataset: PseudoGroundTruth, template: SphereMesh) -> tuple[Textures, Tensor]:
+    """Returns textures and vertices (N, V, 3) of all items."""
+    textures, shapes = [], []
+    for row in progress(range(len(dataset)), description="training textures"):
+        item = dataset[row]
+        textures.append(small(item.texture[None], item.alpha[None]))
+        shapes.append(item.mesh)
+    device = template.vertices.device
+    return _joined(textures), template.deform(torch.stack(shapes).to(device)).cpu()
+
+
+def _nearest(held_out: PseudoGroundTruth | None, template: SphereMesh, trained: Textures) -> float:
+    if held_out is None:
+        return float("nan")
+    textures, _ = _items(held_out, template)
+    return differences(textures, trained).min(dim=1).values.median().item()
+
+
+def _joined(parts: Sequence[Textures]) -> Textures:
+    return Textures(*(torch.cat(members) for members in zip(*parts, strict=True)))
+
+
+def _picture(
+    parts: Sequence[sampling.Generated],
+    dataset: PseudoGroundTruth,
+    index: Sequence[int],
+    distances: Sequence[float],
+    template: SphereMesh,
+) -> np.ndarray:
+    """Draws samples, their texture maps, and the nearest training textures on the same meshes."""
+    sample = sampling.joined(parts)
+    count = len(sample.texture)
+    nearest = torch.stack([dataset[row].texture for row in index[:count]]).to(sample.texture)
+    rows = {}
+    for name, texture in ("samples", sample.texture), ("nearest training textures", nearest):
+        colors, coverage = sampling.render(template, sample._replace(texture=texture), _PICTURE)
+        maps = F.interpolate(texture, (_PICTURE, _PICTURE), mode="area")
+        rows[name] = (colors + (1 - coverage)).cpu()
+        rows[f"{name}, maps"] = maps.cpu()
+    return labeled_rows(rows, f"{min(distances):.3f} to {max(distances):.3f} away")
