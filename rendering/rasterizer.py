@@ -25,11 +25,11 @@ from torch import Tensor
 from rendering.backends import BOX_LENGTH, MAX_FACES, SHARPNESS, Options
 from utils.cli import UserError
 
-BACKENDS = {  # name -> module with rasterize(...) and silhouette_loss(...)
-    "numba": "rendering.backends.numba_cpu",
-    "triton": "rendering.backends.triton_cuda",
-    "kaolin": "rendering.backends.kaolin_cuda",
-    "dense": "rendering.backends.dense",
+BACKENDS = {  # name -> module of this package with rasterize(...) and silhouette_loss(...)
+    "numba": ".backends.numba_cpu",
+    "triton": ".backends.triton_cuda",
+    "kaolin": ".backends.kaolin_cuda",
+    "dense": ".backends.dense",
 }
 _GPU_BACKENDS = {  # name of package and backend -> where to get it
     "triton": "https://triton-lang.org",
@@ -232,7 +232,7 @@ def _fastest(device: str) -> str:
 
 
 def _load(name: str) -> ModuleType:
-    return importlib.import_module(BACKENDS[name])
+    return importlib.import_module(BACKENDS[name], __package__)
 
 
 def _device(module: ModuleType, vertices: Tensor) -> torch.device:

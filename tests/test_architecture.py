@@ -19,7 +19,11 @@ DEPENDENCIES = {
     "geometry": {"utils"},
     "utils": set(),
 }
-TOOLS = ("benchmarks", "scripts")  # programs beside the stages, which import like scripts
+TOOLS = (
+    "benchmarks",
+    "scripts",
+    "textured_mesh_gan",
+)  # beside the stages, they import like scripts
 STAGES = ("remeshing", "template_learning", "poses", "reconstruction", "generation")
 # Templates are learned in turn with the poses of the photographs; the camera of a single photograph
 # is searched as those of a collection are

@@ -44,20 +44,22 @@ NUM_PREDECESSOR_COMMANDS = 32
 
 
 def commands_of(text: str) -> list[str]:
-    """Returns the `python ...` lines of fenced blocks, with continued lines joined."""
+    """Returns the lines of fenced blocks that run a program, with continued lines joined."""
     commands = []
     for block in re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            if re.match(r"(\.venv/bin/)?python3? ", line.strip()):
+            if re.match(r"((\.venv/bin/)?python3?|textured-mesh-gan) ", line.strip()):
                 commands.append(line.strip())
     return commands
 
 
 def split_command(command: str) -> tuple[str, list[str]]:
     """Returns the module behind a command and its arguments; brackets mark options as optional."""
-    words = shlex.split(re.sub(r"[\[\]]", " ", command), comments=True)[1:]
+    runner, *words = shlex.split(re.sub(r"[\[\]]", " ", command), comments=True)
     if words[0] == "-m":
         return words[1], words[2:]
+    if runner == "textured-mesh-gan":
+        return words[0], words[1:]
     return words[0].removesuffix(".py"), words[1:]
 
 

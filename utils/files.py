@@ -12,6 +12,19 @@ from typing import Any
 
 from utils.cli import UserError
 
+# Of an installed package; the repository's commands find everything below the working directory
+PACKAGE = None if __package__ == "utils" else Path(__file__).parents[1]
+
+
+def shipped(path: Path) -> Path:
+    """Returns where to read a file or folder that the project ships, such as templates.
+
+    A path below the working directory comes first; an installed package has its own copy.
+    """
+    if PACKAGE is None or path.exists() or not (PACKAGE / path).exists():
+        return path
+    return PACKAGE / path
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

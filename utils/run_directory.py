@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -238,6 +239,12 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """Returns the commit that the code is of; of an installed package at least its version."""
+    if files.PACKAGE is not None:
+        package = distribution("textured-mesh-gan")
+        origin = json.loads(package.read_text("direct_url.json") or "{}")
+        return origin.get("vcs_info", {}).get("commit_id", f"release {package.version}")
+
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

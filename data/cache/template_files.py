@@ -17,6 +17,7 @@ from data.definitions import CATEGORIES, DATASETS, MODES, check_word, expand_dat
 from data.detections import Detections
 from utils import checkpoint
 from utils.cli import UserError
+from utils.files import shipped
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def written_path(category: str, mode: str, *, own: bool) -> Path:
 def templates_path(category: str, mode: str) -> Path:
     """Returns the path of the remeshed templates in use: the user's own, where there are any."""
     own = written_path(category, mode, own=True)
-    return own if own.exists() else written_path(category, mode, own=False)
+    return own if own.exists() else shipped(written_path(category, mode, own=False))
 
 
 def save_templates(category: str, mode: str, vertices: Tensor, *, own: bool = False) -> Path:
@@ -49,7 +50,8 @@ def check_lender(category: str, where: str) -> str:
     """Returns a category from which templates can be borrowed; UserError for any other."""
     check_word(category, where, "category")
     if not has_templates(category):
-        paths = CACHE_FOLDER.glob("*_templates/*/*_templates.pth")
+        folders = (CACHE_FOLDER, shipped(CACHE_FOLDER / "remeshed_templates").parent)
+        paths = (path for x in folders for path in x.glob("*_templates/*/*_templates.pth"))
         present = sorted({path.name.removesuffix("_templates.pth") for path in paths})
         remesh = f"python remesh.py --mode singletpl --classes {category}"
         remedy = f" Make them with: {remesh}" if category in CATEGORIES else ""

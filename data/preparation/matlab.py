@@ -66,9 +66,10 @@ def _in_other_process(
     with tempfile.TemporaryDirectory(prefix="matlab_") as folder:
         # The other process leaves plain arrays, which are safe to read
         plain = Path(folder) / "fields.npz"
-        command = [sys.executable, "-m", "data.preparation.matlab", source, str(plain), variable]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run([*command, *fields], env=environment, capture_output=True, text=True)
+        command = [sys.executable, "-m", __name__, source, str(plain), variable, *fields]
+        root = Path(__file__).parents[__name__.count(".")]  # from which this module is imported
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]
             raise UserError(f"{where}: cannot be read ({reason}). {remedy}")

@@ -28,6 +28,7 @@ from pipeline.remeshing.sphere_fitting import Targets, Task, fit_fast, overlap
 from pipeline.remeshing.targets import normalize, silhouettes
 from utils import distributed
 from utils.cli import UserError
+from utils.files import shipped
 from utils.pictures import save_image
 from utils.seeding import torch_generator
 from utils.threads import one_torch_thread
@@ -102,7 +103,7 @@ def _load(category: str, config: Config) -> list[Mesh]:
     """Reads the templates of a category, and questions the axes of a user's own."""
     # Templates of the modeled meshes, if present, show how objects of the category are oriented
     faces = SphereMesh().faces.numpy()
-    paths = [template_files.written_path(category, mode, own=False) for mode in MODES]
+    paths = [shipped(template_files.written_path(category, mode, own=False)) for mode in MODES]
     known = [
         Mesh(vertices.double().numpy(), faces)
         for path in paths
@@ -182,7 +183,7 @@ def _keep(category: str, meshes: Sequence[Mesh], result: Remeshed, config: Confi
     # Say which templates the later stages read, since a user's own take precedence
     if config.own:
         _LOG.info("%s: these are used from now on; delete them to go back to the others", category)
-    elif present != target:
+    elif (present := template_files.templates_path(category, config.mode)) != target:
         _LOG.warning("%s: %s is still used in their place; delete it", category, present)
     return []
 
@@ -194,7 +195,9 @@ def find_templates(folder: Path, category: str, mode: str) -> list[Path]:
         UserError: if there is no <category>1.
     """
     # Upper and lower case count alike; numbers run without a gap, and the first known format wins
-    present = {path.name.lower(): path for path in sorted(folder.glob("*")) if path.is_file()}
+    present = {
+        path.name.lower(): path for path in sorted(shipped(folder).glob("*")) if path.is_file()
+    }
     found: list[Path] = []
     while matches := [
         present[name]

@@ -1,0 +1,1 @@
+"""Textured 3D meshes learned from collections of photographs."""
