@@ -49,7 +49,7 @@ class Generated(NamedTuple):
 
 def select(sample: Generated, rows: Sequence[int]) -> Generated:
     """Returns some rows of a batch."""
-    index = torch.tensor(rows, device=sample.texture.device)
+    index = torch.tensor(rows, dtype=torch.int64, device=sample.texture.device)
     return Generated(
         sample.texture[index], sample.displacement[index], camera.select(sample.pose, index)
     )
@@ -57,11 +57,12 @@ def select(sample: Generated, rows: Sequence[int]) -> Generated:
 
 def joined(parts: Sequence[Generated]) -> Generated:
     """Returns several batches as one."""
-    texture, displacement = (torch.cat([part[i] for part in parts]) for i in range(2))
-    pose = Pose(
-        *(torch.cat(members) for members in zip(*(part.pose for part in parts), strict=True))
+    poses = zip(*(part.pose for part in parts), strict=True)
+    return Generated(
+        torch.cat([part.texture for part in parts]),
+        torch.cat([part.displacement for part in parts]),
+        Pose(*(torch.cat(members) for members in poses)),
     )
-    return Generated(texture, displacement, pose)
 
 
 def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> Tensor:
