@@ -22,6 +22,10 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
 # How PyTorch words it on CPUs and GPUs
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
 _REPEAT_SECONDS = 0.05  # after which a callback has ended
+# Rounds that threads of OpenMP wait busily for each other before they sleep. Its default of 300,000 lets
+# them burn a processor for milliseconds while the thread they wait for has none: two trainings on two
+# cores take 8 times as long each. With 3,000 it is 2.4 times, and one alone takes .03 to .1 longer.
+_SPIN_COUNT = 3000
 
 
 class UserError(Exception):
@@ -38,6 +42,7 @@ def run(main: Callable[[], object]) -> None:
     Exit status: 1 after a `UserError`, without memory, on a full disk or a path that may not be
     used, 130 after Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
     """
+    spin_little()
     # Installed first, so that SIGTERM ends every stage in the same way
     signal.signal(signal.SIGTERM, _terminator())
     repeat_lost_signals()
@@ -59,6 +64,15 @@ def run(main: Callable[[], object]) -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
+
+
+def spin_little() -> None:
+    """Bounds how long waiting threads keep a processor busy, unless the environment says it.
+
+    Only before PyTorch is loaded: OpenMP reads it once.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
 
 
 def mistake_behind(error: Exception) -> UserError | None:
