@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import average_poles, symmetric_extension
-from models.layers import CategoryNorm, replicate_pad, scaled, upsample
+from models.layers import CategoryNorm, convolve3, replicate_pad, scaled, upsample
 
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
@@ -29,8 +29,8 @@ class _Block(nn.Module):
 
     def __init__(self, norm: str, in_channels: int, out_channels: int, num_categories: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=(1, 0), bias=False)
-        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, padding=(1, 0), bias=False)
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, bias=False)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, bias=False)
         self.bn1 = CategoryNorm(norm, in_channels, num_categories)
         self.bn2 = CategoryNorm(norm, out_channels, num_categories)
         if in_channels != out_channels:
@@ -38,11 +38,13 @@ class _Block(nn.Module):
         else:
             self.shortcut = nn.Identity()
 
-    def forward(self, x: Tensor, category: Tensor) -> Tensor:
-        """Maps (B, in, h, w) to (B, out, h, w)."""
-        out = F.relu(self.bn1(self.conv1(replicate_pad(x, 1)), category))
-        out = F.relu(self.bn2(self.conv2(replicate_pad(out, 1)), category))
-        return out + self.shortcut(x)
+    def forward(self, x: Tensor, category: Tensor, *, doubled: bool = False) -> Tensor:
+        """Maps (B, in, h, w) to (B, out, h, w); doubles x before if asked."""
+        out = F.relu(self.bn1(convolve3(x, self.conv1.weight, doubled=doubled), category))
+        out = F.relu(self.bn2(convolve3(out, self.conv2.weight), category))
+        # Texels are independent in the shortcut, which is cheaper before they are repeated
+        x = self.shortcut(x)
+        return out + (upsample(x) if doubled else x)
 
 
 class ReconstructionNetwork(nn.Module):
@@ -127,7 +129,7 @@ class ReconstructionNetwork(nn.Module):
     ) -> None:
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
         n = self.num_categories
-        # Common trunk from 4 x 2 to 32 x 16 features (half of a map)
+        # Common trunk from 4 x 2 to 16 x 8 features (half of a map), doubled by what follows
         self.fc1_tex = nn.Linear(scaled(1024, width), 4 * 2 * c256)
         self.blk1 = _Block(norm, c256, c512, n)
         self.blk2 = _Block(norm, c512, c256, n)
@@ -185,9 +187,9 @@ class ReconstructionNetwork(nn.Module):
         # Image to code, code to half of a UV map
         code = self._encode(image, category)
         x = self.fc1_tex(code).view(image.shape[0], -1, 4, 2)
-        for block in (self.blk1, self.blk2, self.blk3):
-            x = upsample(block(x, category))
-        displacement_map = self._displacement_map(code, x, category)  # From (B, 256, 32, 16)
+        x = self.blk1(x, category)
+        x = self.blk3(self.blk2(x, category, doubled=True), category, doubled=True)
+        displacement_map = self._displacement_map(code, x, category)  # From (B, 256, 16, 8)
         # Texture and parts need a higher resolution than the mesh
         if self.prediction_type == "none":
             return None, displacement_map, None
@@ -205,16 +207,16 @@ class ReconstructionNetwork(nn.Module):
         if self.shape_head == "linear":
             half = self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH)
             return symmetric_extension(average_poles(half))
-        x = F.relu(self.blk4_mesh(x, category))
+        x = F.relu(self.blk4_mesh(x, category, doubled=True))
         return symmetric_extension(average_poles(self.conv_mesh(replicate_pad(x, 2))))
 
     def _maps(
         self, x: Tensor, category: Tensor, selection: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         for name in self._middle:
-            x = upsample(self.get_submodule(name)(x, category))
-        x = upsample(self.blk4_tex(x, category))
-        x = replicate_pad(F.relu(self.blk5_tex(x, category)), 2)
+            x = self.get_submodule(name)(x, category, doubled=True)
+        x = self.blk4_tex(x, category, doubled=True)
+        x = replicate_pad(F.relu(self.blk5_tex(x, category, doubled=True)), 2)
         texture = parts = None
         if self.prediction_type in ("texture", "both"):
             half = self.conv_tex(x)

@@ -32,6 +32,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "scripts.demo_report",
+    "benchmarks.generation",
     "benchmarks.memory",
     "benchmarks.learned_templates",
     "benchmarks.pose_accuracy",
