@@ -22,6 +22,9 @@ Examples:
 
   # A photograph of your own, with the model file alone
   python run_reconstruction.py --name birds_singletpl --photo my_bird.jpg --mask my_bird_mask.png
+
+  # Point clouds from several views of each object, without poses and templates
+  python run_reconstruction.py --name chairs_points --dataset chairs --shape_model points --image_resolution 128 --batch_size 24 --iters 130000
 """
 
 import argparse
@@ -92,6 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
+
+    group = parser.add_argument_group("points (--shape_model points)")
+    group.add_argument("--shape_model", choices=["mesh", "points"], default="mesh", help="textured meshes from photographs with poses, or point clouds from several views of each object without (default: %(default)s)")
+    group.add_argument("--num_points", type=cli.positive_int, default=8000, metavar="N", help="points of a cloud (default: %(default)s)")
+    group.add_argument("--num_candidates", type=cli.positive_int, default=4, metavar="K", help="poses that are proposed for each view, of which the best one counts (default: %(default)s)")
+    group.add_argument("--point_grid", type=cli.pixels, default=64, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes (default: %(default)s)")
 
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 1000)")
@@ -165,11 +174,32 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--which_epoch best: expected a number or latest")
 
 
+def check_points(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses options that have no meaning for points, and options of points for meshes."""
+    if args.shape_model == "mesh":
+        for name in ("num_points", "num_candidates", "point_grid"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name} needs --shape_model points")
+        return
+    for name in ("generate_pseudogt", "instances", "metrics", "visualize", "refine_steps"):
+        if getattr(args, name):
+            parser.error(f"--{name} is for meshes, not for --shape_model points")
+    size = args.image_resolution
+    if size & (size - 1):
+        parser.error(f"--image_resolution {size}: points need a power of 2, such as 64 or 128")
+    if args.split == "val":
+        parser.error("--split val: expected train or test, which are the lists of the renderings")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and runs one of the tasks."""
     parser = build_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
+    check_points(parser, args)
+    if args.shape_model == "points":
+        run_points(args)
+        return
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.reconstruction import evaluation, pseudo_ground_truth, training
     from pipeline.reconstruction.config import make_config
@@ -189,6 +219,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         task = training.train
     distributed.launch(task, devices, config)
+
+
+def run_points(args: argparse.Namespace) -> None:
+    """Runs one of the tasks with points instead of meshes."""
+    from pipeline.reconstruction.points import evaluation, export, training
+    from pipeline.reconstruction.points.config import make_config
+    from utils import distributed
+
+    devices = distributed.resolve_devices(args.gpu_ids)
+    if args.evaluate:
+        task = evaluation.evaluate
+    elif args.photo is not None:
+        task = export.reconstruct_photographs
+    elif args.export_meshes:
+        task = export.export_views
+    else:
+        task = training.train
+    distributed.launch(task, devices, make_config(vars(args)))
 
 
 if __name__ == "__main__":

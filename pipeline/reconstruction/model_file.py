@@ -79,6 +79,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     """
     path = Path(path)
     state = model_file.load(path)
+    require_meshes(path, state.get("args", {}))
     vocabulary = _stored_vocabulary(path, state)
     if vocabulary is None:
         raise UserError(
@@ -134,8 +135,15 @@ def stored_architecture(
         UserError: if they are damaged.
     """
     args = state.get("args", {})
+    require_meshes(path, args)
     known = EARLIER_MODEL | args if isinstance(args, dict) else args
     return checkpoint.stored_options(path, {**state, "args": known}, asdict(present))
+
+
+def require_meshes(path: Path, args: Any) -> None:
+    """Refuses a model of points by the options that it was trained with."""
+    if isinstance(args, dict) and args.get("shape_model") == "points":
+        raise UserError(f"{path} is a model of points: add --shape_model points.")
 
 
 def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionData) -> None:

@@ -63,7 +63,7 @@ def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
     configure_logging()
     # Everything that concerns all photographs comes before the first one
     estimator = _open(config, device)
-    detector = _detector(config.photograph, estimator, device)
+    detector = make_detector(config.photograph, estimator.category_name, device)
     work = _plan(estimator.model, detector, config)
     done = [
         not config.export.overwrite and mesh_folder.is_complete(work.folder / name, origin)
@@ -93,13 +93,13 @@ def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
     return make_estimator(model, options.category, options.camera, device)
 
 
-def _detector(
-    options: PhotographOptions, estimator: Estimator, device: torch.device
+def make_detector(
+    options: PhotographOptions, category: str, device: torch.device
 ) -> Detector | None:
     """Returns what finds the objects of photographs without masks, if anything does."""
     if options.mask_rcnn is not None:
         weights = Path(options.mask_rcnn)
-        return detectors.mask_rcnn_detector(weights, device, estimator.category_name)
+        return detectors.mask_rcnn_detector(weights, device, category)
     if options.mask_model is not None:
         return saliency.saliency_detector(Path(options.mask_model))
     return None
