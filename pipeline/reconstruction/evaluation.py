@@ -9,6 +9,7 @@ import torch
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
+from pipeline.reconstruction.metrics.cameras import FoundCameras
 from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting, Unavailable
 from pipeline.reconstruction.metrics.keypoints import KeypointTransfer
 from pipeline.reconstruction.metrics.novel_view import NovelViews
@@ -33,6 +34,7 @@ METRICS: dict[str, type[Metric]] = {  # by their names in --metrics, in the orde
     "keypoints": KeypointTransfer,
     "novel_view": NovelViews,
     "pose": StudentPoses,
+    "camera": FoundCameras,
 }
 
 
@@ -67,7 +69,7 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
 
 
 def choose_metrics(setting: Setting) -> list[Metric]:
-    """Returns the measures that were asked for, or else all that have a meaning.
+    """Returns the measures that were asked for, or else all that have a meaning and are quick.
 
     Raises:
         Unavailable: if one that was asked for has none.
@@ -76,7 +78,7 @@ def choose_metrics(setting: Setting) -> list[Metric]:
     found = []
     for name, kind in METRICS.items():
         try:
-            if asked is None or name in asked:
+            if name in asked if asked is not None else not kind.on_request:
                 found.append(kind(setting))
         except Unavailable:
             if asked is not None:
