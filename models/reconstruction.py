@@ -12,7 +12,7 @@ from models.layers import CategoryNorm, convolve3, replicate_pad, scaled, upsamp
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
 TEXTURE_MODELS = ("rgb", "flow")  # colors, or where the image shows them
-SHAPE_HEADS = ("convolution", "linear")
+SHAPE_HEADS = ("convolution", "linear", "both")
 _STRIDE = 32
 _HALF_MESH = (3, 32, 16)  # half of a displacement map
 _IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
@@ -62,10 +62,10 @@ class ReconstructionNetwork(nn.Module):
         width: factor on all channel counts; 1 is the paper's size.
         texture_model: what textures consist of, one of TEXTURE_MODELS.
         shape_head: how displacement maps are made, one of SHAPE_HEADS: by convolutions, as in the
-            published networks, or as a mean shape plus a linear function of the code.
+            published networks, as a mean shape plus a linear function of the code, or as their sum.
 
     Attributes:
-        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; only of linear heads.
+        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; not of convolutions alone.
         flow_start: (num_categories, 2, R, R/2) half maps of the hyperbolic arctangents of the positions
             where the flow begins, x right and y up; only of networks that predict flow.
     """
@@ -149,14 +149,14 @@ class ReconstructionNetwork(nn.Module):
         if self.prediction_type in ("semantics", "both"):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
         # Displacement branch; it starts at zero, which is the sphere itself, or at the mean shapes
-        if self.shape_head == "linear":
+        if self.shape_head != "convolution":
             self.fc_mesh = nn.Linear(scaled(1024, width), math.prod(_HALF_MESH), bias=False)
             nn.init.zeros_(self.fc_mesh.weight)
             self.mean_mesh = nn.Parameter(torch.zeros(n, *_HALF_MESH))
-            return
-        self.blk4_mesh = _Block(norm, c256, c64, n)
-        self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
-        _zero(self.conv_mesh)
+        if self.shape_head != "linear":
+            self.blk4_mesh = _Block(norm, c256, c64, n)
+            self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+            _zero(self.conv_mesh)
 
     def _make_texture_head(self, channels: int, resolution: int) -> None:
         flows = self.texture_model == "flow"
@@ -204,11 +204,13 @@ class ReconstructionNetwork(nn.Module):
         return F.relu(self.bnfc3e(self.fc3e(x), category))
 
     def _displacement_map(self, code: Tensor, x: Tensor, category: Tensor) -> Tensor:
-        if self.shape_head == "linear":
-            half = self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH)
-            return symmetric_extension(average_poles(half))
-        x = F.relu(self.blk4_mesh(x, category, doubled=True))
-        return symmetric_extension(average_poles(self.conv_mesh(replicate_pad(x, 2))))
+        halves = []
+        if self.shape_head != "convolution":
+            halves.append(self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH))
+        if self.shape_head != "linear":
+            features = F.relu(self.blk4_mesh(x, category, doubled=True))
+            halves.append(self.conv_mesh(replicate_pad(features, 2)))
+        return symmetric_extension(average_poles(sum(halves[1:], halves[0])))
 
     def _maps(
         self, x: Tensor, category: Tensor, selection: Tensor
