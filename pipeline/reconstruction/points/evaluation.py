@@ -18,8 +18,7 @@ from pipeline.reconstruction.points.dataset import PointData
 from pipeline.reconstruction.points.model_file import load_model
 from pipeline.reconstruction.points.pictures import from_sides
 from pipeline.reconstruction.points.projection import to_screen
-from pipeline.reconstruction.points.surface import visible_points
-from rendering.point_pictures import draw_points
+from pipeline.reconstruction.points.surface import try_to_rebuild, visible_points
 from rendering.projection.losses import volume_loss
 from rendering.projection.schedule import SIGMA
 from utils import distributed
@@ -63,18 +62,18 @@ def evaluate(device: torch.device, config: PointConfig) -> dict[str, float]:
     data = train if part == "train" else PointData(config.dataset, part, size)
     known, made = estimate(model.network, train, device), estimate(model.network, data, device)
     figures: dict[str, float] = {"images": len(data.images), "objects": len(data.objects)}
-    truth = load_ground_truth(data.detections)
+    truth, common = load_ground_truth(data.detections), torch.tensor([1.0, 0.0, 0.0, 0.0])
     if truth is not None:
-        common = alignment.common_rotation(known.rotation, truth.rotation[train.source])
+        common = alignment.common_rotation(known.rotation, truth.rotation[train.source]).float()
         true = truth.rotation[data.source]
         found = alignment.accuracy(made.rotation, true, common)
         figures |= {"pose_under_30": found.share, "pose_median": found.median}
-        aligned = quaternion.multiply(true, common.to(true))
+        aligned = quaternion.multiply(true, common)
         figures["iou"] = overlap(made, aligned, data, model.options.point_grid)
-        figures |= _shape_figures(config.dataset, known, train, made, data, common.to(true))
+        figures |= _shape_figures(config.dataset, known, train, made, data, common)
     _report(figures, part)
     RunDirectory(config.folder).record(step=model.step or 0, split=part, **figures)
-    _draw(Path("output") / f"{config.name}_points.png", made, data)
+    _draw(Path("output") / f"{config.name}_points.png", made, data, common)
     return figures
 
 
@@ -158,13 +157,13 @@ _GUESSES = {
 }
 
 
-def _draw(path: Path, made: Estimates, data: PointData) -> None:
-    """Draws the first image of some objects, and its points from the same side and three others."""
+def _draw(path: Path, made: Estimates, data: PointData, common: Tensor) -> None:
+    """Draws the first image of some objects, its points, and the mesh through them, from three sides."""
     spread = torch.linspace(0, len(data.objects) - 1, min(SHOWN, len(data.objects))).long()
     rows = torch.tensor([data.objects[int(i)].rows[0] for i in spread])
-    points, size = made.points[rows], PICTURE_SIZE
+    points, size = quaternion.rotate(common, made.points[rows]), PICTURE_SIZE
     image = torch.nn.functional.interpolate(data.select(rows)[:, :3], (size, size))
-    own = draw_points(points, to_screen(points, made.rotation[rows]), size)
-    rows_of_pictures = {"images": image, "points": own, **from_sides(points, size)}
-    save_image(path, labeled_rows(rows_of_pictures, data.detections.category))
+    meshes = [try_to_rebuild(cloud) for cloud in points]
+    pictures = {"images": image, **from_sides(points, meshes, size)}
+    save_image(path, labeled_rows(pictures, data.detections.category))
     logger.info("%s", path)

@@ -24,7 +24,7 @@ from pipeline.reconstruction.points.config import PointConfig
 from pipeline.reconstruction.points.dataset import PointData, framed, to_input
 from pipeline.reconstruction.points.model_file import PointModel, load_model
 from pipeline.reconstruction.points.pictures import from_sides
-from pipeline.reconstruction.points.surface import rebuild, visible_points
+from pipeline.reconstruction.points.surface import try_to_rebuild, visible_points
 from utils import distributed
 from utils.cli import UserError
 from utils.digests import file_digest
@@ -33,8 +33,7 @@ from utils.pictures import labeled_rows, save_image
 from utils.progress import progress
 from utils.run_directory import configure_logging
 
-POISSON_DEPTH = 6  # finer than the grid that points were learned in
-PANEL_SIZE = 192
+PANEL_SIZE = 128
 _ORIGIN = "origin.json"
 
 logger = logging.getLogger(__name__)
@@ -146,16 +145,13 @@ def _write(
     cloud = model.network.decode(model.network.encode(image.to(device)))
     points = cloud.points[0].cpu()
     save_points(folder / "points.ply", visible_points(points).numpy())
-    try:
-        mesh = rebuild(points, POISSON_DEPTH)
-    except ValueError as error:
-        logger.warning("%s/: no mesh, since %s", folder, error)
-    else:
+    mesh = try_to_rebuild(points)
+    if mesh is not None:
         vertices, faces = (torch.from_numpy(x) for x in mesh)
         save_meshes(folder / "mesh.obj", vertices[None], faces)
     size = (PANEL_SIZE, PANEL_SIZE)
     seen = {"image": torch.nn.functional.interpolate(image[:, :3], size)}
-    seen |= from_sides(points[None], PANEL_SIZE)
+    seen |= from_sides(points[None], [mesh], PANEL_SIZE)
     save_image(folder / "panel.png", labeled_rows(seen, model.category))
     write_json(folder / _ORIGIN, origin)
 

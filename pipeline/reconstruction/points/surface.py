@@ -1,5 +1,7 @@
 """From a cloud that fills an object to its surface: the points that can be seen, and a mesh through them."""
 
+import logging
+
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
@@ -12,9 +14,12 @@ from rendering.projection.volume import smooth, splat
 
 GRID = 32
 THICKNESS = 0.4  # of what is seen of a surface, in cells
+POISSON_DEPTH = 6  # finer than the grid that points are learned in
 ROOM = 1.1  # screen units per unit
 NORMAL_SIGMA = 1.5  # of the density whose gradient gives the normals, in cells
 LEAST_SEEN = 50  # points through which a surface can be laid
+
+logger = logging.getLogger(__name__)
 
 
 def visible_points(points: Tensor) -> Tensor:
@@ -69,3 +74,12 @@ def rebuild(points: Tensor, depth: int) -> Mesh:
         raise ValueError(f"only {len(seen)} different points, expected {LEAST_SEEN}.")
     normals = density_normals(points.cpu(), seen)
     return Mesh(*reconstruct(seen.double().numpy(), normals.double().numpy(), depth))
+
+
+def try_to_rebuild(points: Tensor) -> Mesh | None:
+    """Returns the surface through the visible ones of some points (N, 3); None, with a line, if there is none."""
+    try:
+        return rebuild(points, POISSON_DEPTH)
+    except ValueError as error:
+        logger.warning("no mesh, since %s", str(error).removesuffix("."))
+        return None

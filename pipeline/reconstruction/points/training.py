@@ -109,8 +109,9 @@ class Update:
     ) -> None:
         """Makes the optimizer of a network, whose every step depends on nothing but its number."""
         self.network, self.config, self.total = network, config, length.total
+        # Fused: else its step takes a third of the time on a CPU
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY
+            network.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY, fused=True
         )
         every = config.lr_decay_every
         self.decay_interval = every * length.epoch if every else length.total
