@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
+    args.bfloat16 = distributed.use_bfloat16(args.bfloat16, devices)
     config = make_config(vars(args))
     if args.export_folder:
         task = export.export_sample

@@ -207,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
+    args.bfloat16 = distributed.use_bfloat16(args.bfloat16, devices)
     config = make_config(vars(args))
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
