@@ -37,7 +37,8 @@ TASK_OF = {  # options that only some tasks read
     **dict.fromkeys(("metrics", "visualize"), ("evaluate",)),
     "how_many": ("export_meshes",),
     **dict.fromkeys(("out_path", "overwrite"), ("export_meshes", "photo")),
-    **dict.fromkeys(("mask", "mask_model", "mask_rcnn", "category", "refine_steps"), ("photo",)),
+    **dict.fromkeys(("mask", "mask_model", "mask_rcnn", "category"), ("photo",)),
+    "refine_steps": ("evaluate", "photo"),
 }
 
 
@@ -80,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mask_rcnn", metavar="FILE", help="weights of torchvision's Mask R-CNN, which finds the object")
     group.add_argument("--category", type=str.lower, metavar="CATEGORY", help="what the photographs show, if the model knows several categories")
     group.add_argument("--camera", choices=["student", "search", "both"], default="both", help="where the camera comes from: the student of the model, a search by the outline, or the search with the student's proposals, if the model has one (default: %(default)s)")
-    group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph (default: %(default)s)")
+    group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph, also of those that are evaluated (default: %(default)s)")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")

@@ -95,12 +95,11 @@ def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Re
     seen = Appearance(sphere, vertices, texture[0], image)
     student, category = estimator.model.student, _labels(estimator).category
     camera = find_camera(student, estimator.views, estimator.camera, category, seen)
-    mesh = Refined(prediction.displacement_map, texture, camera.pose)
+    mesh = Refined(prediction.vertices, texture, camera.pose)
     if not refine_steps:
         return mesh, camera
     mesh = refine(sphere, mesh, image[None], refine_steps)
-    vertices = sphere.deform(mesh.displacement_map)[0]
-    return mesh, judge(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
+    return mesh, judge(Appearance(sphere, mesh.vertices[0], mesh.texture[0], image), mesh.pose)
 
 
 def find_camera(

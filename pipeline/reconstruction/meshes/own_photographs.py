@@ -167,8 +167,7 @@ def _reconstruct(
         text = "%s is unlike the photographs of a %s that the network knows: overlap %.2f, expected %.1f"
         logger.warning(text, path, estimator.category_name, camera.iou, LEAST_OVERLAP)
     sphere = estimator.scene.sphere
-    vertices = sphere.deform(mesh.displacement_map)[0]
-    result = Estimate(vertices, mesh.texture[0], mesh.pose)
+    result = Estimate(mesh.vertices[0], mesh.texture[0], mesh.pose)
     resolution, origin = config.export.pseudogt_resolution, work.origins[number]
     folder = work.folder / work.names[number]
     if found.estimated_mask is not None:

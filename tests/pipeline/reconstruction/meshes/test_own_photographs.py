@@ -312,7 +312,7 @@ def test_a_model_without_views_is_used_with_the_usual_ones() -> None:
     [
         ("", "--dataset is required"),
         ("--dataset x --mask y", "--mask needs --photo"),
-        ("--dataset x --refine_steps 3", "--refine_steps needs --photo"),
+        ("--dataset x --refine_steps 3", "--refine_steps needs --evaluate or --photo"),
         ("--dataset x --photo y --evaluate", "--evaluate and --photo exclude each other"),
         ("--photo y --mask_model a --mask_rcnn b", "exclude each other"),
         ("--photo y --how_many 3", "--how_many needs --export_meshes"),
