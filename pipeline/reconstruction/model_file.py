@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from data.cache.storage import check_numbers
 from data.definitions import ViewPrior, usual_views
-from models.mask_head import MaskHead
+from models.companions.mask_head import MaskHead
+from models.companions.student import StudentNetwork
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
-from models.student import StudentNetwork
 from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.config import EARLIER_MODEL, ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary

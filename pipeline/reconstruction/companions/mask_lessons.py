@@ -13,7 +13,7 @@ from torch import Tensor
 from data.crops import Box, cut_out, detection_photograph, resize_crop, square_box
 from data.detections import Detection
 from data.run_lengths import decode_mask
-from models.mask_head import INPUT_SIZE, MaskHead
+from models.companions.mask_head import INPUT_SIZE, MaskHead
 from models.warping import recolor
 from pipeline.reconstruction.companions.lessons import Draws
 from pipeline.reconstruction.config import ReconstructionConfig

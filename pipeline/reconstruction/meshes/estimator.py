@@ -7,7 +7,7 @@ from torch import Tensor
 
 from data.definitions import ViewPrior, check_views
 from geometry.camera import Pose, select
-from models.student import StudentNetwork
+from models.companions.student import StudentNetwork
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.meshes.camera_search import (
     Appearance,

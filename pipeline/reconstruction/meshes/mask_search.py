@@ -17,7 +17,7 @@ from torch import Tensor
 from data.crops import Box, cut_out, resize_crop, square_box
 from data.image_files import UnreadablePicture
 from data.run_lengths import mask_box
-from models.mask_head import INPUT_SIZE, MaskHead, estimate_masks
+from models.companions.mask_head import INPUT_SIZE, MaskHead, estimate_masks
 
 ESTIMATED_MASK = "mask.png"  # in the folder of the photograph
 SIZE = 640  # pixels of the longer side in which objects are looked for

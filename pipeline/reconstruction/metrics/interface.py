@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.detections import Detections
-from models.student import StudentNetwork
+from models.companions.student import StudentNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
 from pipeline.reconstruction.model import Prediction, Scene

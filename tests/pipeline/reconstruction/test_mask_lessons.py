@@ -8,7 +8,7 @@ import torch
 
 from data.crops import Box
 from data.detections import load_detections
-from models.mask_head import INPUT_SIZE, MaskHead, estimate_masks
+from models.companions.mask_head import INPUT_SIZE, MaskHead, estimate_masks
 from pipeline.reconstruction.companions.lessons import Draws
 from pipeline.reconstruction.companions.mask_lessons import (
     REACH,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from data.crops import Box
+from models.companions.mask_head import INPUT_SIZE
 from models.layers import resize
-from models.mask_head import INPUT_SIZE
 from pipeline.reconstruction.meshes.mask_search import (
     SHARES,
     find_mask,
