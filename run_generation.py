@@ -17,6 +17,7 @@ Examples:
 import argparse
 from collections.abc import Sequence
 
+from pipeline.all_stages.presets import add_preset_option
 from utils import cli
 
 
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--evaluate_freq", type=cli.positive_int, metavar="N", help="between evaluations (default: 20 epochs; with --iters 30 in all)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_gan/")
     cli.add_common_options(parser)
+    add_preset_option(parser, "run_generation")
     return parser
 # fmt: on
 

@@ -30,6 +30,7 @@ Examples:
 import argparse
 from collections.abc import Sequence
 
+from pipeline.all_stages.presets import add_preset_option
 from utils import cli
 
 TASKS = ("evaluate", "generate_pseudogt", "export_meshes", "photo")
@@ -138,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--image_freq", type=cli.positive_int, metavar="N", help="between pictures (default: 50 epochs; with --iters 30 in all)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_recon/")
     cli.add_common_options(parser)
+    add_preset_option(parser, "run_reconstruction")
     return parser
 # fmt: on
 

@@ -12,7 +12,7 @@ from utils import cli
 PROGRAMS = (
     *("data.synthetic", "data.prepare", "data.released"),
     *("remesh", "pose_optimization_step1", "pose_optimization_step2"),
-    *("run_reconstruction", "run_generation"),
+    *("run_reconstruction", "run_generation", "run_all"),
 )
 # In the repository the programs are at the top; installed, they are in this package
 _PARENT = cli.__name__.rpartition("utils.")[0]

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -137,6 +137,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+        self._presets: Mapping[str, Mapping[str, Any]] = {}
+
+    def add_presets(self, presets: Mapping[str, Mapping[str, Any]]) -> None:
+        """Adds --preset, by whose name other defaults take the place of the present ones."""
+        self._presets = presets
+        text = "defaults for a budget of time, which other options override"
+        self.add_argument("--preset", choices=tuple(presets), help=text)
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with one line, without the list of all options."""
@@ -148,7 +155,19 @@ class Parser(argparse.ArgumentParser):
         """Parses as argparse does, after `--export-sample` was read as `--export_sample`."""
         # argparse itself takes only the exact spelling
         words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([self._spell(word) for word in words], namespace)
+        words = [self._spell(word) for word in words]
+        self._apply_preset(words)
+        return super().parse_known_args(words, namespace)
+
+    def _apply_preset(self, words: Sequence[str]) -> None:
+        """Sets the defaults of the preset that is named, wherever it stands."""
+        spelled = " ".join(words).replace("--preset=", "--preset ").split(" ")
+        name = dict(zip(spelled, [*spelled[1:], ""], strict=True)).get("--preset", "")
+        values = dict(self._presets.get(name, {}))
+        # The length of a training is said in either of two ways
+        if any(word.partition("=")[0] == "--epochs" for word in words):
+            values.pop("iters", None)
+        self.set_defaults(**values)
 
     def _spell(self, word: str) -> str:
         if not word.startswith("--"):
