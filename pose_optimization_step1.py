@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
-from pipeline.all_stages.presets import add_preset_option
 from pipeline.poses.options import Step1Options, check_sphere
 from utils import cli
 from utils.options import build
@@ -35,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="accepted in all stages; templates are symmetric as they are (default: %(default)s)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology of the templates: autodetect or uvsphere_31rings.obj (default: %(default)s)")
     group.add_argument("--v_agr_threshold", type=cli.positive_float, default=0.3, metavar="SCORE", help="agreement score below which a pose counts as confident in the report (default: %(default)s)")
+    cli.add_silhouette_options(group)
 
     group = parser.add_argument_group("contour search")
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=30, metavar="N", help="steps that refine the modes of an image (default: %(default)s)")
@@ -50,7 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load images (default: %(default)s)")
     group.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="continue an interrupted run of the same command (default: %(default)s)")
     cli.add_common_options(parser)
-    add_preset_option(parser, "pose_optimization_step1")
     return parser
 # fmt: on
 
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The reference search optimizes poses by rendering, and leaves the template as it is
     if args.adapt_shape and args.search == "reference":
         parser.error("--adapt_shape needs --search contour")
+    cli.check_silhouette_options(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.poses import step1
     from utils import distributed

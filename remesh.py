@@ -81,6 +81,7 @@ def build_parser() -> cli.Parser:
     group.add_argument("--views", choices=VIEWS, help="from where the photographs show the objects (default: as its preparation has recorded)")
     group.add_argument("--colors", action=argparse.BooleanOptionalAction, default=True, help="compare colors too, not only masks (default: yes)")
     group.add_argument("--mirror", action="store_true", help="swap front and back of what was learned")
+    cli.add_silhouette_options(group)
 
     group = parser.add_argument_group("from points")
     group.add_argument("--from_points", type=Path, metavar="FILE", help="make the template of one category from points on its surface: .ply, .xyz (3 columns, or 6 with normals) or .npz (points, normals)")
@@ -130,11 +131,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_learning(parser: cli.Parser, args: argparse.Namespace) -> None:
     """Refuses options of learning without it, and fills in the number of templates."""
+    cli.check_silhouette_options(parser, args)
     # An option without effect is a mistake: the user expects it to do something
     if not args.from_photographs:
         for name in ("num_templates", "views", "mirror"):
             if getattr(args, name):
                 parser.error(f"--{name} is for templates that --from_photographs learns.")
+        if args.silhouette != "raster":
+            parser.error("--silhouette is for templates that --from_photographs learns.")
         return
     if args.mode == "singletpl" and args.num_templates not in (None, 1):
         parser.error(f"--num_templates {args.num_templates}: write --mode multitpl.")

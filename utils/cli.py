@@ -8,12 +8,13 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 MODES = ("singletpl", "multitpl")
 RASTERIZERS = ("auto", "numba", "triton", "kaolin", "dense")
+POINT_GRID = 64
 
 _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
@@ -22,10 +23,6 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
 # How PyTorch words it on CPUs and GPUs
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
 _REPEAT_SECONDS = 0.05  # after which a callback has ended
-# Rounds that threads of OpenMP wait busily for each other before they sleep. Its default of 300,000 lets
-# them burn a processor for milliseconds while the thread they wait for has none: two trainings on two
-# cores take 8 times as long each. With 3,000 it is 2.4 times, and one alone takes .03 to .1 longer.
-_SPIN_COUNT = 3000
 
 
 class UserError(Exception):
@@ -42,7 +39,6 @@ def run(main: Callable[[], object]) -> None:
     Exit status: 1 after a `UserError`, without memory, on a full disk or a path that may not be
     used, 130 after Ctrl-C, 143 after SIGTERM. Everything else is a bug and keeps its traceback.
     """
-    spin_little()
     # Installed first, so that SIGTERM ends every stage in the same way
     signal.signal(signal.SIGTERM, _terminator())
     repeat_lost_signals()
@@ -64,15 +60,6 @@ def run(main: Callable[[], object]) -> None:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"error: no space left on the disk{where}. Free some, then run the command again.", 1)
-
-
-def spin_little() -> None:
-    """Bounds how long waiting threads keep a processor busy, unless the environment says it.
-
-    Only before PyTorch is loaded: OpenMP reads it once.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
 
 
 def mistake_behind(error: Exception) -> UserError | None:
@@ -137,13 +124,6 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
-        self._presets: Mapping[str, Mapping[str, Any]] = {}
-
-    def add_presets(self, presets: Mapping[str, Mapping[str, Any]]) -> None:
-        """Adds --preset, by whose name other defaults take the place of the present ones."""
-        self._presets = presets
-        text = "defaults for a budget of time, which other options override"
-        self.add_argument("--preset", choices=tuple(presets), help=text)
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with one line, without the list of all options."""
@@ -155,19 +135,7 @@ class Parser(argparse.ArgumentParser):
         """Parses as argparse does, after `--export-sample` was read as `--export_sample`."""
         # argparse itself takes only the exact spelling
         words = sys.argv[1:] if args is None else args
-        words = [self._spell(word) for word in words]
-        self._apply_preset(words)
-        return super().parse_known_args(words, namespace)
-
-    def _apply_preset(self, words: Sequence[str]) -> None:
-        """Sets the defaults of the preset that is named, wherever it stands."""
-        spelled = " ".join(words).replace("--preset=", "--preset ").split(" ")
-        name = dict(zip(spelled, [*spelled[1:], ""], strict=True)).get("--preset", "")
-        values = dict(self._presets.get(name, {}))
-        # The length of a training is said in either of two ways
-        if any(word.partition("=")[0] == "--epochs" for word in words):
-            values.pop("iters", None)
-        self.set_defaults(**values)
+        return super().parse_known_args([self._spell(word) for word in words], namespace)
 
     def _spell(self, word: str) -> str:
         if not word.startswith("--"):
@@ -188,6 +156,20 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=non_negative_int, default=1, metavar="N", help="seed of all random numbers (default: %(default)s)")
     group.add_argument("--rasterizer", choices=RASTERIZERS, default="auto", help="rasterizer backend (default: the fastest that works on the device)")
     # fmt: on
+
+
+def add_silhouette_options(group: argparse._ArgumentGroup) -> None:
+    """Adds --silhouette and --point_grid: how silhouettes of meshes are compared with masks."""
+    # fmt: off
+    group.add_argument("--silhouette", choices=("raster", "volume", "cover"), default="raster", help="how silhouettes are compared with masks: raster renders meshes; without rendering, volume fills a grid with points of their surfaces, and cover spreads points over the mask (default: %(default)s)")
+    group.add_argument("--point_grid", type=int, choices=(32, 64), default=POINT_GRID, help="cells along each edge of the grid of --silhouette volume (default: %(default)s)")
+    # fmt: on
+
+
+def check_silhouette_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses a grid that would not be used."""
+    if args.point_grid != POINT_GRID and args.silhouette != "volume":
+        parser.error(f"--point_grid {args.point_grid} is for --silhouette volume")
 
 
 def mode_from_name(name: str, mode: str) -> str:

@@ -19,6 +19,7 @@ from pipeline.poses.candidates import Candidates
 from pipeline.poses.contour_search import ContourSearch
 from pipeline.poses.shapes.polynomials import deformation_fields, with_shape
 from pipeline.poses.view_prior import with_prior
+from rendering.projection.terms import Moment, Rendered, SilhouetteTerm
 from rendering.rasterizer import silhouette_loss
 
 LEARNING_RATE = 0.1
@@ -59,6 +60,10 @@ class Schedule:
     def sharpness(self, step: int) -> float:
         """Sharpness of the soft edge, growing exponentially."""
         return SHARPNESS * (FINAL_SHARPNESS / SHARPNESS) ** (step / max(self.steps - 1, 1))
+
+    def moment(self, step: int) -> Moment:
+        """What the comparison of silhouettes depends on in a step."""
+        return Moment(step, step / max(self.steps - 1, 1), self.sharpness(step))
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -104,13 +109,14 @@ def initial_hypotheses(templates: Tensor) -> tuple[Tensor, Tensor]:
 def silhouette_gradient(
     parameters: Tensor,
     vertices: Tensor,
-    faces: Tensor,
+    choice: Tensor,
     targets: Tensor,
-    sharpness: float,
+    term: SilhouetteTerm,
+    moment: Moment,
     prior: ViewPrior | None = None,
     fields: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of each hypothesis' error: squared silhouette difference plus the wall term.
+    """Gradient of each hypothesis' error: that of its silhouette plus the wall term.
 
     The wall pushes vertices back that leave the image. Both terms are averaged over the hypotheses
     of an image; the epsilon of the optimizer is relative to that scale.
@@ -118,14 +124,15 @@ def silhouette_gradient(
     Args:
         parameters: (N H, 8 + M) poses, and coefficients of the fields, image by image.
         vertices: (N H, V, 3) object space.
-        faces: (F, 3).
+        choice: (N H,) the template of each.
         targets: (N, h, w) masks.
-        sharpness: of the soft edge.
+        term: compares silhouettes.
+        moment: of the optimization.
         prior: distribution of the rotations; None for a uniform one.
         fields: (N H, M, V, 3) deformations at their usual size; None for a rigid shape.
 
     Returns:
-        Gradient (N H, 8 + M) and hard intersection over union (N H,).
+        Gradient (N H, 8 + M) and overlaps (N H,).
     """
     # Place the shapes on the screen
     per_image = len(parameters) // len(targets)
@@ -136,7 +143,7 @@ def silhouette_gradient(
         vertices = deform(vertices, coefficients, fields)
     screen = project(vertices, pose)
     # Compare the silhouettes, under what is usual
-    error, iou = silhouette_loss(screen, faces, targets, image, sharpness=sharpness)
+    error, iou = term(screen, choice, targets, image, moment)
     if fields is not None:
         error = with_shape(error, coefficients)
     if prior is not None:
@@ -171,7 +178,13 @@ def better_half(iou: Tensor, num_images: int) -> Tensor:
     return (first + kept).flatten()
 
 
-def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Schedule) -> Hypotheses:
+def fit_poses(
+    targets: Tensor,
+    templates: Tensor,
+    faces: Tensor,
+    schedule: Schedule,
+    term: SilhouetteTerm | None = None,
+) -> Hypotheses:
     """Fits all hypotheses of N images to their masks.
 
     Every hypothesis is optimized on its own; only pruning compares those of one image.
@@ -181,11 +194,12 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
         templates: (T, V, 3) object space.
         faces: (F, 3).
         schedule: steps and what changes with them.
+        term: compares silhouettes; None renders them.
 
     Returns:
         H hypotheses per image, 40 T before pruning.
     """
-    num_images = len(targets)
+    num_images, term = len(targets), term or Rendered(faces)
     # Every image starts from the same views
     start, choice = initial_hypotheses(templates)
     parameters, choice = start.repeat(num_images, 1), choice.repeat(num_images)
@@ -195,9 +209,8 @@ def fit_poses(targets: Tensor, templates: Tensor, faces: Tensor, schedule: Sched
     rung = 0
     for step in range(schedule.steps):
         optimizer.lr = schedule.learning_rate(step)
-        gradient, iou = silhouette_gradient(
-            parameters, vertices, faces, masks[rung], schedule.sharpness(step)
-        )
+        moment = schedule.moment(step)
+        gradient, iou = silhouette_gradient(parameters, vertices, choice, masks[rung], term, moment)
         parameters = constrain(optimizer.step(parameters, gradient))
         # Grow the images; drop the worse half
         for _ in range(schedule.milestones.count(step)):
@@ -218,6 +231,7 @@ def search_poses(
     faces: Tensor,
     steps: int,
     shape_spread: float = 0.0,
+    term: SilhouetteTerm | None = None,
 ) -> Hypotheses:
     """Finds the modes of N images by their outlines, and refines each against the mask.
 
@@ -231,6 +245,7 @@ def search_poses(
         faces: (F, 3).
         steps: of the refinement.
         shape_spread: usual size of deformations that fit the template to each object; 0 for none.
+        term: compares silhouettes; None renders them.
 
     Returns:
         NUM_MODES + NUM_FREE hypotheses per image. With deformations, their overlaps are those of the
@@ -242,9 +257,10 @@ def search_poses(
     # Then silhouettes, with and without the prior
     masks = _resize(targets, targets.shape[-1] // 2)
     fields = shape_spread * deformation_fields(templates) if shape_spread > 0 else None
+    term = term or Rendered(faces)
     found = [
-        _refine(modes, masks, templates, faces, steps, search.prior, fields),
-        _refine(free, masks, templates, faces, 2 * steps, None, fields),
+        _refine(modes, masks, templates, term, steps, search.prior, fields),
+        _refine(free, masks, templates, term, 2 * steps, None, fields),
     ]
     # Compare both kinds at full resolution
     choice = torch.cat([modes.choice, free.choice], dim=1).flatten()
@@ -258,7 +274,7 @@ def _refine(
     modes: Candidates,
     masks: Tensor,
     templates: Tensor,
-    faces: Tensor,
+    term: SilhouetteTerm,
     steps: int,
     prior: ViewPrior | None,
     fields: Tensor | None,
@@ -273,9 +289,9 @@ def _refine(
     optimizer, schedule = FullMatrixAdam(parameters), Schedule(steps, steps, prune=False)
     for step in range(steps):
         optimizer.lr = REFINEMENT_RATE * (1 - step / steps)
-        sharpness = schedule.sharpness(step)
+        moment = schedule.moment(step)
         gradient, _ = silhouette_gradient(
-            parameters, vertices, faces, masks, sharpness, prior, fields
+            parameters, vertices, choice, masks, term, moment, prior, fields
         )
         parameters = constrain(optimizer.step(parameters, gradient))
     return parameters.unflatten(0, modes.choice.shape)

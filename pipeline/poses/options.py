@@ -46,6 +46,8 @@ class SearchOptions:
         camera_optim_steps: steps of the reference search.
         camera_lr_decay_after: step of it after which the learning rate falls to a tenth.
         prune: whether it keeps the better half of the hypotheses twice; None: with multitpl.
+        silhouette: how silhouettes are compared, one of rendering.projection.terms.KINDS.
+        point_grid: cells along each edge of the grid of points, with `volume`.
     """
 
     search: str
@@ -54,6 +56,8 @@ class SearchOptions:
     camera_optim_steps: int
     camera_lr_decay_after: int
     prune: bool | None
+    silhouette: str
+    point_grid: int
 
 
 @dataclass(frozen=True)

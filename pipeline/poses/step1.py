@@ -29,6 +29,7 @@ from pipeline.poses.options import CollectionOptions, SearchOptions, Step1Option
 from pipeline.poses.photographs import images_per_batch
 from pipeline.poses.report import agreement
 from rendering import rasterizer
+from rendering.projection.terms import describe, make_term
 from utils import distributed
 from utils.progress import progress
 from utils.row_files import Column, Table, open_folder
@@ -62,6 +63,9 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
     rows = table.unfinished(shard)
     dataset = ObjectImages(detections, collection.image_resolution, rows=rows)
     search = make_search(options.search, collection.mode, views, templates.to(device))
+    logger.info(
+        "silhouettes: %s", describe(options.search.silhouette, options.search.point_grid, device)
+    )
     start = len(shard) - len(rows)
     size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind])
     with (
@@ -88,12 +92,13 @@ def make_search(
 ) -> Callable[[Tensor], Hypotheses]:
     """Returns the search that the options ask for: from masks (N, h, w) to their hypotheses."""
     faces = SphereMesh().faces.to(templates.device)
+    term = make_term(options.silhouette, templates, faces, options.point_grid)
     if options.search == "reference":
         schedule = make_schedule(options, mode)
-        return lambda masks: fit_poses(masks, templates, faces, schedule)
+        return lambda masks: fit_poses(masks, templates, faces, schedule, term)
     search = ContourSearch(templates, faces, views)
     steps, spread = options.refine_steps, options.adapt_shape
-    return lambda masks: search_poses(masks, search, templates, faces, steps, spread)
+    return lambda masks: search_poses(masks, search, templates, faces, steps, spread, term)
 
 
 def make_schedule(options: SearchOptions, mode: str) -> Schedule:
@@ -138,6 +143,8 @@ def open_table(
         "search": search.search,
         "steps": steps,
     }
+    if search.silhouette != "raster":
+        settings["silhouette"] = [search.silhouette, search.point_grid]
     # As many hypotheses for every image
     count = NUM_MODES + NUM_FREE if contour else schedule.num_hypotheses(len(templates))
     columns = {

@@ -152,6 +152,7 @@ def make_task(
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
+    corrections, teaching = companions.corrections, companions.teaching
     return training.Task(
         members={"generator": network, "optimizer": optimizer, **companions.members},
         constants=description,
@@ -159,13 +160,14 @@ def make_task(
         update=update,
         rates=update.rates,
         remedy="Use smaller rates: --lr, --pose_rate.",
-        picture=partial(draw, network, Shown(data, scene, device, companions.corrections)),
+        picture=partial(draw, network, Shown(data, scene, device, corrections)),
         write_model=partial(
             model_file.save_model,
             config.folder,
             network,
             description,
-            companions.stored,
+            corrections,
+            None if teaching is None else teaching.student,
         ),
     )
 
@@ -200,8 +202,7 @@ class Update:
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
         companions = companions or Companions()
-        self.corrections, self.teaching, self.swaps, self.semantics = companions[:4]
-        self.textures, self.masks, self.templates = companions[4:]
+        self.corrections, self.teaching, self.swaps, self.semantics, self.textures = companions
         self.decay_interval = decay_interval(options, length)
         self.total = length.total
 
@@ -231,7 +232,7 @@ class Update:
             prediction = prediction._replace(flow=mirror_flow(prediction.flow, batch.flip))
         terms, iou = compute_terms(
             prediction,
-            self.scene if self.templates is None else self.templates.scene,
+            self.scene,
             batch,
             own,
             self.options,
@@ -255,10 +256,6 @@ class Update:
         losses = {"total": total.detach(), **training.values(terms), "iou": iou}
         if self.teaching is not None:
             losses |= self.teaching(step, batch, own, prediction, self._share(step))
-        if self.templates is not None:
-            self.templates.observe(step, own, prediction.vertices)
-        if self.masks is not None:
-            losses |= self.masks(step, batch.index, self._share(step))
         return losses
 
     def rates(self, step: int) -> dict[str, float]:

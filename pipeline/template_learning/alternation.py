@@ -13,6 +13,7 @@ from pipeline.template_learning.colors import with_colors
 from pipeline.template_learning.outlines import emphasize_thin
 from pipeline.template_learning.surface import Phase, fit_surface
 from pipeline.template_learning.views import Views, find_views
+from rendering.projection.terms import TermMaker
 
 # Width, length and height of the ellipsoids that learning starts from: lying, narrow and wide, and upright
 STARTING_SHAPES = (
@@ -72,7 +73,7 @@ def phase_of(progress: float) -> Phase:
     temperature, stiffness, sharpness = (
         first * (last / first) ** progress for first, last in (TEMPERATURE, STIFFNESS, SHARPNESS)
     )
-    return Phase(temperature, stiffness, sharpness, STEPS, RATE, limbs=False)
+    return Phase(temperature, stiffness, sharpness, STEPS, RATE, limbs=False, progress=progress)
 
 
 def sideways(progress: float) -> float:
@@ -82,7 +83,11 @@ def sideways(progress: float) -> float:
 
 
 def one_round(
-    templates: Tensor, evidence: Evidence, progress: float, generator: torch.Generator
+    templates: Tensor,
+    evidence: Evidence,
+    progress: float,
+    generator: torch.Generator,
+    terms: TermMaker,
 ) -> tuple[Tensor, Views]:
     """Finds the poses of templates (T, V, 3) in N masks, then moves the surfaces towards them.
 
@@ -104,7 +109,8 @@ def one_round(
     # Move the surfaces, on small masks at first
     size = SIZES[late]
     small = functional.interpolate(masks[:, None], (size, size), mode="bilinear", antialias=True)
-    return normalize(fit_surface(mesh, templates, small[:, 0], views, phase, generator)), views
+    moved = fit_surface(mesh, templates, small[:, 0], views, phase, generator, terms)
+    return normalize(moved), views
 
 
 def best_proportions(templates: Tensor, evidence: Evidence) -> Tensor:

@@ -12,6 +12,7 @@ from pipeline.poses.fitting import constrain, silhouette_gradient
 from pipeline.poses.shapes.polynomials import deformation_fields
 from pipeline.template_learning.alternation import Evidence, normalize
 from pipeline.template_learning.views import find_views
+from rendering.projection.terms import Moment, SilhouetteTerm, TermMaker
 
 SPREAD = 0.1  # usual size of the deformations
 STEPS, RATE = 40, 0.03
@@ -19,7 +20,7 @@ SIZE, SHARPNESS = 64, 7e3
 ITERATIONS = 50  # of the clustering
 
 
-def split(template: Tensor, evidence: Evidence, count: int) -> Tensor:
+def split(template: Tensor, evidence: Evidence, count: int, terms: TermMaker) -> Tensor:
     """Makes `count` templates (count, V, 3) of one (1, V, 3): the centers of clusters of its deformations.
 
     The template is fitted to each mask in its likeliest pose; the coefficients are clustered.
@@ -29,7 +30,8 @@ def split(template: Tensor, evidence: Evidence, count: int) -> Tensor:
     best = views.score.argmax(dim=1)
     pose = views.candidates.gather(best[:, None]).flatten().pose
     fields = SPREAD * deformation_fields(template[0])
-    coefficients = _fit(to_vector(pose), template, evidence, fields)
+    term = terms(template, SphereMesh().faces)
+    coefficients = _fit(to_vector(pose), template, evidence, fields, term)
     centers = cluster(coefficients, count)
     return normalize(
         deform(template.expand(count, -1, -1), centers, fields.expand(count, -1, -1, -1))
@@ -56,7 +58,9 @@ def cluster(points: Tensor, count: int) -> Tensor:
     return centers
 
 
-def _fit(parameters: Tensor, template: Tensor, evidence: Evidence, fields: Tensor) -> Tensor:
+def _fit(
+    parameters: Tensor, template: Tensor, evidence: Evidence, fields: Tensor, term: SilhouetteTerm
+) -> Tensor:
     """Returns the coefficients (N, M) of the fields (M, V, 3) that fit a template to N masks."""
     count = len(parameters)
     small = functional.interpolate(
@@ -65,11 +69,13 @@ def _fit(parameters: Tensor, template: Tensor, evidence: Evidence, fields: Tenso
     # Every mask has a pose and a deformation of its own, fitted together
     shapes, bent = template.expand(count, -1, -1), fields.expand(count, -1, -1, -1)
     parameters = functional.pad(parameters, (0, len(fields)))
+    choice = torch.zeros(count, dtype=torch.int64)
     optimizer = FullMatrixAdam(parameters)
     for step in range(STEPS):
         optimizer.lr = RATE * (1 - step / STEPS)
+        moment = Moment(step, step / (STEPS - 1), SHARPNESS)
         gradient, _ = silhouette_gradient(
-            parameters, shapes, SphereMesh().faces, small, SHARPNESS, evidence.prior, bent
+            parameters, shapes, choice, small, term, moment, evidence.prior, bent
         )
         parameters = constrain(optimizer.step(parameters, gradient))
     return parameters[:, VECTOR_SIZE:]

@@ -17,6 +17,7 @@ from pipeline.template_learning.alternation import (
 )
 from pipeline.template_learning.pictures import template_picture
 from pipeline.template_learning.views import find_views
+from rendering.projection.terms import TermMaker
 from utils import checkpoint
 from utils.pictures import save_image
 from utils.progress import progress
@@ -54,9 +55,9 @@ class Course:
         seed: of all random numbers.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        """Reads nothing yet."""
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, terms: TermMaker) -> None:
+        """Reads nothing yet; silhouettes are compared by the terms."""
+        self.folder, self.seed, self._terms = folder, seed, terms
         rounds = len(STARTING_SHAPES) * CONTEST_ROUNDS + MAIN_ROUNDS
         self._bar = progress(total=rounds, description="rounds")
 
@@ -72,7 +73,7 @@ class Course:
         """Returns the templates (T, V, 3) that fine rounds make of the winner (1, V, 3)."""
         # Each cluster of shapes continues as a template of its own
         if num_templates > 1:
-            templates = clusters.split(templates, evidence, num_templates)
+            templates = clusters.split(templates, evidence, num_templates, self._terms)
         for number in range(CONTEST_ROUNDS, CONTEST_ROUNDS + MAIN_ROUNDS):
             templates = self._round(f"templates{num_templates}", number, templates, evidence)
         return templates
@@ -84,7 +85,7 @@ class Course:
             # Random numbers depend on the round alone, so that a resumed run repeats them
             share = number / (CONTEST_ROUNDS + MAIN_ROUNDS - 1)
             generator = torch_generator(self.seed, name, number)
-            templates, views = one_round(templates, evidence, share, generator)
+            templates, views = one_round(templates, evidence, share, generator, self._terms)
             if number in STRETCHED_ROUNDS:
                 templates = best_proportions(templates, evidence)
             # The picture is written before the round, whose file says that all is done
@@ -97,7 +98,9 @@ class Course:
         return checkpoint.load_plain(path)
 
 
-def learn(evidence: Evidence, num_templates: int, folder: Path, seed: int) -> Learned:
+def learn(
+    evidence: Evidence, num_templates: int, folder: Path, seed: int, terms: TermMaker
+) -> Learned:
     """Learns T templates from N photographs.
 
     Colors take part once the shape is roughly known; several starting shapes compete without them.
@@ -107,12 +110,13 @@ def learn(evidence: Evidence, num_templates: int, folder: Path, seed: int) -> Le
         num_templates: T.
         folder: where the rounds are kept.
         seed: of all random numbers.
+        terms: by which silhouettes are compared with masks.
     """
     # Held-out masks choose the starting shape and measure the result
     order = torch.randperm(len(evidence.masks), generator=torch_generator(seed, "left out"))
     count = round(LEFT_OUT_SHARE * len(order))
     left_out, used = evidence.masks[order[:count][:LEFT_OUT_IMAGES]], order[count:]
-    course = Course(folder, seed)
+    course = Course(folder, seed, terms)
     # All starting shapes compete on masks alone
     masks = evidence._replace(images=None).select(used[:CONTEST_IMAGES])
     contestants = [course.contest(number, masks) for number in range(len(STARTING_SHAPES))]

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +28,7 @@ from pipeline.poses.contour_search import signatures
 from pipeline.template_learning.alternation import Evidence, normalize
 from pipeline.template_learning.learning import Learned, learn
 from pipeline.template_learning.pictures import template_picture
+from rendering.projection.terms import describe, make_term
 from utils.cli import UserError
 from utils.pictures import save_image
 from utils.threads import one_torch_thread
@@ -55,6 +57,8 @@ class Config:
     front: str | None
     mirror: bool
     seed: int
+    silhouette: str
+    point_grid: int
 
 
 @one_torch_thread()
@@ -68,7 +72,12 @@ def run(device: torch.device, config: Config) -> None:
     record = record_of(detections.dataset, category)
     prior = VIEWS[config.views] if config.views else record.views
     evidence = check(load_evidence(detections, prior, config.colors), detections.dataset)
-    learned = learn(evidence, config.num_templates, _folder(config, detections, prior), config.seed)
+    logger.info(
+        "silhouettes: %s", describe(config.silhouette, config.point_grid, evidence.masks.device)
+    )
+    terms = partial(make_term, config.silhouette, size=config.point_grid)
+    folder = _folder(config, detections, prior)
+    learned = learn(evidence, config.num_templates, folder, config.seed, terms)
     # Turned to the axes that the user asked for
     templates = turned(learned.templates, turn)
     path = save_templates(category, config.mode, templates, own=True)
@@ -196,6 +205,8 @@ def _folder(config: Config, detections: Detections, prior: ViewPrior) -> Path:
     """Returns where the rounds of these settings are kept; those of others are removed."""
     # The rounds are a function of these
     settings = [detections.fingerprint, prior, config.colors, config.seed]
+    if config.silhouette != "raster":
+        settings += [config.silhouette, config.point_grid]
     key = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
     parent = cache_folder(detections.dataset) / "template_learning"
     for other in parent.glob("*"):

@@ -10,7 +10,7 @@ from geometry.operators import flatness, volume
 from geometry.sphere_mesh import SphereMesh
 from geometry.surface_descent import SurfaceDescent
 from pipeline.template_learning.views import Views
-from rendering.rasterizer import silhouette_loss
+from rendering.projection.terms import Moment, TermMaker
 
 PAIRS_PER_STEP = 32
 SILHOUETTE = 10.0  # weights of the terms, as for modeled templates
@@ -29,6 +29,7 @@ class Phase(NamedTuple):
         steps: number of steps.
         rate: step length; falls to a tenth.
         limbs: whether the masks count whose limbs are explained.
+        progress: of the rounds, from 0 to 1.
     """
 
     temperature: float
@@ -37,6 +38,7 @@ class Phase(NamedTuple):
     steps: int
     rate: float
     limbs: bool
+    progress: float
 
 
 def fit_surface(
@@ -46,10 +48,12 @@ def fit_surface(
     views: Views,
     phase: Phase,
     generator: torch.Generator,
+    terms: TermMaker,
 ) -> Tensor:
     """Moves the templates (T, V, 3) towards the masks (N, h, h) in given poses.
 
-    Every step looks at some modes, drawn by their weights. Masks above 1 stand for emphasis.
+    Every step looks at some modes, drawn by their weights. Masks above 1 stand for emphasis. The terms
+    compare silhouettes.
 
     Returns:
         (T, V, 3) symmetric meshes.
@@ -57,6 +61,7 @@ def fit_surface(
     # Pairs of an image and a mode, drawn in proportion to their probability
     weights = views.weights(phase.temperature, phase.limbs).flatten()
     modes, per_image = views.candidates.flatten(), views.iou.shape[1]
+    term = terms(templates, mesh.faces)
     descent = SurfaceDescent(templates, mesh.faces, phase.stiffness)
     for step in range(phase.steps):
         drawn = torch.multinomial(weights, PAIRS_PER_STEP, replacement=True, generator=generator)
@@ -64,9 +69,8 @@ def fit_surface(
         # Silhouettes of the drawn modes against the masks of their images
         pose, choice = modes.select(drawn)
         screen = project(vertices[choice], pose)
-        errors, _ = silhouette_loss(
-            screen, mesh.faces, masks, drawn // per_image, sharpness=phase.sharpness
-        )
+        moment = Moment(step, phase.progress, phase.sharpness)
+        errors, _ = term(screen, choice, masks, drawn // per_image, moment)
         loss = SILHOUETTE * errors.mean() + _roughness(mesh, vertices)
         descent.step(loss, phase.rate * (1 - 0.9 * step / phase.steps))
     return mesh.symmetrize(descent.vertices().detach())

@@ -71,18 +71,21 @@ def smooth(volume: Tensor, sigma: float, taps: int = TAPS) -> Tensor:
         sigma: in cells, positive.
         taps: odd number of cells that the Gaussian reaches over.
     """
-    size, device = volume.shape[-1], volume.device
-    # Weight of cell j at cell i, by their distance
-    cells = torch.arange(max(size, taps), dtype=torch.float64, device=device)
-    weights = torch.exp(-0.5 * (cells / sigma).square()) * (cells <= taps // 2)
-    # Products of three smaller ones would be denormal numbers, which are slow
-    weights = weights * (weights > _NEGLIGIBLE)
-    weights = (weights / (2 * weights.sum() - weights[0])).to(volume)
-    distance = (cells[:size, None] - cells[:size]).abs().long()
-    band = weights[distance]
+    band = gaussian_band(volume.shape[-1], sigma, taps).to(volume)
     # Columns, rows, and depth
     smoothed = band @ (volume @ band)
     return (band @ smoothed.flatten(2)).view_as(volume)
+
+
+def gaussian_band(size: int, sigma: float, taps: int = TAPS) -> Tensor:
+    """Returns the matrix (n, n) that smooths n cells by a Gaussian with a sum of 1, on the CPU."""
+    # Weight of cell j at cell i, by their distance
+    cells = torch.arange(max(size, taps), dtype=torch.float64)
+    weights = torch.exp(-0.5 * (cells / sigma).square()) * (cells <= taps // 2)
+    # Products of three smaller ones would be denormal numbers, which are slow
+    weights = weights * (weights > _NEGLIGIBLE)
+    weights = weights / (2 * weights.sum() - weights[0])
+    return weights[(cells[:size, None] - cells[:size]).abs().long()]
 
 
 def occupancy(points: Tensor, size: int, sigma: float, scale: Tensor | float = 1.0) -> Tensor:

@@ -51,6 +51,7 @@ from pipeline.poses.evidence.textures import Textures
 from pipeline.poses.photographs import Photographs
 from pipeline.poses.shapes import collection, family, fields, learning, polynomials, thin_parts
 from pipeline.poses.shapes.family import Family, Fit
+from rendering.projection.terms import Rendered
 from tests.pipeline.poses import pose_world
 
 LEVEL = ViewPrior(5.0, 3.0, 2.0, 0.0, 0.0)
@@ -607,7 +608,7 @@ def one_step() -> float:
     """Returns how far one step of the refinement of stage 1 moves a pose that is turned by 10 degrees."""
     some = Candidates(pose_world.poses([50.0], [5.0]), torch.zeros(1, dtype=torch.int64)).repeat(1)
     body = pose_world.body()[None]
-    found = fitting._refine(some, body_mask(), body, SphereMesh().faces, 1, None, None)
+    found = fitting._refine(some, body_mask(), body, Rendered(SphereMesh().faces), 1, None, None)
     return (found[0] - to_vector(some.pose)[0]).norm().item()
 
 

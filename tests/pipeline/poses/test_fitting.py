@@ -10,8 +10,10 @@ from data.definitions import VIEW_PRIORS
 from geometry import camera, quaternion
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses import fitting
+from pipeline.poses.candidates import Candidates
 from pipeline.poses.contour_search import ContourSearch
 from pipeline.poses.fitting import Schedule, fit_poses
+from rendering.projection.terms import KINDS, make_term
 from rendering.rasterizer import rasterize
 from tests.pipeline.poses import pose_world
 
@@ -81,6 +83,24 @@ def test_outlines_find_the_pose_of_a_rendered_body(faces: Tensor) -> None:
     assert found.iou.amax(dim=1).min() > 0.95
     apart = quaternion.angle_between(found.pose.rotation, truth.rotation[:, None])
     assert apart.amin(dim=1).max() < 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_term_moves_a_pose_onto_its_mask(faces: Tensor, kind: str) -> None:
+    truth = pose_world.poses([70.0], [10.0])
+    targets, _ = pose_world.draw(truth, 64)
+    template = pose_world.body()[None]
+    shift = torch.tensor([[0.15, -0.1]])
+    moved = truth._replace(translation=truth.translation + shift, scale=0.85 * truth.scale)
+    start = Candidates(moved, torch.zeros(1, dtype=torch.int64)).repeat(1)
+    term = make_term(kind, template, faces, 32)
+    found = fitting._refine(start, targets, template, term, 20, None, None)
+    overlaps = [
+        fitting.silhouette_iou(vector, template, faces, targets, 7e4)
+        for vector in (camera.to_vector(moved), found[0])
+    ]
+    assert overlaps[0] < 0.7
+    assert overlaps[1] > 0.8
 
 
 @pytest.mark.slow

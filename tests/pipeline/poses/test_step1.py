@@ -49,7 +49,14 @@ def test_agreement_equals_the_published_score(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--search", "contour"], ["--search", "reference"], ["--adapt_shape", "0.1"]]
+    "options",
+    [
+        ["--search", "contour"],
+        ["--search", "reference"],
+        ["--adapt_shape", "0.1"],
+        ["--silhouette", "volume", "--point_grid", "32"],
+        ["--silhouette", "cover"],
+    ],
 )
 def test_results_do_not_depend_on_the_batch_size(
     world: None, monkeypatch: pytest.MonkeyPatch, options: list[str]
@@ -60,6 +67,12 @@ def test_results_do_not_depend_on_the_batch_size(
         pose_optimization_step1.main([*COMMAND, *options, "--batch_size", size])
         results.append(read())
     assert equal(*results)
+
+
+def test_a_grid_needs_points(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pose_optimization_step1.main([*COMMAND, "--point_grid", "32"])
+    assert "--silhouette volume" in capsys.readouterr().err
 
 
 @pytest.mark.slow

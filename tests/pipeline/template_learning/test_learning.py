@@ -1,6 +1,7 @@
 """Templates from silhouettes: parts with closed forms, and a body that is learned."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.template_learning.alternation import Evidence
 from pipeline.template_learning.pictures import TILE, template_picture
 from pipeline.template_learning.surface import Phase, fit_surface
 from pipeline.template_learning.views import find_views
+from rendering.projection.terms import make_term
 from tests.pipeline.poses import pose_world
 from tests.pipeline.template_learning.silhouettes import PRIOR, as_views, seen_from_around
 from utils.cli import UserError
@@ -90,13 +92,24 @@ def test_views_hold_the_true_one_and_that_of_the_opposite_depth():
     torch.testing.assert_close(views.iou[:, :5], views.iou[:, 5:])
 
 
-def test_a_surface_becomes_the_body_that_casts_the_silhouettes(template: SphereMesh):
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        ("raster", 0.4),
+        pytest.param("volume", 0.5, marks=pytest.mark.slow),
+        pytest.param("cover", 0.7, marks=pytest.mark.slow),
+    ],
+)
+def test_a_surface_becomes_the_body_that_casts_the_silhouettes(
+    template: SphereMesh, kind: str, share: float
+):
     masks, pose = seen_from_around(24, size=48)
     start = template.vertices[None] * torch.tensor([0.4, 1.0, 0.4])
-    phase = Phase(0.01, 8.0, 7e3, 40, 0.05, limbs=False)
+    phase = Phase(0.01, 8.0, 7e3, 40, 0.05, limbs=False, progress=0.0)
     generator = torch.Generator().manual_seed(0)
-    fitted = fit_surface(template, start, masks, as_views(pose), phase, generator)
-    assert distance(fitted[0]) < 0.4 * distance(start[0])
+    terms = partial(make_term, kind, size=32)
+    fitted = fit_surface(template, start, masks, as_views(pose), phase, generator, terms)
+    assert distance(fitted[0]) < share * distance(start[0])
     mirrored = fitted[:, template.positive] * torch.tensor([-1.0, 1.0, 1.0])
     assert torch.equal(fitted[:, template.negative], mirrored)
 
@@ -226,7 +239,8 @@ def test_several_templates_are_learned(collection: None):
 def test_the_body_is_learned_from_its_silhouettes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(learning, "STARTING_SHAPES", ((0.3, 0.3, 1.0), (0.45, 1.0, 0.4)))
     masks, _ = seen_from_around(50)
-    learned = learning.learn(Evidence(masks, None, PRIOR), 1, tmp_path, seed=1)
+    terms = partial(make_term, "raster", size=64)
+    learned = learning.learn(Evidence(masks, None, PRIOR), 1, tmp_path, 1, terms)
     start = alternation.normalize(SphereMesh().vertices[None] * torch.tensor([0.45, 1.0, 0.4]))
     front = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
     found = min(distance(learned.templates[0] * sign) for sign in front)
@@ -277,6 +291,13 @@ def test_options_of_learning_need_photographs(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         remesh.main(["--mode", "multitpl", "--num_templates", "3"])
     assert "--from_photographs" in capsys.readouterr().err
+
+
+def test_a_way_to_compare_silhouettes_needs_photographs(capsys: pytest.CaptureFixture[str]):
+    for options in (["--silhouette", "cover"], ["--point_grid", "32"]):
+        with pytest.raises(SystemExit):
+            remesh.main(["--mode", "singletpl", *options])
+        assert options[0] in capsys.readouterr().err
 
 
 def test_named_views_widen():
