@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
+from pipeline.all_stages.presets import add_preset_option
 from pipeline.poses.options import Step1Options, check_sphere
 from utils import cli
 from utils.options import build
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_workers", type=cli.non_negative_int, default=4, metavar="N", help="processes that load images (default: %(default)s)")
     group.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="continue an interrupted run of the same command (default: %(default)s)")
     cli.add_common_options(parser)
+    add_preset_option(parser, "pose_optimization_step1")
     return parser
 # fmt: on
 

@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.definitions import MODES
+from pipeline.all_stages.presets import add_preset_option
 from pipeline.poses.options import Step2Options, check_sphere
 from utils import cli
 from utils.options import build
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--batch_size", type=cli.automatic_int, default=-1, metavar="N", help="images at a time over all devices; -1 chooses (default: %(default)s)")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=8, metavar="N", help="processes that load images (default: %(default)s)")
     cli.add_common_options(parser)
+    add_preset_option(parser, "pose_optimization_step2")
     return parser
 # fmt: on
 

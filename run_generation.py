@@ -17,6 +17,7 @@ Examples:
 import argparse
 from collections.abc import Sequence
 
+from pipeline.all_stages.presets import add_preset_option
 from utils import cli
 
 
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--evaluate_freq", type=cli.positive_int, metavar="N", help="between evaluations (default: 20 epochs; with --iters 30 in all)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_gan/")
     cli.add_common_options(parser)
+    add_preset_option(parser, "run_generation")
     return parser
 # fmt: on
 
@@ -122,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
+    args.bfloat16 = distributed.use_bfloat16(args.bfloat16, devices)
     config = make_config(vars(args))
     if args.export_folder:
         task = export.export_sample

@@ -22,11 +22,15 @@ Examples:
 
   # A photograph of your own, with the model file alone
   python run_reconstruction.py --name birds_singletpl --photo my_bird.jpg --mask my_bird_mask.png
+
+  # Point clouds from several views of each object, without poses and templates
+  python run_reconstruction.py --name chairs_points --dataset chairs --shape_model points --image_resolution 128 --batch_size 24 --iters 130000
 """
 
 import argparse
 from collections.abc import Sequence
 
+from pipeline.all_stages.presets import add_preset_option
 from utils import cli
 
 TASKS = ("evaluate", "generate_pseudogt", "export_meshes", "photo")
@@ -34,7 +38,8 @@ TASK_OF = {  # options that only some tasks read
     **dict.fromkeys(("metrics", "visualize"), ("evaluate",)),
     "how_many": ("export_meshes",),
     **dict.fromkeys(("out_path", "overwrite"), ("export_meshes", "photo")),
-    **dict.fromkeys(("mask", "mask_model", "mask_rcnn", "category", "refine_steps"), ("photo",)),
+    **dict.fromkeys(("mask", "mask_model", "mask_rcnn", "category"), ("photo",)),
+    "refine_steps": ("evaluate", "photo"),
 }
 
 
@@ -64,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--instances", action="store_true", help="test: all photographs of the last fifth of the individuals, by instances.json of the collection or its true shapes")
 
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view", "pose"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view,pose (default: all that model and dataset allow)")
+    group.add_argument("--metrics", type=cli.several("iou", "color", "shape", "keypoints", "novel_view", "pose", "camera"), metavar="LIST", help="some of iou,color,shape,keypoints,novel_view,pose,camera (default: all but camera that model and dataset allow)")
     group.add_argument("--kp_mode", choices=["flow", "cam", "uv"], default="cam", help="keypoints go to the same point of the target's mesh (cam), the visible pixel of the same texel (uv), or where the texture flow finds the texel (flow) (default: %(default)s)")
     group.add_argument("--number_pairs", type=cli.positive_int, default=10000, metavar="N", help="pairs of photographs for keypoints (default: %(default)s)")
     group.add_argument("--pck_alpha", type=cli.fractions, default=(0.1, 0.15), metavar="LIST", help="tolerances for keypoints, relative to the larger side of the object's box (default: 0.1,0.15)")
@@ -77,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mask_rcnn", metavar="FILE", help="weights of torchvision's Mask R-CNN, which finds the object")
     group.add_argument("--category", type=str.lower, metavar="CATEGORY", help="what the photographs show, if the model knows several categories")
     group.add_argument("--camera", choices=["student", "search", "both"], default="both", help="where the camera comes from: the student of the model, a search by the outline, or the search with the student's proposals, if the model has one (default: %(default)s)")
-    group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph (default: %(default)s)")
+    group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph, also of those that are evaluated (default: %(default)s)")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
@@ -87,11 +92,17 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
     group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")
     group.add_argument("--texture_model", choices=["rgb", "flow"], default="rgb", help="textures as colors, or as the places where the photograph shows them (default: %(default)s)")
-    group.add_argument("--shape_head", choices=["convolution", "linear"], default="convolution", help="shapes by convolutions from a sphere, as published, or as a linear function of the code from the mean of the templates, which takes far fewer steps (default: %(default)s)")
+    group.add_argument("--shape_head", choices=["convolution", "linear", "both"], default="linear", help="shapes by convolutions from a sphere, as published, as a linear function of the code from the mean of the templates, which takes far fewer steps, or as their sum (default: %(default)s)")
     group.add_argument("--pose_source", choices=["estimated", "sfm"], default="estimated", help="poses of step 2, or the annotated cameras that cub and p3d_* come with (default: %(default)s)")
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
+
+    group = parser.add_argument_group("points (--shape_model points)")
+    group.add_argument("--shape_model", choices=["mesh", "points"], default="mesh", help="textured meshes from photographs with poses, or point clouds from several views of each object without (default: %(default)s)")
+    group.add_argument("--num_points", type=cli.positive_int, default=8000, metavar="N", help="points of a cloud (default: %(default)s)")
+    group.add_argument("--num_candidates", type=cli.positive_int, default=4, metavar="K", help="poses that are proposed for each view, of which the best one counts (default: %(default)s)")
+    group.add_argument("--point_grid", type=cli.pixels, default=64, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes (default: %(default)s)")
 
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 1000)")
@@ -99,16 +110,18 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--batch_size", type=cli.positive_int, default=32, metavar="N", help="images per step over all devices (default: %(default)s)")
     group.add_argument("--loss", choices=["mse", "l1"], default="mse", help="for colors, parts and silhouettes (default: %(default)s)")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.00005, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
-    group.add_argument("--final_sharpness", type=cli.positive_float, default=7000.0, metavar="S", help="sharpness of silhouettes per squared screen unit, to which it rises from 7000: 70000 ends nearer to the outlines (default: %(default)s, soft to the end, as published)")
+    group.add_argument("--final_sharpness", type=cli.positive_float, default=70000.0, metavar="S", help="sharpness of silhouettes per squared screen unit, to which it rises from 7000, so that meshes end at the outlines; 7000 stays soft, as published (default: %(default)s)")
     group.add_argument("--semi_fraction", type=cli.fraction, default=0.1, metavar="SHARE", help="share of the images, by overlap, whose meshes are pinned to the template (default: %(default)s)")
     group.add_argument("--lr", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")
     group.add_argument("--optimize_deltas", action="store_true", help="correct translations and scales alone, with --pose_rate or else 0.0001; photographs that were not trained on get the mean")
     group.add_argument("--optimize_z0", action="store_true", help="correct z0, which tells the strength of the perspective, likewise; annotated cameras begin at 1")
     group.add_argument("--lr_decay_every", type=cli.positive_int, metavar="N", help="epochs between halvings of the rates (default: 250; with --iters 4 in all)")
+    group.add_argument("--update_template_every", type=cli.positive_int, metavar="N", help="epochs, with --iters steps, after which the mean displacement of the meshes is added to the templates that they are pinned to (default: never)")
     group.add_argument("--semantic_consistency", choices=["none", "prob", "vertex", "both"], default="none", help="compare the parts of the template with those of photographs: by renderings (prob), by distances (vertex), or both (default: %(default)s)")
     group.add_argument("--neighbor_weight", type=cli.non_negative_float, default=0.0, metavar="WEIGHT", help="weight of swaps: shapes and textures must also explain photographs of similar objects from other sides (default: %(default)s, none)")
     group.add_argument("--student_weight", type=cli.non_negative_float, default=20.0, metavar="WEIGHT", help="weight of rotations in the loss of the student, which learns to estimate poses of photographs; 0 trains none (default: %(default)s)")
+    group.add_argument("--mask_weight", type=cli.non_negative_float, default=1.0, metavar="WEIGHT", help="weight of overlaps in the loss of the mask head, which learns to find objects in photographs; 0 trains none (default: %(default)s)")
     group.add_argument("--flow_dt_weight", type=cli.non_negative_float, default=1.0, metavar="WEIGHT", help="with --texture_model flow, weight of what keeps the places inside the mask (default: %(default)s)")
     group.add_argument("--flow_cycle_weight", type=cli.non_negative_float, default=10.0, metavar="WEIGHT", help="with --texture_model flow, weight of what moves them to where the mesh is seen (default: %(default)s)")
     group.add_argument("--perceptual_weight", type=cli.non_negative_float, default=0.0, metavar="WEIGHT", help="weight of the perceptual distance between renderings and photographs (default: %(default)s)")
@@ -126,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--image_freq", type=cli.positive_int, metavar="N", help="between pictures (default: 50 epochs; with --iters 30 in all)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_recon/")
     cli.add_common_options(parser)
+    add_preset_option(parser, "run_reconstruction")
     return parser
 # fmt: on
 
@@ -165,11 +179,32 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--which_epoch best: expected a number or latest")
 
 
+def check_points(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses options that have no meaning for points, and options of points for meshes."""
+    if args.shape_model == "mesh":
+        for name in ("num_points", "num_candidates", "point_grid"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name} needs --shape_model points")
+        return
+    for name in ("generate_pseudogt", "instances", "metrics", "visualize", "refine_steps"):
+        if getattr(args, name):
+            parser.error(f"--{name} is for meshes, not for --shape_model points")
+    size = args.image_resolution
+    if size & (size - 1):
+        parser.error(f"--image_resolution {size}: points need a power of 2, such as 64 or 128")
+    if args.split == "val":
+        parser.error("--split val: expected train or test, which are the lists of the renderings")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and runs one of the tasks."""
     parser = build_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
+    check_points(parser, args)
+    if args.shape_model == "points":
+        run_points(args)
+        return
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.reconstruction import evaluation, pseudo_ground_truth, training
     from pipeline.reconstruction.config import make_config
@@ -177,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
+    args.bfloat16 = distributed.use_bfloat16(args.bfloat16, devices)
     config = make_config(vars(args))
     if args.generate_pseudogt:
         task = pseudo_ground_truth.generate
@@ -189,6 +225,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         task = training.train
     distributed.launch(task, devices, config)
+
+
+def run_points(args: argparse.Namespace) -> None:
+    """Runs one of the tasks with points instead of meshes."""
+    from pipeline.reconstruction.points import evaluation, export, training
+    from pipeline.reconstruction.points.config import make_config
+    from utils import distributed
+
+    devices = distributed.resolve_devices(args.gpu_ids)
+    if args.evaluate:
+        task = evaluation.evaluate
+    elif args.photo is not None:
+        task = export.reconstruct_photographs
+    elif args.export_meshes:
+        task = export.export_views
+    else:
+        task = training.train
+    distributed.launch(task, devices, make_config(vars(args)))
 
 
 if __name__ == "__main__":

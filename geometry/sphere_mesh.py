@@ -97,7 +97,7 @@ class SphereMesh(nn.Module):
         local = self._sample(displacement_map)  # (B, N + Z, 3)
         frames = self.tangent_frames[self.nonnegative]
         offset = torch.einsum("bvi,vij->bvj", local, frames)
-        return self._complete(self.vertices[self.nonnegative] + offset)
+        return self.complete(self.vertices[self.nonnegative] + offset)
 
     def half_displacement_map(self, vertices: Tensor) -> Tensor:
         """Returns maps that deform the sphere into given symmetric meshes: `deform`, inverted.
@@ -132,7 +132,7 @@ class SphereMesh(nn.Module):
         # Average each pair on the side x >= 0
         half = (vertices[..., self.positive, :] + _reflect(vertices[..., self.negative, :])) / 2
         half = torch.where(half[..., :1] < 0, _reflect(half), half)
-        return self._complete(torch.cat([half, vertices[..., self.zero, :]], dim=-2))
+        return self.complete(torch.cat([half, vertices[..., self.zero, :]], dim=-2))
 
     def laplacian(self, vertices: Tensor) -> Tensor:
         """Returns each vertex minus the mean of its grid neighbors: (B, V, C) to (B, V, C).
@@ -191,8 +191,8 @@ class SphereMesh(nn.Module):
         )
         return values[:, :, 0].transpose(1, 2)
 
-    def _complete(self, half: Tensor) -> Tensor:
-        """All vertices (..., V, 3) from the nonnegative ones (..., N + Z, 3)."""
+    def complete(self, half: Tensor) -> Tensor:
+        """Returns all vertices (..., V, 3), symmetric about x = 0, from the `nonnegative` ones (..., N + Z, 3)."""
         count = len(self.positive)
         sides, middle = half[..., :count, :], half[..., count:, :]
         # Vertices on the mirror plane stay on it

@@ -4,13 +4,32 @@ A map has row 0 at v = 1 (north pole) and wraps around in u. Texel centers lie a
 horizontally, but the first and last row lie exactly on v = 1 and v = 0.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def circular_pad(x: Tensor, columns: int) -> Tensor:
     """Pads maps (..., H, W) on both sides with the columns that follow around the sphere."""
-    return torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
+    return _CircularPad.apply(x, columns)  # type: ignore[no-any-return]
+
+
+class _CircularPad(torch.autograd.Function):
+    """The padding, whose gradient autograd would put together from three maps of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, columns: int) -> Tensor:
+        ctx.columns = columns
+        return torch.cat([x[..., -columns:], x, x[..., :columns]], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient, columns = gradients[0], ctx.columns
+        inner = gradient[..., columns:-columns].clone()
+        inner[..., -columns:] += gradient[..., :columns]
+        inner[..., :columns] += gradient[..., -columns:]
+        return inner, None
 
 
 def symmetric_extension(half: Tensor) -> Tensor:

@@ -73,12 +73,12 @@ class PatchDiscriminator(nn.Module):
         """Scores the patches of (B, C, size, size); returns (B, 1, size / patch, size / patch)."""
         # Position is part of the input, because maps in UV space are not translation invariant
         x = torch.cat((x, self.pos_emb.expand(x.shape[0], -1, -1, -1)), 1)
-        x = F.leaky_relu(self.conv1(circular_pad(x, 1 if self.halve else 2)), 0.2)
+        x = F.leaky_relu(self.conv1(circular_pad(x, 1 if self.halve else 2)), 0.2, inplace=True)
         for i in range(2, self.depth + 1):
             x = self.get_submodule(f"conv{i}")(circular_pad(x, 1))
             if hasattr(self, f"norm{i}"):
                 x = self.get_submodule(f"norm{i}")(x)
-            x = F.leaky_relu(x, 0.2)
+            x = F.leaky_relu(x, 0.2, inplace=True)
         scores = self.get_submodule(f"conv{self.depth + 1}")(circular_pad(x, 2))
         # Projection discriminator: the class embeddings, summed, correlate with the features
         if class_id is not None:

@@ -13,6 +13,7 @@ from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 from models.layers import (
     LatentNorm,
     SpectralConv2d,
+    convolve3,
     replicate_pad,
     resize,
     scaled,
@@ -29,8 +30,8 @@ class _Block(nn.Module):
     def __init__(self, norm: str, in_channels: int, out_channels: int, latent_dim: int) -> None:
         super().__init__()
         middle = min(in_channels, out_channels)
-        self.conv1 = SpectralConv2d(in_channels, middle, 3, padding=(1, 0), bias=False)
-        self.conv2 = SpectralConv2d(middle, out_channels, 3, padding=(1, 0), bias=False)
+        self.conv1 = SpectralConv2d(in_channels, middle, 3, bias=False)
+        self.conv2 = SpectralConv2d(middle, out_channels, 3, bias=False)
         self.norm1 = LatentNorm(norm, middle, latent_dim)
         self.norm2 = LatentNorm(norm, out_channels, latent_dim)
         if in_channels != out_channels:
@@ -38,11 +39,15 @@ class _Block(nn.Module):
         else:
             self.shortcut = nn.Identity()
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Maps (B, in, h, w) to (B, out, h, w) under the codes z (B, latent_dim)."""
-        out = F.leaky_relu(self.norm1(self.conv1(replicate_pad(x, 1)), z), 0.2)
-        out = F.leaky_relu(self.norm2(self.conv2(replicate_pad(out, 1)), z), 0.2)
-        return out + self.shortcut(x)
+    def forward(self, x: Tensor, z: Tensor, *, doubled: bool = False) -> Tensor:
+        """Maps (B, in, h, w) to (B, out, h, w) under the codes z (B, latent_dim); doubles x before if asked."""
+        out = convolve3(x, self.conv1.normalized_weight(), doubled=doubled)
+        out = F.leaky_relu(self.norm1(out, z), 0.2, inplace=True)
+        out = convolve3(out, self.conv2.normalized_weight())
+        out = F.leaky_relu(self.norm2(out, z), 0.2, inplace=True)
+        # Texels are independent in the shortcut, which is cheaper before they are repeated
+        x = self.shortcut(x)
+        return out + (upsample(x) if doubled else x)
 
 
 def sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -152,27 +157,34 @@ class Generator(nn.Module):
         # Only half of a map is generated; the other half is its reflection
         half = None if seg is None else half_map(seg)
         x = self.fc(z).view(z.shape[0], -1, 8, 4)
-        x = upsample(self.blk1(self._add_parts("parts1", x, half), z))
-        x = upsample(self.blk2(self._add_parts("parts2", x, half), z))
-        # Two branches from the same features
-        trunk = self._add_parts("parts3", x, half)  # (B, 256, 32, 16)
-        return self._texture(trunk, z, half), self._displacement_map(trunk, z)
+        small = half is None  # maps stay as they are until the next block doubles them
+        x = self.blk1(self._add_parts("parts1", x, half), z)
+        x = self.blk2(self._add_parts("parts2", x, half, doubled=True), z, doubled=small)
+        # Two branches from the same features, (B, 256, 32, 16) when doubled
+        trunk = self._add_parts("parts3", x, half, doubled=True)
+        x = F.leaky_relu(self.blk3_mesh(trunk, z, doubled=small), 0.2)
+        return self._texture(trunk, z, half), self._displacement_map(x)
 
-    def _add_parts(self, name: str, x: Tensor, half: Tensor | None) -> Tensor:
+    def _add_parts(
+        self, name: str, x: Tensor, half: Tensor | None, *, doubled: bool = False
+    ) -> Tensor:
+        """Adds parts to features, which are doubled before if there are parts."""
         if half is None:
             return x
+        x = upsample(x) if doubled else x
         height, width = x.shape[-2:]
         return x + self.get_submodule(name)(resize(half, (height, width)))
 
     def _texture(self, x: Tensor, z: Tensor, half: Tensor | None) -> Tensor:
+        doubled = half is None
         for name in self._middle:
-            x = upsample(self.get_submodule(name)(x, z))
-        x = upsample(self.blk4(self._add_parts("parts4", x, half), z))
-        x = upsample(self.blk5(x, z))
-        x = F.leaky_relu(self.blk6(x, z), 0.2)
+            x, doubled = self.get_submodule(name)(x, z, doubled=doubled), True
+        x = self._add_parts("parts4", x, half, doubled=doubled)
+        x = self.blk4(x, z, doubled=half is None)
+        x = self.blk5(x, z, doubled=True)
+        x = F.leaky_relu(self.blk6(x, z, doubled=True), 0.2)
         return symmetric_extension(torch.tanh(self.conv_final(replicate_pad(x, 2))))
 
-    def _displacement_map(self, x: Tensor, z: Tensor) -> Tensor:
-        x = F.leaky_relu(self.blk3_mesh(x, z), 0.2)
+    def _displacement_map(self, x: Tensor) -> Tensor:
         x = self.conv_mesh(replicate_pad(x, 2))
         return symmetric_extension(average_poles(x))

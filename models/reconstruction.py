@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.uv_maps import average_poles, symmetric_extension
-from models.layers import CategoryNorm, replicate_pad, scaled, upsample
+from models.layers import CategoryNorm, convolve3, replicate_pad, scaled, upsample
 
 TEXTURE_RESOLUTIONS = (64, 128, 256)
 PREDICTION_TYPES = ("none", "texture", "semantics", "both")
 TEXTURE_MODELS = ("rgb", "flow")  # colors, or where the image shows them
-SHAPE_HEADS = ("convolution", "linear")
+SHAPE_HEADS = ("convolution", "linear", "both")
 _STRIDE = 32
 _HALF_MESH = (3, 32, 16)  # half of a displacement map
 _IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
@@ -29,8 +29,8 @@ class _Block(nn.Module):
 
     def __init__(self, norm: str, in_channels: int, out_channels: int, num_categories: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=(1, 0), bias=False)
-        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, padding=(1, 0), bias=False)
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, bias=False)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, bias=False)
         self.bn1 = CategoryNorm(norm, in_channels, num_categories)
         self.bn2 = CategoryNorm(norm, out_channels, num_categories)
         if in_channels != out_channels:
@@ -38,11 +38,13 @@ class _Block(nn.Module):
         else:
             self.shortcut = nn.Identity()
 
-    def forward(self, x: Tensor, category: Tensor) -> Tensor:
-        """Maps (B, in, h, w) to (B, out, h, w)."""
-        out = F.relu(self.bn1(self.conv1(replicate_pad(x, 1)), category))
-        out = F.relu(self.bn2(self.conv2(replicate_pad(out, 1)), category))
-        return out + self.shortcut(x)
+    def forward(self, x: Tensor, category: Tensor, *, doubled: bool = False) -> Tensor:
+        """Maps (B, in, h, w) to (B, out, h, w); doubles x before if asked."""
+        out = F.relu(self.bn1(convolve3(x, self.conv1.weight, doubled=doubled), category))
+        out = F.relu(self.bn2(convolve3(out, self.conv2.weight), category))
+        # Texels are independent in the shortcut, which is cheaper before they are repeated
+        x = self.shortcut(x)
+        return out + (upsample(x) if doubled else x)
 
 
 class ReconstructionNetwork(nn.Module):
@@ -60,10 +62,10 @@ class ReconstructionNetwork(nn.Module):
         width: factor on all channel counts; 1 is the paper's size.
         texture_model: what textures consist of, one of TEXTURE_MODELS.
         shape_head: how displacement maps are made, one of SHAPE_HEADS: by convolutions, as in the
-            published networks, or as a mean shape plus a linear function of the code.
+            published networks, as a mean shape plus a linear function of the code, or as their sum.
 
     Attributes:
-        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; only of linear heads.
+        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; not of convolutions alone.
         flow_start: (num_categories, 2, R, R/2) half maps of the hyperbolic arctangents of the positions
             where the flow begins, x right and y up; only of networks that predict flow.
     """
@@ -127,7 +129,7 @@ class ReconstructionNetwork(nn.Module):
     ) -> None:
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
         n = self.num_categories
-        # Common trunk from 4 x 2 to 32 x 16 features (half of a map)
+        # Common trunk from 4 x 2 to 16 x 8 features (half of a map), doubled by what follows
         self.fc1_tex = nn.Linear(scaled(1024, width), 4 * 2 * c256)
         self.blk1 = _Block(norm, c256, c512, n)
         self.blk2 = _Block(norm, c512, c256, n)
@@ -147,14 +149,14 @@ class ReconstructionNetwork(nn.Module):
         if self.prediction_type in ("semantics", "both"):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
         # Displacement branch; it starts at zero, which is the sphere itself, or at the mean shapes
-        if self.shape_head == "linear":
+        if self.shape_head != "convolution":
             self.fc_mesh = nn.Linear(scaled(1024, width), math.prod(_HALF_MESH), bias=False)
             nn.init.zeros_(self.fc_mesh.weight)
             self.mean_mesh = nn.Parameter(torch.zeros(n, *_HALF_MESH))
-            return
-        self.blk4_mesh = _Block(norm, c256, c64, n)
-        self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
-        _zero(self.conv_mesh)
+        if self.shape_head != "linear":
+            self.blk4_mesh = _Block(norm, c256, c64, n)
+            self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
+            _zero(self.conv_mesh)
 
     def _make_texture_head(self, channels: int, resolution: int) -> None:
         flows = self.texture_model == "flow"
@@ -185,9 +187,9 @@ class ReconstructionNetwork(nn.Module):
         # Image to code, code to half of a UV map
         code = self._encode(image, category)
         x = self.fc1_tex(code).view(image.shape[0], -1, 4, 2)
-        for block in (self.blk1, self.blk2, self.blk3):
-            x = upsample(block(x, category))
-        displacement_map = self._displacement_map(code, x, category)  # From (B, 256, 32, 16)
+        x = self.blk1(x, category)
+        x = self.blk3(self.blk2(x, category, doubled=True), category, doubled=True)
+        displacement_map = self._displacement_map(code, x, category)  # From (B, 256, 16, 8)
         # Texture and parts need a higher resolution than the mesh
         if self.prediction_type == "none":
             return None, displacement_map, None
@@ -202,19 +204,21 @@ class ReconstructionNetwork(nn.Module):
         return F.relu(self.bnfc3e(self.fc3e(x), category))
 
     def _displacement_map(self, code: Tensor, x: Tensor, category: Tensor) -> Tensor:
-        if self.shape_head == "linear":
-            half = self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH)
-            return symmetric_extension(average_poles(half))
-        x = F.relu(self.blk4_mesh(x, category))
-        return symmetric_extension(average_poles(self.conv_mesh(replicate_pad(x, 2))))
+        halves = []
+        if self.shape_head != "convolution":
+            halves.append(self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH))
+        if self.shape_head != "linear":
+            features = F.relu(self.blk4_mesh(x, category, doubled=True))
+            halves.append(self.conv_mesh(replicate_pad(features, 2)))
+        return symmetric_extension(average_poles(sum(halves[1:], halves[0])))
 
     def _maps(
         self, x: Tensor, category: Tensor, selection: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         for name in self._middle:
-            x = upsample(self.get_submodule(name)(x, category))
-        x = upsample(self.blk4_tex(x, category))
-        x = replicate_pad(F.relu(self.blk5_tex(x, category)), 2)
+            x = self.get_submodule(name)(x, category, doubled=True)
+        x = self.blk4_tex(x, category, doubled=True)
+        x = replicate_pad(F.relu(self.blk5_tex(x, category, doubled=True)), 2)
         texture = parts = None
         if self.prediction_type in ("texture", "both"):
             half = self.conv_tex(x)

@@ -95,18 +95,34 @@ def turntable_frames(template: SphereMesh, vertices: Tensor, texture: Tensor) ->
     Returns:
         (B, frames, 3, size, size) uint8.
     """
-    # Scaled by its radius, a mesh never leaves the picture while it turns
-    radius = vertices.norm(dim=-1).amax(dim=1, keepdim=True)
-    frames = []
-    for azimuth in range(0, 360, 360 // TURNTABLE_FRAMES):
-        view = (torch.tensor(float(angle)) for angle in (azimuth, _ELEVATION, 0))
-        rotation = quaternion.from_view(*view).to(vertices.device).expand(len(vertices), 4)
-        pose = Pose(0.95 / radius, radius.new_zeros(len(radius), 2), rotation, 0 * radius)
-        screen = project(vertices, pose, orthographic=True)
-        seen = render_textured(template, screen, texture, 2 * TURNTABLE_SIZE, soft=False)
-        frames.append(F.avg_pool2d(seen.colors + (1 - seen.coverage), 2))
+    frames = [
+        render_turned(template, vertices, texture, TURNTABLE_SIZE, azimuth, _ELEVATION)
+        for azimuth in range(0, 360, 360 // TURNTABLE_FRAMES)
+    ]
     levels = (torch.stack(frames, dim=1).clamp(-1, 1) + 1) * 127.5
     return levels.round().to(torch.uint8).cpu()
+
+
+def render_turned(
+    template: SphereMesh,
+    vertices: Tensor,
+    texture: Tensor,
+    size: int,
+    azimuth: float,
+    elevation: float,
+) -> Tensor:
+    """Renders meshes from a direction in degrees, on white: (B, 3, size, size) in [-1, 1].
+
+    Arguments are as in `turntable_frames`.
+    """
+    # Scaled by its radius, a mesh never leaves the picture while it turns
+    radius = vertices.norm(dim=-1).amax(dim=1, keepdim=True)
+    view = (torch.tensor(float(angle)) for angle in (azimuth, elevation, 0))
+    rotation = quaternion.from_view(*view).to(vertices.device).expand(len(vertices), 4)
+    pose = Pose(0.95 / radius, radius.new_zeros(len(radius), 2), rotation, 0 * radius)
+    screen = project(vertices, pose, orthographic=True)
+    seen = render_textured(template, screen, texture, 2 * size, soft=False)
+    return F.avg_pool2d(seen.colors + (1 - seen.coverage), 2)
 
 
 def save_turntable(path: Path, frames: Tensor) -> None:

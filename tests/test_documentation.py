@@ -25,6 +25,7 @@ SCRIPTS = (
     "pose_optimization_step2",
     "run_reconstruction",
     "run_generation",
+    "run_all",
 )
 MODULES = (
     "data.prepare",
@@ -32,6 +33,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "scripts.demo_report",
+    "benchmarks.generation",
     "benchmarks.memory",
     "benchmarks.learned_templates",
     "benchmarks.pose_accuracy",
@@ -180,3 +182,10 @@ def test_parsers_load_without_pytorch():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert answer.stdout == "[]\n", answer.stderr
+
+
+def test_the_repository_stays_small():
+    # Clones of a demo should take seconds: 25 MB of tracked files, none of which needs to be large
+    sizes = {name: (REPOSITORY / name).stat().st_size for name in tracked_files()}
+    assert sum(sizes.values()) <= 25e6
+    assert {name: size for name, size in sizes.items() if size > 4e6} == {}

@@ -12,7 +12,7 @@ from utils import cli
 PROGRAMS = (
     *("data.synthetic", "data.prepare", "data.released"),
     *("remesh", "pose_optimization_step1", "pose_optimization_step2"),
-    *("run_reconstruction", "run_generation"),
+    *("run_reconstruction", "run_generation", "run_all"),
 )
 # In the repository the programs are at the top; installed, they are in this package
 _PARENT = cli.__name__.rpartition("utils.")[0]
@@ -36,13 +36,13 @@ def run_program(argv: Sequence[str]) -> None:
     module = importlib.import_module(_PARENT + name)
     if hasattr(module, "__path__"):  # a package, which runs by its module of this name
         module = importlib.import_module(f"{module.__name__}.__main__")
-    # Usage and errors begin with the words that were typed
-    sys.argv[0] = f"textured-mesh-gan {name}"
     module.main(argv[1:])
 
 
 def main() -> None:
     """The command `textured-mesh-gan`."""
+    # Usage and errors of a program begin with the words that were typed
+    sys.argv[0] = " ".join(["textured-mesh-gan", *sys.argv[1:2]])
     cli.run(lambda: run_program(sys.argv[1:]))
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,10 @@ from torch.multiprocessing.spawn import (
 
 from utils import interrupts
 from utils.cli import Terminated, UserError, mistake_behind, repeat_lost_signals
+
+logger = logging.getLogger(__name__)
+
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 _working_alone = False
 
@@ -50,6 +55,26 @@ def resolve_devices(gpu_ids: Sequence[int | str] | None) -> list[torch.device]:
             "Name another, or use --gpu_ids cpu."
         )
     return [torch.device("cpu") if i == "cpu" else torch.device("cuda", int(i)) for i in gpu_ids]
+
+
+def use_bfloat16(asked: bool, devices: Sequence[torch.device], cpu_info: Path = CPU_INFO) -> bool:
+    """Returns whether to convolve in bfloat16: if asked for, and not on a processor without units for it.
+
+    Such a processor emulates them, and a cycle of the GAN takes minutes; a warning says so.
+
+    Args:
+        asked: the option.
+        devices: those that are used.
+        cpu_info: file in which the system lists what the processor has; where there is none, the
+            option is believed.
+    """
+    if not asked or devices[0].type != "cpu" or not cpu_info.exists():
+        return asked
+    # The words of x86, then of ARM
+    if re.search(r"\b(avx512_bf16|amx_bf16|bf16|svebf16)\b", cpu_info.read_text()):
+        return True
+    logger.warning("--bfloat16 is left out: this processor has no units for it and would be slower")
+    return False
 
 
 def launch(function: Callable[..., Any], devices: Sequence[torch.device], *args: Any) -> Any:

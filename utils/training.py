@@ -23,6 +23,7 @@ from utils.interrupts import StopRequest
 from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import LATEST, RunDirectory
+from utils.threads import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +192,7 @@ def train(
             has diverged.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
+    keep_freed_memory()
     # The lock is held and signals are noted until everything is saved
     with run.locked(), StopRequest() as stop:
         if changes := run.changes(options, fixed=("dataset", "mode", "split", "instances")):

@@ -29,6 +29,7 @@ from utils.progress import progress
 from utils.seeding import numpy_generator
 
 ELEVATION = (-20.0, 40.0)  # degrees, of cameras
+PROPORTIONS = 0.15  # standard deviation of the logarithms of length, width and height
 HELD_OUT = 3  # one of so many objects is not trained on
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,10 @@ def _make_object(studio: Studio, index: int, num_views: int, folder: Path) -> No
     rng = numpy_generator(studio.seed, studio.category, "object", index)
     template = studio.templates[index % len(studio.templates)]
     softness = 0.0 if studio.category in scenes.VEHICLES else 1.0
-    deformation = _of_unit_size(template, random_deformation(rng, softness))
+    deformation = random_deformation(rng, softness)
+    # Classes of ShapeNet vary more than what a photograph collection shows
+    proportions = deformation.scale * np.exp(rng.normal(0, PROPORTIONS, 3))
+    deformation = _of_unit_size(template, replace(deformation, scale=proportions))
     vertices = deformation(template.vertices)
     shape = torch.from_numpy(vertices[: template.num_coarse])
     save_meshes(folder / "model.obj", cameras.to_model(shape)[None], _faces(template))

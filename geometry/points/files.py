@@ -1,4 +1,4 @@
-"""Points in files: reads .ply, .xyz and .npz, and refuses what no surface can be made of."""
+"""Points in files: reads .ply, .xyz and .npz, refuses what no surface can be made of; writes .ply."""
 
 import zipfile
 import zlib
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geometry.mesh_files import format_axes, object_axes
 from geometry.mesh_formats import read_ply_points
 from utils.cli import UserError
-from utils.files import require_file
+from utils.files import require_file, write_bytes
 
 POINT_SUFFIXES = (".ply", ".xyz", ".npz")
 LEAST_POINTS = 50
@@ -52,6 +52,13 @@ def load_points(path: str | Path, *, up: str | None = None, front: str | None = 
     cloud = _check(path, positions, normals)
     turned = cloud.normals if cloud.normals is None else cloud.normals @ matrix.T
     return PointCloud(cloud.positions @ matrix.T, turned)
+
+
+def save_points(path: str | Path, positions: NDArray) -> None:
+    """Writes points (N, 3) as binary .ply."""
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(positions)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+    write_bytes(path, header.encode() + positions.astype("<f4").tobytes())
 
 
 def _read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:

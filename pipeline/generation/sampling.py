@@ -129,9 +129,21 @@ def generate(
         rows: B rows of the metadata.
         samples: B numbers of samples.
     """
-    device = next(generator.parameters()).device
-    # What the sample numbers and the rows stand for
     noise = latent_codes(samples, config.model.latent_dim, config.truncation_sigma, config.seed)
+    return generate_from(noise, generator, config, metadata, dataset, rows)
+
+
+def generate_from(
+    noise: Tensor,
+    generator: Generator,
+    config: GenerationConfig,
+    metadata: pseudo_files.PoseMetadata,
+    dataset: Items | None,
+    rows: Sequence[int],
+) -> Generated:
+    """Generates the meshes of latent codes (B, size); the others are as in `generate`."""
+    device = next(generator.parameters()).device
+    # What the rows stand for
     class_id = metadata.category[list(rows)].to(device) if generator.num_classes else None
     needs_items = bool(generator.num_parts) or config.model.texture_only
     if needs_items and dataset is None:

@@ -118,6 +118,9 @@ class OptimizerOptions:
         semantic_consistency: none, prob, vertex or both: how parts of template and images are compared.
         neighbor_weight: of swaps with similar objects; 0 makes none.
         student_weight: of rotations in the student's loss; 0 trains no student.
+        mask_weight: of overlaps in the loss of the mask head; 0 trains none.
+        update_template_every: steps with `iters`, else epochs, after which the mean displacement goes into
+            the templates; None leaves them as they are.
     """
 
     epochs: int | None
@@ -138,6 +141,8 @@ class OptimizerOptions:
     semantic_consistency: str
     neighbor_weight: float
     student_weight: float
+    mask_weight: float
+    update_template_every: int | None
 
 
 @dataclass(frozen=True)

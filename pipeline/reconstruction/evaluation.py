@@ -5,21 +5,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from geometry.camera import concatenate, project, select
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
-from pipeline.reconstruction.dataset import ReconstructionData
+from pipeline.reconstruction.dataset import Labels, ReconstructionData
+from pipeline.reconstruction.meshes.refinement import Refined, refine
+from pipeline.reconstruction.metrics.cameras import FoundCameras
 from pipeline.reconstruction.metrics.interface import Measured, Metric, Setting, Unavailable
 from pipeline.reconstruction.metrics.keypoints import KeypointTransfer
 from pipeline.reconstruction.metrics.novel_view import NovelViews
 from pipeline.reconstruction.metrics.own_view import Colors, Silhouettes
 from pipeline.reconstruction.metrics.student_poses import StudentPoses
 from pipeline.reconstruction.metrics.true_shapes import ShapeDistance
-from pipeline.reconstruction.model import make_scene, predict, render
+from pipeline.reconstruction.model import Prediction, Scene, make_scene, predict, render
 from pipeline.reconstruction.model_file import Model, load_trained
 from pipeline.reconstruction.splits import trained_on
 from rendering import rasterizer
 from utils import distributed
+from utils.cli import UserError
 from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
@@ -33,6 +38,7 @@ METRICS: dict[str, type[Metric]] = {  # by their names in --metrics, in the orde
     "keypoints": KeypointTransfer,
     "novel_view": NovelViews,
     "pose": StudentPoses,
+    "camera": FoundCameras,
 }
 
 
@@ -67,7 +73,7 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
 
 
 def choose_metrics(setting: Setting) -> list[Metric]:
-    """Returns the measures that were asked for, or else all that have a meaning.
+    """Returns the measures that were asked for, or else all that have a meaning and are quick.
 
     Raises:
         Unavailable: if one that was asked for has none.
@@ -76,7 +82,7 @@ def choose_metrics(setting: Setting) -> list[Metric]:
     found = []
     for name, kind in METRICS.items():
         try:
-            if asked is None or name in asked:
+            if name in asked if asked is not None else not kind.on_request:
                 found.append(kind(setting))
         except Unavailable:
             if asked is not None:
@@ -97,10 +103,34 @@ def _batches(
             image = torch.stack([data[int(i)].image for i in index]).to(device)
             labels = data.labels.select(index).to(device)
             prediction = predict(network, scene, image, labels)
+            if config.photograph.refine_steps:
+                prediction, labels = _refined(scene, prediction, labels, image, config)
             maps, alpha = render(scene, prediction, labels, config.model.image_resolution)
             colors = maps[:, -3:] if maps is not None and config.model.predicts_texture else None
             yield Measured(index, image, labels, prediction, colors, alpha)
             bar.update(len(index))
+
+
+def _refined(
+    scene: Scene,
+    prediction: Prediction,
+    labels: Labels,
+    image: Tensor,
+    config: ReconstructionConfig,
+) -> tuple[Prediction, Labels]:
+    """Improves meshes and poses for their own photographs, one after another."""
+    if prediction.texture is None:
+        raise UserError("--refine_steps needs a model with --prediction_type texture or both.")
+    steps, meshes = config.photograph.refine_steps, []
+    for row in range(len(image)):
+        one = slice(row, row + 1)
+        start = Refined(prediction.vertices[one], prediction.texture[one], select(labels.pose, one))
+        meshes.append(refine(scene.sphere, start, image[one], steps))
+    vertices, texture = (torch.cat(x) for x in zip(*(mesh[:2] for mesh in meshes), strict=True))
+    pose = concatenate([mesh.pose for mesh in meshes])
+    screen = project(vertices, pose)
+    prediction = prediction._replace(vertices=vertices, texture=texture, screen=screen)
+    return prediction, labels._replace(pose=pose)
 
 
 def _report(

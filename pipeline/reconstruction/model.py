@@ -98,7 +98,7 @@ def make_network(
     """Returns the untrained network of a run; its weights are a function of the seed."""
     seeding.seed_everything(config.seed, "network")
     network = untrained(config.model, data.vocabulary)
-    if config.model.shape_head == "linear":
+    if config.model.shape_head != "convolution":
         network.mean_mesh.data.copy_(SphereMesh().half_displacement_map(mean_shapes(data)))
     if config.model.predicts_flow:
         sphere, resolution = SphereMesh(), config.model.texture_resolution

@@ -4,27 +4,29 @@ A file of ours is enough to estimate meshes from photographs. Published checkpoi
 options only: the data set that they are applied to defines their categories and parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.cache.storage import check_numbers
 from data.definitions import ViewPrior, usual_views
+from models.companions.mask_head import MaskHead
+from models.companions.student import StudentNetwork
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
-from models.student import StudentNetwork
 from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.config import EARLIER_MODEL, ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
 from pipeline.reconstruction.model import make_data, place, untrained
-from pipeline.reconstruction.pose_corrections import PoseCorrections
 from utils import checkpoint, model_file
 from utils.cli import UserError
 from utils.options import build, flatten
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class Model(NamedTuple):
@@ -38,6 +40,7 @@ class Model(NamedTuple):
         path: the file.
         args: all options of the run that trained it; empty for published files.
         student: estimates poses, in evaluation mode; None where the file holds none.
+        mask_head: finds objects in photographs, likewise.
     """
 
     network: ReconstructionNetwork
@@ -47,6 +50,7 @@ class Model(NamedTuple):
     path: Path
     args: Mapping[str, Any]
     student: StudentNetwork | None = None
+    mask_head: MaskHead | None = None
 
 
 def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str, Any]:
@@ -58,16 +62,12 @@ def save_model(
     folder: Path,
     network: ReconstructionNetwork,
     description: Mapping[str, Any],
-    corrections: PoseCorrections | None,
-    student: StudentNetwork | None,
+    companions: Callable[[], Mapping[str, Any]],
     step: int,
 ) -> None:
-    """Writes the model file of a run."""
-    state = {**description, "generator": network.state_dict(), "iteration": step}
-    if corrections is not None:
-        state[pose_corrections.KEY] = corrections.stored()
-    if student is not None:
-        state["student"] = student.state_dict()
+    """Writes the model file of a run, with what `companions` return of themselves."""
+    weights = {"generator": network.state_dict(), "iteration": step}
+    state = {**description, **weights, **companions()}
     checkpoint.save(folder / model_file.NAME, state)
 
 
@@ -79,6 +79,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     """
     path = Path(path)
     state = model_file.load(path)
+    require_meshes(path, state.get("args", {}))
     vocabulary = _stored_vocabulary(path, state)
     if vocabulary is None:
         raise UserError(
@@ -134,8 +135,15 @@ def stored_architecture(
         UserError: if they are damaged.
     """
     args = state.get("args", {})
+    require_meshes(path, args)
     known = EARLIER_MODEL | args if isinstance(args, dict) else args
     return checkpoint.stored_options(path, {**state, "args": known}, asdict(present))
+
+
+def require_meshes(path: Path, args: Any) -> None:
+    """Refuses a model of points by the options that it was trained with."""
+    if isinstance(args, dict) and args.get("shape_model") == "points":
+        raise UserError(f"{path} is a model of points: add --shape_model points.")
 
 
 def check_vocabulary(path: Path, state: Mapping[str, Any], data: ReconstructionData) -> None:
@@ -194,26 +202,27 @@ def _build(
         raise UserError(f"{path} has an architecture that cannot be ({error}).") from None
     load_weights(network, state, path)
     network = place(network, device).eval().requires_grad_(False)
-    student = _student(path, state, len(vocabulary.categories), device)
+    count = len(vocabulary.categories)
+    student = _companion(path, state, "student", StudentNetwork(count), device)
+    mask_head = _companion(path, state, "mask_head", MaskHead(count), device)
     step, args = model_file.step_of(path, state), state.get("args", {})
-    return Model(network, options, vocabulary, step, path, args, student)
+    return Model(network, options, vocabulary, step, path, args, student, mask_head)
 
 
-def _student(
-    path: Path, state: Mapping[str, Any], num_categories: int, device: torch.device
-) -> StudentNetwork | None:
-    """Returns the student of a file; None if it was trained without, or before there were students."""
-    if "student" not in state:
+def _companion(
+    path: Path, state: Mapping[str, Any], name: str, network: AnyNetwork, device: torch.device
+) -> AnyNetwork | None:
+    """Fills a network beside the estimator; None if the file was trained without, or before there was one."""
+    if name not in state:
         return None
-    student = StudentNetwork(num_categories)
     try:
-        student.load_state_dict(state["student"])
+        network.load_state_dict(state[name])
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: its student is damaged ({reason}). Replace it by an intact copy."
+            f"{path}: its {name.replace('_', ' ')} is damaged ({reason}). Replace it by an intact copy."
         ) from None
-    return student.to(device).eval().requires_grad_(False)
+    return network.to(device).eval().requires_grad_(False)
 
 
 def _stored_vocabulary(path: Path, state: Mapping[str, Any]) -> Vocabulary | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geometry import camera, quaternion
 from geometry.camera import Pose
-from models.student import SectorPoses, StudentNetwork, mirrored, sector_weights
+from models.companions.student import SectorPoses, StudentNetwork, mirrored, sector_weights
 from pipeline.reconstruction.companions import lessons
 from pipeline.reconstruction.companions.lessons import Draws, Lesson
 from pipeline.reconstruction.config import ReconstructionConfig

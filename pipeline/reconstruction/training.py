@@ -152,7 +152,6 @@ def make_task(
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
-    corrections, teaching = companions.corrections, companions.teaching
     return training.Task(
         members={"generator": network, "optimizer": optimizer, **companions.members},
         constants=description,
@@ -160,14 +159,13 @@ def make_task(
         update=update,
         rates=update.rates,
         remedy="Use smaller rates: --lr, --pose_rate.",
-        picture=partial(draw, network, Shown(data, scene, device, corrections)),
+        picture=partial(draw, network, Shown(data, scene, device, companions.corrections)),
         write_model=partial(
             model_file.save_model,
             config.folder,
             network,
             description,
-            corrections,
-            None if teaching is None else teaching.student,
+            companions.stored,
         ),
     )
 
@@ -202,7 +200,8 @@ class Update:
         criterion = CRITERIA[options.loss]
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
         companions = companions or Companions()
-        self.corrections, self.teaching, self.swaps, self.semantics, self.textures = companions
+        self.corrections, self.teaching, self.swaps, self.semantics = companions[:4]
+        self.textures, self.masks, self.templates = companions[4:]
         self.decay_interval = decay_interval(options, length)
         self.total = length.total
 
@@ -232,7 +231,7 @@ class Update:
             prediction = prediction._replace(flow=mirror_flow(prediction.flow, batch.flip))
         terms, iou = compute_terms(
             prediction,
-            self.scene,
+            self.scene if self.templates is None else self.templates.scene,
             batch,
             own,
             self.options,
@@ -256,6 +255,10 @@ class Update:
         losses = {"total": total.detach(), **training.values(terms), "iou": iou}
         if self.teaching is not None:
             losses |= self.teaching(step, batch, own, prediction, self._share(step))
+        if self.templates is not None:
+            self.templates.observe(step, own, prediction.vertices)
+        if self.masks is not None:
+            losses |= self.masks(step, batch.index, self._share(step))
         return losses
 
     def rates(self, step: int) -> dict[str, float]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from rendering.backends import (
     Options,
@@ -182,7 +181,7 @@ class _SoftSilhouette(torch.autograd.Function):
         ctx: Any, vertices: Tensor, faces: Tensor, options: Options
     ) -> tuple[Tensor, Tensor]:
         shape = (len(vertices), 1, options.size, options.size)
-        alpha, coverage = vertices.new_zeros(shape), vertices.new_zeros(shape)
+        alpha, coverage = vertices.new_empty(shape), vertices.new_empty(shape)
         meshes, triangles = _array(vertices), _indices(faces)
         results = tuple(image.flatten(1).numpy() for image in (alpha, coverage))
         keep = ctx.needs_input_grad[0]
@@ -209,19 +208,24 @@ class _SoftSilhouette(torch.autograd.Function):
         # A factor 2 of the squared distance, and 2 / size screen units per pixel
         ctx.scale = 4.0 * options.sharpness / options.size
         ctx.mark_non_differentiable(coverage)
+        ctx.save_for_backward(alpha)
         return alpha, coverage
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # One weight more than pixels, for unused lanes
-        weights = _array(functional.pad(gradients[0].flatten(1), (0, 1)))
+        given, alpha = (_array(x.flatten(1)) for x in (gradients[0], ctx.saved_tensors[0]))
         gradient = torch.zeros(ctx.shape)
         result = gradient.numpy()
 
         def scatter(begin: int, end: int) -> None:
+            scratch = _scratch(ctx.shape[1], len(ctx.faces), gradients[0].shape[-1])
             for b in range(begin, end):
-                numba_soft.scatter(ctx.faces, *ctx.fragments[b], weights[b], ctx.scale, result[b])
+                # The derivative of 1 - prod(1 - p), and one weight more for unused lanes
+                np.multiply(given[b], 1 - alpha[b], out=scratch.keep[: given.shape[1]])
+                scratch.keep[given.shape[1] :] = 0
+                fragments = ctx.fragments[b]
+                numba_soft.scatter(ctx.faces, *fragments, scratch.keep, ctx.scale, result[b])
 
         map_chunks(scatter, ctx.shape[0])
         return gradient, None, None

@@ -294,13 +294,6 @@ def soft_silhouette(
     n = _soften(vertices, faces, size, sharpness, box_length, max_faces, s)
     for p in range(size * size):
         alpha[p] = one - s.keep[p]
-    # Each fragment gets the factor prod(1 - p) of its pixel, for the backward pass
-    for block in range(n):
-        base = np.uint64(block) * _BLOCK
-        for lane in range(LANES):
-            keep = s.keep[s.pixel[np.uint64(block) * _LANES + np.uint64(lane)]]
-            s.blocks[base + np.uint64(lane)] *= keep
-            s.blocks[base + np.uint64(lane) + _Y] *= keep
     return n
 
 

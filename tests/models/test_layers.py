@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from models.layers import BatchNorm, SpectralConv2d, make_norm, positional_encoding, resize
+from models.layers import (
+    BatchNorm,
+    SpectralConv2d,
+    convolve3,
+    make_norm,
+    positional_encoding,
+    replicate_pad,
+    resize,
+    upsample,
+)
 
 
 def test_positional_encoding_equals_the_published_one(shared: Path) -> None:
@@ -70,3 +79,21 @@ def test_resizing_averages_downwards() -> None:
 def test_unknown_normalizations_are_refused() -> None:
     with pytest.raises(ValueError, match="norm"):
         make_norm("layer", 3)
+
+
+@pytest.mark.parametrize("rows", [2, 16])  # few are repeated, many convolved as they are
+def test_convolving_a_doubled_map_equals_doubling_it_before(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, 3, rows, 8), generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn((5, 3, 3, 3), generator=generator, dtype=torch.float64, requires_grad=True)
+    actual = convolve3(x, weight, doubled=True)
+    expected = nn.functional.conv2d(replicate_pad(upsample(x), 1), weight, padding=(1, 0))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    # The gradients are those of the plain way, too
+    seed = torch.randn(actual.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(actual, (x, weight), seed),
+        torch.autograd.grad(expected, (x, weight), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -77,6 +77,13 @@ def test_circular_padding_continues_around_the_sphere():
     assert circular_pad(torch.arange(4.0)[None], 2).tolist() == [[2, 3, 0, 1, 2, 3, 0, 1]]
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_circular_padding_has_first_and_second_derivatives(columns: int):
+    x = torch.randn((2, 3, 4), dtype=torch.float64, requires_grad=True)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda x: circular_pad(x, columns).sin(), (x,))
+
+
 def test_texel_centers_are_half_way_in_u_and_on_the_border_in_v():
     texture = torch.arange(16.0).view(1, 1, 4, 4)
     assert lookup(texture, 0.125, 1.0) == pytest.approx(0, abs=1e-5)

@@ -1,5 +1,6 @@
 import argparse
 import errno
+import os
 import subprocess
 import sys
 
@@ -177,3 +178,19 @@ def test_mode_is_read_from_the_name_of_the_run():
     assert cli.mode_from_name("new_cub_multitpl", "singletpl") == "singletpl"
     with pytest.raises(cli.UserError, match="such as new_cub_singletpl, or add --mode"):
         cli.mode_from_name("new_cub", "autodetect")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "3000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_wait_busily_for_a_short_time_unless_told(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: dict[str, str]
+):
+    monkeypatch.setattr("os.environ", dict(environment))
+    cli.spin_little()
+    assert os.environ == expected

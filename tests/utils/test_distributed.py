@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,3 +148,29 @@ def test_shards_cover_everything_once(monkeypatch, count):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         covered += distributed.shard(count)
     assert covered == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "flags", "used"),
+    [
+        (True, "cpu", "flags : avx2 avx512_bf16 fma", True),
+        (True, "cpu", "Features : asimd bf16 i8mm", True),
+        (True, "cpu", "flags : avx2 avx512f fma", False),
+        (True, "cuda", "flags : avx2 avx512f fma", True),
+        (True, "cpu", None, True),  # no Linux
+        (False, "cpu", "flags : avx512_bf16", False),
+    ],
+)
+def test_processors_without_units_for_bfloat16_do_without(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    asked: bool,
+    device: str,
+    flags: str | None,
+    used: bool,
+) -> None:
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(flags)
+    assert distributed.use_bfloat16(asked, [torch.device(device)], path) is used
+    assert ("--bfloat16 is left out" in caplog.text) is (asked and not used)

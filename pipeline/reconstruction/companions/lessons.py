@@ -13,8 +13,8 @@ from torch import Tensor
 
 from geometry import camera
 from geometry.camera import Pose, framed, project
+from models.companions.student import INPUT_SIZE
 from models.layers import resize
-from models.student import INPUT_SIZE
 from models.warping import recolor
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.model import Prediction, Scene

@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline.reconstruction import pose_corrections
-from pipeline.reconstruction.companions import swaps
+from pipeline.reconstruction.companions import mask_lessons, swaps, template_updates
+from pipeline.reconstruction.companions.mask_lessons import MaskLessons, make_mask_lessons
 from pipeline.reconstruction.companions.semantics import SemanticConsistency, make_semantics
 from pipeline.reconstruction.companions.swaps import NeighborSwaps, make_swaps
+from pipeline.reconstruction.companions.template_updates import (
+    TemplateUpdates,
+    make_template_updates,
+)
 from pipeline.reconstruction.companions.textures import TextureTerms, make_textures
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
@@ -27,6 +32,8 @@ class Companions(NamedTuple):
         swaps: with neighbors.
         semantics: parts of the template, which never change.
         textures: terms about them, beside that of their colors.
+        masks: lessons of the mask head.
+        templates: that follow the meshes.
     """
 
     corrections: PoseCorrections | None = None
@@ -34,6 +41,8 @@ class Companions(NamedTuple):
     swaps: NeighborSwaps | None = None
     semantics: SemanticConsistency | None = None
     textures: TextureTerms | None = None
+    masks: MaskLessons | None = None
+    templates: TemplateUpdates | None = None
 
     @property
     def members(self) -> dict[str, training.Stateful]:
@@ -45,7 +54,24 @@ class Companions(NamedTuple):
             members |= self.teaching.members
         if self.swaps is not None:
             members[swaps.KEY] = self.swaps.memory
+        if self.masks is not None:
+            members |= self.masks.members
+        if self.templates is not None:
+            members[template_updates.KEY] = self.templates
         return members
+
+    def stored(self) -> dict[str, Any]:
+        """Returns what a model file holds of them."""
+        entries: dict[str, Any] = {}
+        if self.corrections is not None:
+            entries[pose_corrections.KEY] = self.corrections.stored()
+        if self.teaching is not None:
+            entries["student"] = self.teaching.student.state_dict()
+        if self.masks is not None:
+            entries[mask_lessons.KEY] = self.masks.head.state_dict()
+        if self.templates is not None:
+            entries[template_updates.KEY] = self.templates.scene.templates
+        return entries
 
 
 def make_companions(
@@ -64,4 +90,6 @@ def make_companions(
         make_swaps(config, data, device, criterion, corrections),
         make_semantics(config, data, device),
         make_textures(config, device),
+        make_mask_lessons(config, data, device),
+        make_template_updates(config, data, device),
     )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data.definitions import ViewPrior, check_views
 from geometry.camera import Pose, select
+from models.companions.student import StudentNetwork
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.meshes.camera_search import (
     Appearance,
@@ -91,24 +92,35 @@ def estimate(estimator: Estimator, image: Tensor, refine_steps: int) -> tuple[Re
     prediction = predict(estimator.model.network, estimator.scene, image[None], _labels(estimator))
     assert prediction.texture is not None
     vertices, texture = prediction.vertices[0], prediction.texture
-    camera = _camera(estimator, Appearance(sphere, vertices, texture[0], image))
-    mesh = Refined(prediction.displacement_map, texture, camera.pose)
+    seen = Appearance(sphere, vertices, texture[0], image)
+    student, category = estimator.model.student, _labels(estimator).category
+    camera = find_camera(student, estimator.views, estimator.camera, category, seen)
+    mesh = Refined(prediction.vertices, texture, camera.pose)
     if not refine_steps:
         return mesh, camera
     mesh = refine(sphere, mesh, image[None], refine_steps)
-    vertices = sphere.deform(mesh.displacement_map)[0]
-    return mesh, judge(Appearance(sphere, vertices, mesh.texture[0], image), mesh.pose)
+    return mesh, judge(Appearance(sphere, mesh.vertices[0], mesh.texture[0], image), mesh.pose)
 
 
-def _camera(estimator: Estimator, seen: Appearance) -> Camera:
-    """Finds the camera by the student, by the outline, or by both."""
-    student, proposals = estimator.model.student, None
-    if student is not None and estimator.camera != "search":
-        said = estimate_pose(student, seen.image[None], _labels(estimator).category)
+def find_camera(
+    student: StudentNetwork | None, views: ViewPrior, way: str, category: Tensor, seen: Appearance
+) -> Camera:
+    """Finds the camera of a photograph by the student, by the outline, or by both.
+
+    Args:
+        student: in evaluation mode; may be None unless the camera is to be the student's.
+        views: prior of the category.
+        way: where the camera comes from: "student", "search" or "both".
+        category: (1,) int64.
+        seen: estimated mesh and photograph.
+    """
+    proposals = None
+    if student is not None and way != "search":
+        said = estimate_pose(student, seen.image[None], category)
         proposals = Proposals(select(said.alternatives, 0), said.probability[0])
-        if estimator.camera == "student":
+        if way == "student":
             return judge(seen, said.pose)
-    return search_camera(seen, estimator.views, proposals)
+    return search_camera(seen, views, proposals)
 
 
 def _labels(estimator: Estimator) -> Labels:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from data.crops import network_input
@@ -18,6 +19,7 @@ from pipeline.reconstruction.config import PhotographOptions, ReconstructionConf
 from pipeline.reconstruction.meshes import mesh_folder, photograph_files
 from pipeline.reconstruction.meshes.collection_meshes import require_texture
 from pipeline.reconstruction.meshes.estimator import Estimator, estimate, make_estimator
+from pipeline.reconstruction.meshes.mask_search import ESTIMATED_MASK, MaskFinder
 from pipeline.reconstruction.meshes.mesh_folder import Estimate
 from pipeline.reconstruction.meshes.photograph_files import Found
 from pipeline.reconstruction.model_file import Model, load_model
@@ -25,6 +27,7 @@ from rendering import rasterizer
 from utils import distributed, model_file
 from utils.cli import UserError
 from utils.digests import file_digest
+from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import configure_logging
 
@@ -63,7 +66,8 @@ def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
     configure_logging()
     # Everything that concerns all photographs comes before the first one
     estimator = _open(config, device)
-    detector = _detector(config.photograph, estimator, device)
+    given = make_detector(config.photograph, estimator.category_name, device)
+    detector = given or _mask_finder(estimator)
     work = _plan(estimator.model, detector, config)
     done = [
         not config.export.overwrite and mesh_folder.is_complete(work.folder / name, origin)
@@ -93,19 +97,27 @@ def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
     return make_estimator(model, options.category, options.camera, device)
 
 
-def _detector(
-    options: PhotographOptions, estimator: Estimator, device: torch.device
+def make_detector(
+    options: PhotographOptions, category: str, device: torch.device
 ) -> Detector | None:
     """Returns what finds the objects of photographs without masks, if anything does."""
     if options.mask_rcnn is not None:
         weights = Path(options.mask_rcnn)
-        return detectors.mask_rcnn_detector(weights, device, estimator.category_name)
+        return detectors.mask_rcnn_detector(weights, device, category)
     if options.mask_model is not None:
         return saliency.saliency_detector(Path(options.mask_model))
     return None
 
 
-def _plan(model: Model, detector: Detector | None, config: ReconstructionConfig) -> Work:
+def _mask_finder(estimator: Estimator) -> MaskFinder | None:
+    """Returns the mask head of the model, if it has one."""
+    head = estimator.model.mask_head
+    return head and MaskFinder(head, estimator.category, estimator.category_name)
+
+
+def _plan(
+    model: Model, detector: Detector | MaskFinder | None, config: ReconstructionConfig
+) -> Work:
     options = config.photograph
     assert options.photo is not None
     photographs = photograph_files.find_photographs(Path(options.photo))
@@ -119,7 +131,7 @@ def _plan(model: Model, detector: Detector | None, config: ReconstructionConfig)
         "refine_steps": options.refine_steps,
         "texture_resolution": config.export.pseudogt_resolution,
     }
-    source = detector.origin if detector else "transparency"
+    source = detector.origin if isinstance(detector, Detector) else "transparency or mask head"
     origins = [
         common
         | {
@@ -155,10 +167,12 @@ def _reconstruct(
         text = "%s is unlike the photographs of a %s that the network knows: overlap %.2f, expected %.1f"
         logger.warning(text, path, estimator.category_name, camera.iou, LEAST_OVERLAP)
     sphere = estimator.scene.sphere
-    vertices = sphere.deform(mesh.displacement_map)[0]
-    result = Estimate(vertices, mesh.texture[0], mesh.pose)
+    result = Estimate(mesh.vertices[0], mesh.texture[0], mesh.pose)
     resolution, origin = config.export.pseudogt_resolution, work.origins[number]
     folder = work.folder / work.names[number]
+    if found.estimated_mask is not None:
+        pixels = np.uint8(255) * found.estimated_mask
+        save_image(folder / ESTIMATED_MASK, np.dstack(3 * [pixels]))
     mesh_folder.write(folder, subject, result, sphere, resolution, origin)
 
 

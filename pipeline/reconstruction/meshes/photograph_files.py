@@ -20,6 +20,7 @@ from data.preparation.mask_reader import read_own_mask
 from data.preparation.masking import Detector, Limits, best_mask
 from data.preparation.quality import find_faults, find_small_or_cut
 from data.run_lengths import mask_box
+from pipeline.reconstruction.meshes.mask_search import MaskFinder
 from pipeline.reconstruction.meshes.mesh_folder import Subject, cut_subject
 from utils.cli import UserError
 from utils.files import require_file
@@ -33,10 +34,12 @@ class Found(NamedTuple):
     Attributes:
         subject: cut out of its photograph.
         oddities: what a person should know of it; ends of sentences that begin with the path.
+        estimated_mask: (h, w) bool, if the mask is the model's own guess.
     """
 
     subject: Subject
     oddities: list[str]
+    estimated_mask: np.ndarray | None = None
 
 
 def find_photographs(path: Path) -> list[Path]:
@@ -92,7 +95,10 @@ def match_masks(path: Path | None, photographs: Sequence[Path]) -> dict[Path, Pa
 
 
 def read_object(
-    path: Path, masks: Mapping[Path, Path] | None, detector: Detector | None, resolution: int
+    path: Path,
+    masks: Mapping[Path, Path] | None,
+    detector: Detector | MaskFinder | None,
+    resolution: int,
 ) -> Found:
     """Reads a photograph with its mask.
 
@@ -107,20 +113,24 @@ def read_object(
     """
     photograph = read_photograph(path)
     shape = photograph.shape[:2]
-    oddities = []
+    oddities, estimated = [], None
     if masks is not None and path not in masks:
         raise UnreadablePicture(path, "has no mask of its name in the folder of --mask")
     if masks is not None or _is_cut_out(path):
         source = path if masks is None else masks[path]
         mask, findings = read_own_mask(path, source, (shape[0], shape[1]))
         oddities += [finding.text for finding in findings]
+    elif isinstance(detector, MaskFinder):
+        mask, oddity = detector.find(path, photograph)
+        oddities.append(oddity)
+        estimated = mask
     else:
         mask = _detected(path, detector)
     if mask.sum() < MIN_AREA:
         raise UnreadablePicture(path, f"has a mask of {mask.sum()} pixels, expected {MIN_AREA}")
     oddities += [finding.text for finding in find_faults(mask) + find_small_or_cut(mask)]
     box = square_box(mask_box(mask))
-    return Found(cut_subject(photograph, mask, box, resolution), oddities)
+    return Found(cut_subject(photograph, mask, box, resolution), oddities, estimated)
 
 
 def _is_cut_out(path: Path) -> bool:
@@ -136,8 +146,8 @@ def _detected(path: Path, detector: Detector | None) -> np.ndarray:
     if detector is None:
         raise UnreadablePicture(
             path,
-            "has no mask: give one with --mask, make the photograph transparent around the object, or "
-            "let --mask_model or --mask_rcnn find the object",
+            "has no mask, and the model was trained without a mask head: give one with --mask, make the "
+            "photograph transparent around the object, or let --mask_model or --mask_rcnn find it",
         )
     mask, reason = best_mask(path, detector, Limits(min_area=MIN_AREA))
     if reason:

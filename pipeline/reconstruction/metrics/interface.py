@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.detections import Detections
-from models.student import StudentNetwork
+from models.companions.student import StudentNetwork
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import Labels, ReconstructionData
 from pipeline.reconstruction.model import Prediction, Scene
@@ -69,9 +69,11 @@ class Metric(abc.ABC):
 
     Attributes:
         titles: what each figure is, by its name in metrics.jsonl.
+        on_request: whether it is measured only where --metrics names it.
     """
 
     titles: ClassVar[dict[str, str]]
+    on_request: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting

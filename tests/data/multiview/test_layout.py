@@ -83,7 +83,7 @@ def test_true_points_under_true_cameras_cover_the_masks(root):
             pixels = ((screen * [1, -1] + 1) / 2 * SIZE).astype(int)
             drawn = np.zeros((SIZE, SIZE), bool)
             drawn[pixels[:, 1], pixels[:, 0]] = True
-            drawn = binary_closing(drawn)  # between the points
+            drawn = np.asarray(binary_closing(drawn), bool)  # between the points
             mask = read_mask(detections[row].image_path) > 0
             assert (drawn & mask).sum() / (drawn | mask).sum() > 0.9
 

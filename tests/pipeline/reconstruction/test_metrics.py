@@ -22,7 +22,8 @@ from geometry.uv_maps import symmetric_extension
 from pipeline.reconstruction import evaluation
 from pipeline.reconstruction.config import make_config
 from pipeline.reconstruction.evaluation import METRICS, evaluate
-from pipeline.reconstruction.metrics import student_poses
+from pipeline.reconstruction.meshes.camera_search import Camera
+from pipeline.reconstruction.metrics import cameras, student_poses
 from pipeline.reconstruction.metrics.interface import color_error
 from pipeline.reconstruction.model import Prediction, Scene
 from pipeline.reconstruction.student import PoseEstimate
@@ -251,6 +252,44 @@ def test_rotations_of_the_student_are_compared_with_the_true_ones(
     run("--iters", "1", "--student_weight", "0", "--name", "alone_singletpl")
     with pytest.raises(UserError, match=r"the model has no student.*--student_weight"):
         figures("--metrics", "pose", "--name", "alone_singletpl")
+
+
+@pytest.mark.usefixtures("toy")
+def test_cameras_are_found_as_asked_and_compared_with_the_true_ones(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A way to find them that gives the true rotations to half of the photographs."""
+    run("--iters", "1")
+    know_everything(monkeypatch, np.arange(COUNT) % 3)
+    truth = torch.from_numpy(np.load("datasets/toy/ground_truth.npz")["rotation"])
+    turn = quaternion.from_axis_angle(torch.tensor([0.0, 1, 0]), torch.tensor(50.0))
+    ways, answers = [], iter(truth)
+
+    def find(student: Any, views: Any, way: str, category: Any, seen: Any) -> Camera:
+        assert student is not None
+        assert seen.image.shape == (4, SIZE, SIZE)
+        ways.append(way)
+        rotation = next(answers)
+        if len(ways) % 2:
+            rotation = quaternion.multiply(turn, rotation)
+        nothing = torch.zeros(1, 1)
+        return Camera(Pose(nothing, nothing, rotation[None], nothing), 0.5, 0.25)
+
+    monkeypatch.setattr(cameras, "find_camera", find)
+    found = figures("--metrics", "camera", "--camera", "search")
+    assert ways == ["search"] * COUNT
+    expected = {"right": 0.5, "degrees": 25.0, "iou": 0.5, "color_error": 0.25}
+    assert found == pytest.approx({f"camera_{k}": v for k, v in expected.items()}, abs=0.01)
+
+
+@pytest.mark.usefixtures("toy")
+def test_cameras_need_what_they_are_found_by():
+    run("--iters", "1", "--student_weight", "0")
+    with pytest.raises(UserError, match=r"no student.*--camera search"):
+        figures("--metrics", "camera", "--camera", "student")
+    run("--iters", "1", "--prediction_type", "none", "--name", "gray_singletpl")
+    with pytest.raises(UserError, match=r"predicts no texture.*--prediction_type both"):
+        figures("--metrics", "camera", "--name", "gray_singletpl")
 
 
 @pytest.mark.usefixtures("toy")

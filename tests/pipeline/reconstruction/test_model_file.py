@@ -69,7 +69,15 @@ def test_the_file_holds_the_latest_weights_and_no_optimizer() -> None:
     state, whole = checkpoint.load(MODEL), checkpoint.load(RUN / "checkpoint_latest.pth")
     assert state.keys() == {
         *("generator", "args", "iteration", "format", "environment", "categories"),
-        *("part_names", "selection", "templates", "template_category", "views", "student"),
+        *(
+            "part_names",
+            "selection",
+            "templates",
+            "template_category",
+            "views",
+            "student",
+            "mask_head",
+        ),
     }
     assert state["iteration"] == 2
     assert_equal(state["generator"], whole["generator"])

@@ -7,6 +7,7 @@ from data.cache import template_files
 from geometry.sphere_mesh import SphereMesh
 from geometry.uv_maps import average_poles, symmetric_extension
 from models.reconstruction import ReconstructionNetwork
+from pipeline.reconstruction.config import EARLIER_MODEL
 from pipeline.reconstruction.model import make_data, make_network, make_scene, mean_shapes, predict
 from pipeline.reconstruction.model_file import load_model
 from tests.pipeline.reconstruction.test_shape_pins import with_shapes
@@ -40,12 +41,13 @@ def test_maps_of_ellipsoids_are_found_almost_exactly() -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_shapes_begin_at_the_mean_of_what_was_fitted() -> None:
+@pytest.mark.parametrize("head", ["linear", "both"])
+def test_shapes_begin_at_the_mean_of_what_was_fitted(head: str) -> None:
     """Spheres of radius 0.9, moved up by 0.1 on average."""
     modes = torch.zeros(1, 2, 962, 3)
     modes[0, 0, :, 2], modes[0, 1, :, 1] = 0.1, 0.2
     with_shapes("toy", modes, torch.tensor([[1.0, 1], [1, -1], [1, 1], [1, -1]]))
-    options = config("--shape_head", "linear")
+    options = config("--shape_head", head)
     data = make_data(options)
     expected = data.templates + torch.tensor([0, 0, 0.1])
     torch.testing.assert_close(mean_shapes(data), expected)
@@ -86,6 +88,31 @@ def test_files_keep_their_head() -> None:
     run("--iters", "2")
     run("--evaluate")
     assert "mean_mesh" in state()["generator"]
+
+
+def test_both_heads_add_up() -> None:
+    heads = ("convolution", "linear", "both")
+    networks = {
+        head: ReconstructionNetwork(width=0.05, image_resolution=64, shape_head=head).eval()
+        for head in heads
+    }
+    both = networks["both"]
+    for weight in (both.conv_mesh.weight, both.fc_mesh.weight, both.mean_mesh):
+        torch.nn.init.normal_(weight, std=0.01)
+    image = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = {}
+    for head, network in networks.items():
+        own = {name: x for name, x in both.state_dict().items() if name in network.state_dict()}
+        network.load_state_dict(own)
+        maps[head] = network(image, torch.zeros(2, dtype=torch.int64), torch.ones(1, 1, 1))[1]
+    torch.testing.assert_close(maps["both"], maps["convolution"] + maps["linear"])
+    assert maps["convolution"].std() > 0
+
+
+def test_new_runs_are_linear_and_published_networks_are_convolutions() -> None:
+    assert config().model.shape_head == "linear"
+    assert EARLIER_MODEL["shape_head"] == "convolution"
+    assert ReconstructionNetwork(width=0.05, image_resolution=64).shape_head == "convolution"
 
 
 def test_unknown_heads_are_refused() -> None:

@@ -10,7 +10,13 @@ from torch import Tensor
 from geometry import camera, quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
-from models.student import SECTORS, SectorPoses, StudentNetwork, sector_centers, sector_weights
+from models.companions.student import (
+    SECTORS,
+    SectorPoses,
+    StudentNetwork,
+    sector_centers,
+    sector_weights,
+)
 from pipeline.reconstruction.companions import lessons
 from pipeline.reconstruction.companions.lessons import Draws, Similarity
 from pipeline.reconstruction.config import ReconstructionConfig

@@ -43,8 +43,8 @@ def reconstruct(*options: str) -> None:
 
 @pytest.fixture
 def model(toy: Path) -> Path:  # noqa: F811 - the fixture
-    """A working directory with a model file and nothing else; it has no student."""
-    run("--iters", "1", "--student_weight", "0")
+    """A working directory with a model file and nothing else; it has no student and no mask head."""
+    run("--iters", "1", "--student_weight", "0", "--mask_weight", "0")
     for folder in ("cache", "datasets"):
         shutil.rmtree(folder)
     for path in Path("checkpoints_recon/toy_singletpl").iterdir():
@@ -136,7 +136,10 @@ def test_what_cannot_be_used_takes_a_line_and_the_others_are_made(
     with caplog.at_level(logging.INFO):
         reconstruct("--photo", "mine")
     lines = "\n".join(caplog.messages)
-    assert "mine/bare.png has no mask: give one with --mask" in lines
+    assert (
+        "mine/bare.png has no mask, and the model was trained without a mask head: give one"
+        in lines
+    )
     assert "mine/broken.jpg cannot be read" in lines
     assert "mine/two.png has an object in 2 pieces" in lines
     assert "mine/unlike.png is unlike the photographs of a bird" in lines
@@ -156,7 +159,10 @@ def test_mistakes_are_reported_before_anything_is_written() -> None:
         Image.fromarray(colors).save(f"several/{name}.png")
     Path("nothing").mkdir()
     mistakes = {
-        ("--photo", "bare.png"): r"bare.png has no mask: give one with --mask",
+        (
+            "--photo",
+            "bare.png",
+        ): r"bare.png has no mask, and .*without a mask head: give one with --mask",
         ("--photo", "absent.png"): r"absent.png does not exist",
         ("--photo", "nothing"): r"nothing: no photographs there",
         ("--photo", "bare.png", "--mask", "empty.png"): r"has an empty mask",
@@ -197,6 +203,51 @@ def test_a_network_finds_the_object_where_there_is_no_mask(tmp_path: Path) -> No
             continue
         with pytest.raises(UnreadablePicture, match=expected):
             read_object(path, None, detector, 32)
+
+
+class SeesRed(torch.nn.Module):
+    """A mask head that nobody needs to teach."""
+
+    def forward(self, image: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(image, 64)
+        return 20 * (small[:, :1] - small[:, 1:2] - 0.5) * self.sign
+
+    def __init__(self, sign: float = 1.0) -> None:
+        super().__init__()
+        self.sign = torch.nn.Parameter(torch.tensor(sign))
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_mask_head_of_a_model_finds_the_object(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("--iters", "1")
+    load = own_photographs.load_model
+
+    def load_with(sign: float) -> None:
+        monkeypatch.setattr(own_photographs, "load_model", lambda *a: load(*a)._replace(mask_head=SeesRed(sign)))  # fmt: skip
+
+    colors, mask = picture()
+    Image.fromarray(colors).save("bare.png")
+    load_with(1.0)
+    with caplog.at_level(logging.INFO):
+        reconstruct("--photo", "bare.png")
+    assert "bare.png has no mask: the model takes what it sees as the object" in caplog.text
+    found = np.asarray(Image.open(OUT / "bare" / "mask.png"))[..., 0] > 127
+    assert (found & (mask > 0)).sum() / (found | (mask > 0)).sum() > 0.9
+    # Corrected by hand, it is a mask like any other
+    reconstruct(
+        "--photo", "bare.png", "--mask", str(OUT / "bare" / "mask.png"), "--out_path", "own"
+    )
+    for name in ("mesh.png", "panel.png"):
+        assert (OUT / "bare" / name).read_bytes() == (Path("own/bare") / name).read_bytes()
+    # A head that sees nothing, and none at all
+    load_with(0.001)
+    with pytest.raises(
+        UserError, match=r"the model sees no bird in it \(certainty 0\.\d\d, expected 0\.6\)"
+    ):
+        reconstruct("--photo", "bare.png", "--out_path", "nothing")
+    assert not Path("nothing").exists()
 
 
 def test_large_photographs_are_shrunk_and_keep_their_box(tmp_path: Path) -> None:
@@ -261,7 +312,7 @@ def test_a_model_without_views_is_used_with_the_usual_ones() -> None:
     [
         ("", "--dataset is required"),
         ("--dataset x --mask y", "--mask needs --photo"),
-        ("--dataset x --refine_steps 3", "--refine_steps needs --photo"),
+        ("--dataset x --refine_steps 3", "--refine_steps needs --evaluate or --photo"),
         ("--dataset x --photo y --evaluate", "--evaluate and --photo exclude each other"),
         ("--photo y --mask_model a --mask_rcnn b", "exclude each other"),
         ("--photo y --how_many 3", "--how_many needs --export_meshes"),

@@ -1,0 +1,56 @@
+"""Tests of the network from an image to points and poses."""
+
+import pytest
+import torch
+
+from geometry import quaternion
+from models.point_clouds import PointCloudNetwork
+
+
+@pytest.fixture(scope="module")
+def network() -> PointCloudNetwork:
+    torch.manual_seed(0)
+    return PointCloudNetwork(16, 200, 4, 0.25)
+
+
+def test_points_and_poses_are_within_their_ranges(network):
+    code = network.encode(torch.randn(3, 4, 16, 16))
+    points, scale = network.decode(code)
+    assert points.shape == (3, 200, 3)
+    assert points.abs().max() < 0.5
+    assert ((scale > 0) & (scale < 1)).all()
+    for rotation in (network.propose(code), network.estimate_pose(code)):
+        assert torch.allclose(rotation.norm(dim=-1), torch.ones(()), atol=1e-5)
+    assert network.propose(code).shape == (3, 4, 4)
+
+
+def test_candidates_begin_around_the_object(network):
+    azimuth, elevation, _ = quaternion.to_view(network.starts)
+    assert torch.allclose(azimuth, torch.tensor([45.0, 135, 225, 315]), atol=1e-3)
+    assert torch.allclose(elevation, torch.zeros(4), atol=1e-3)
+    # What an image adds at first turns them by less than what lies between two
+    proposed = network.propose(network.encode(torch.randn(2, 4, 16, 16)))
+    assert quaternion.angle_between(proposed, network.starts).max() < 45
+
+
+def test_the_first_points_are_a_ball_that_hardly_depends_on_the_image(network):
+    first, second = network.decode(network.encode(torch.randn(2, 4, 16, 16))).points
+    assert 0.05 < first.std() < 0.25
+    assert first.mean(0).abs().max() < 0.05
+    assert (first - second).abs().mean() < 0.3 * first.std()
+
+
+def test_the_paper_size_is_that_of_its_layers():
+    network = PointCloudNetwork(128, 8000, 4)
+    sizes = {name: tuple(p.shape) for name, p in network.named_parameters() if "weight" in name}
+    strided = [m for m in network.convolutions if getattr(m, "stride", None) == (2, 2)]
+    assert len(strided) == 5
+    assert sizes["shape_code.0.weight"] == (1024, 256)
+    assert sizes["points.weight"] == (24000, 1024)
+    assert sizes["ensemble.0.weight"] == (128, 1024)
+
+
+@pytest.mark.parametrize("size", [4, 24, 100])
+def test_other_sizes_are_refused(size):
+    with pytest.raises(ValueError, match="4 times a power of 2"):
+        PointCloudNetwork(size, 100, 4, 0.25)
