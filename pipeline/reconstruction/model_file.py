@@ -41,6 +41,7 @@ class Model(NamedTuple):
         args: all options of the run that trained it; empty for published files.
         student: estimates poses, in evaluation mode; None where the file holds none.
         mask_head: finds objects in photographs, likewise.
+        usual_overlap: of its meshes and their masks in training; None where the file does not say.
     """
 
     network: ReconstructionNetwork
@@ -51,6 +52,7 @@ class Model(NamedTuple):
     args: Mapping[str, Any]
     student: StudentNetwork | None = None
     mask_head: MaskHead | None = None
+    usual_overlap: float | None = None
 
 
 def describe(data: ReconstructionData, config: ReconstructionConfig) -> dict[str, Any]:
@@ -206,7 +208,20 @@ def _build(
     student = _companion(path, state, "student", StudentNetwork(count), device)
     mask_head = _companion(path, state, "mask_head", MaskHead(count), device)
     step, args = model_file.step_of(path, state), state.get("args", {})
-    return Model(network, options, vocabulary, step, path, args, student, mask_head)
+    overlap = _usual_overlap(path, state)
+    return Model(network, options, vocabulary, step, path, args, student, mask_head, overlap)
+
+
+def _usual_overlap(path: Path, state: Mapping[str, Any]) -> float | None:
+    """Returns how well the meshes of the training cover their masks; complete checkpoints do not say."""
+    overlap = state.get("usual_overlap")
+    if overlap is None or isinstance(overlap, dict):
+        return None
+    if not isinstance(overlap, float) or not 0 <= overlap <= 1:
+        raise UserError(
+            f"{path}: its usual_overlap is {overlap!r:.40}, expected a number from 0 to 1."
+        )
+    return overlap
 
 
 def _companion(

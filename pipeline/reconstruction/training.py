@@ -201,7 +201,7 @@ class Update:
         self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
         companions = companions or Companions()
         self.corrections, self.teaching, self.swaps, self.semantics = companions[:4]
-        self.textures, self.masks, self.templates = companions[4:]
+        self.textures, self.masks, self.templates, self.overlap = companions[4:]
         self.decay_interval = decay_interval(options, length)
         self.total = length.total
 
@@ -255,6 +255,8 @@ class Update:
         losses = {"total": total.detach(), **training.values(terms), "iou": iou}
         if self.teaching is not None:
             losses |= self.teaching(step, batch, own, prediction, self._share(step))
+        if self.overlap is not None:
+            self.overlap.observe(iou)
         if self.templates is not None:
             self.templates.observe(step, own, prediction.vertices)
         if self.masks is not None:

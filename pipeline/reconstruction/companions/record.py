@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline.reconstruction import pose_corrections
-from pipeline.reconstruction.companions import mask_lessons, swaps, template_updates
+from pipeline.reconstruction.companions import mask_lessons, swaps, template_updates, usual_overlap
 from pipeline.reconstruction.companions.mask_lessons import MaskLessons, make_mask_lessons
 from pipeline.reconstruction.companions.semantics import SemanticConsistency, make_semantics
 from pipeline.reconstruction.companions.swaps import NeighborSwaps, make_swaps
@@ -16,6 +16,7 @@ from pipeline.reconstruction.companions.template_updates import (
     make_template_updates,
 )
 from pipeline.reconstruction.companions.textures import TextureTerms, make_textures
+from pipeline.reconstruction.companions.usual_overlap import UsualOverlap
 from pipeline.reconstruction.config import ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.pose_corrections import PoseCorrections, make_corrections
@@ -34,6 +35,7 @@ class Companions(NamedTuple):
         textures: terms about them, beside that of their colors.
         masks: lessons of the mask head.
         templates: that follow the meshes.
+        overlap: of meshes and masks.
     """
 
     corrections: PoseCorrections | None = None
@@ -43,6 +45,7 @@ class Companions(NamedTuple):
     textures: TextureTerms | None = None
     masks: MaskLessons | None = None
     templates: TemplateUpdates | None = None
+    overlap: UsualOverlap | None = None
 
     @property
     def members(self) -> dict[str, training.Stateful]:
@@ -58,6 +61,8 @@ class Companions(NamedTuple):
             members |= self.masks.members
         if self.templates is not None:
             members[template_updates.KEY] = self.templates
+        if self.overlap is not None:
+            members[usual_overlap.KEY] = self.overlap
         return members
 
     def stored(self) -> dict[str, Any]:
@@ -71,6 +76,8 @@ class Companions(NamedTuple):
             entries[mask_lessons.KEY] = self.masks.head.state_dict()
         if self.templates is not None:
             entries[template_updates.KEY] = self.templates.scene.templates
+        if self.overlap is not None:
+            entries[usual_overlap.KEY] = self.overlap.value
         return entries
 
 
@@ -92,4 +99,5 @@ def make_companions(
         make_textures(config, device),
         make_mask_lessons(config, data, device),
         make_template_updates(config, data, device),
+        UsualOverlap(device),
     )

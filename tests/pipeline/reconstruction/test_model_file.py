@@ -77,6 +77,7 @@ def test_the_file_holds_the_latest_weights_and_no_optimizer() -> None:
             "views",
             "student",
             "mask_head",
+            "usual_overlap",
         ),
     }
     assert state["iteration"] == 2
