@@ -201,7 +201,8 @@ class Estimator:
 
         Args:
             photograph: file of any size.
-            mask: file that is white on the object; None if the photograph is transparent around it.
+            mask: file that is white on the object; None if the photograph is transparent around it, or the
+                mask head of the model is to find it.
             texture_resolution: R, in texels.
             refine_steps: that improve shape, texture and camera for this photograph; 50 take seconds.
 
@@ -210,16 +211,16 @@ class Estimator:
         """
         path, opened = Path(photograph), self._estimator
         masks = None if mask is None else photograph_files.match_masks(Path(mask), [path])
-        subject = photograph_files.read_object(path, masks, None, texture_resolution).subject
+        finder = opened.mask_finder
+        subject = photograph_files.read_object(path, masks, finder, texture_resolution).subject
         image = network_input(subject.pixels, opened.model.options.image_resolution)
         mesh, _ = estimator.estimate(opened, image.to(opened.device), refine_steps)
         # What the photograph shows takes the place of what the network predicts
         sphere, side = opened.scene.sphere, min(len(subject.pixels), 2 * texture_resolution)
-        vertices = sphere.deform(mesh.displacement_map)
         crop = resize_crop(subject.pixels, side).to(opened.device)
-        screen = project(vertices, mesh.pose)[0]
+        screen = project(mesh.vertices, mesh.pose)[0]
         texture = whole_texture(sphere, crop, screen, mesh.texture[0], texture_resolution)
-        return Mesh(vertices[0].detach().cpu().numpy(), to_uint8(texture), sphere)
+        return Mesh(mesh.vertices[0].detach().cpu().numpy(), to_uint8(texture), sphere)
 
 
 def load_generator(path: str | Path, device: str = "cpu") -> Generator:

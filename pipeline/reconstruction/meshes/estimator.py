@@ -16,6 +16,7 @@ from pipeline.reconstruction.meshes.camera_search import (
     judge,
     search_camera,
 )
+from pipeline.reconstruction.meshes.mask_search import MaskFinder
 from pipeline.reconstruction.meshes.refinement import Refined, refine
 from pipeline.reconstruction.model import Scene, make_scene, predict
 from pipeline.reconstruction.model_file import Model
@@ -46,6 +47,12 @@ class Estimator(NamedTuple):
     def category_name(self) -> str:
         """The word for what the photographs show."""
         return self.model.vocabulary.categories[self.category]
+
+    @property
+    def mask_finder(self) -> MaskFinder | None:
+        """What finds the object where there is no mask: the mask head of the model, if it has one."""
+        head = self.model.mask_head
+        return head and MaskFinder(head, self.category, self.category_name)
 
 
 def make_estimator(

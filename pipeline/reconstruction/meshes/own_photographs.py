@@ -71,7 +71,7 @@ def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
     # Everything that concerns all photographs comes before the first one
     estimator = _open(config, device)
     given = make_detector(config.photograph, estimator.category_name, device)
-    detector = given or _mask_finder(estimator)
+    detector = given or estimator.mask_finder
     work = _plan(estimator.model, detector, config)
     done = [
         not config.export.overwrite and mesh_folder.is_complete(work.folder / name, origin)
@@ -111,12 +111,6 @@ def make_detector(
     if options.mask_model is not None:
         return saliency.saliency_detector(Path(options.mask_model))
     return None
-
-
-def _mask_finder(estimator: Estimator) -> MaskFinder | None:
-    """Returns the mask head of the model, if it has one."""
-    head = estimator.model.mask_head
-    return head and MaskFinder(head, estimator.category, estimator.category_name)
 
 
 def _plan(
