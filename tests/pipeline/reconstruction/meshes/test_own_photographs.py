@@ -244,7 +244,7 @@ def test_the_mask_head_of_a_model_finds_the_object(
     # A head that sees nothing, and none at all
     load_with(0.001)
     with pytest.raises(
-        UserError, match=r"the model sees no bird in it \(certainty 0\.\d\d, expected 0\.6\)"
+        UserError, match=r"the model sees no bird in it \(certainty 0\.\d\d, expected 0\.65\)"
     ):
         reconstruct("--photo", "bare.png", "--out_path", "nothing")
     assert not Path("nothing").exists()
