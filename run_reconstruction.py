@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--shape_model", choices=["mesh", "points"], default="mesh", help="textured meshes from photographs with poses, or point clouds from several views of each object without (default: %(default)s)")
     group.add_argument("--num_points", type=cli.positive_int, default=8000, metavar="N", help="points of a cloud (default: %(default)s)")
     group.add_argument("--num_candidates", type=cli.positive_int, default=4, metavar="K", help="poses that are proposed for each view, of which the best one counts (default: %(default)s)")
-    group.add_argument("--point_grid", type=cli.pixels, default=64, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes (default: %(default)s)")
+    group.add_argument("--point_grid", type=cli.pixels, default=cli.POINT_GRID, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes; also with --silhouette volume (default: %(default)s)")
 
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 1000)")
@@ -111,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--loss", choices=["mse", "l1"], default="mse", help="for colors, parts and silhouettes (default: %(default)s)")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.00005, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
     group.add_argument("--final_sharpness", type=cli.positive_float, default=70000.0, metavar="S", help="sharpness of silhouettes per squared screen unit, to which it rises from 7000, so that meshes end at the outlines; 7000 stays soft, as published (default: %(default)s)")
+    cli.add_silhouette_options(group, grid=False)
     group.add_argument("--semi_fraction", type=cli.fraction, default=0.1, metavar="SHARE", help="share of the images, by overlap, whose meshes are pinned to the template (default: %(default)s)")
     group.add_argument("--lr", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate (default: %(default)s)")
     group.add_argument("--pose_rate", type=cli.fraction, default=0.0, metavar="RATE", help="learn corrections of single poses with this rate, in radians, screen units and shares of the scale (default: %(default)s, none)")
@@ -182,10 +183,13 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 def check_points(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuses options that have no meaning for points, and options of points for meshes."""
     if args.shape_model == "mesh":
-        for name in ("num_points", "num_candidates", "point_grid"):
+        for name in ("num_points", "num_candidates"):
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"--{name} needs --shape_model points")
+        cli.check_silhouette_options(parser, args)
         return
+    if args.silhouette != "raster":
+        parser.error("--silhouette is for meshes, not for --shape_model points")
     for name in ("generate_pseudogt", "instances", "metrics", "visualize", "refine_steps"):
         if getattr(args, name):
             parser.error(f"--{name} is for meshes, not for --shape_model points")

@@ -191,11 +191,12 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     # fmt: on
 
 
-def add_silhouette_options(group: argparse._ArgumentGroup) -> None:
-    """Adds --silhouette and --point_grid: how silhouettes of meshes are compared with masks."""
+def add_silhouette_options(group: argparse._ArgumentGroup, *, grid: bool = True) -> None:
+    """Adds --silhouette, how silhouettes of meshes are compared with masks, and its --point_grid."""
     # fmt: off
     group.add_argument("--silhouette", choices=("raster", "volume", "cover"), default="raster", help="how silhouettes are compared with masks: raster renders meshes; without rendering, volume fills a grid with points of their surfaces, and cover spreads points over the mask (default: %(default)s)")
-    group.add_argument("--point_grid", type=int, choices=(32, 64), default=POINT_GRID, help="cells along each edge of the grid of --silhouette volume (default: %(default)s)")
+    if grid:
+        group.add_argument("--point_grid", type=pixels, default=POINT_GRID, metavar="G", help="cells along each edge of the grid of --silhouette volume (default: %(default)s)")
     # fmt: on
 
 

@@ -101,9 +101,11 @@ class OptimizerOptions:
     Attributes:
         epochs: passes over the data; None if `iters` gives the length.
         iters: steps; None if `epochs` gives the length.
-        loss: "mse" or "l1", for colors, parts and silhouettes.
+        loss: "mse" or "l1", for colors, parts and rendered silhouettes.
         mesh_regularization: final weight of the flatness loss.
         final_sharpness: of silhouettes at the end, per squared screen unit.
+        silhouette: how they are compared, one of rendering.projection.terms.KINDS.
+        point_grid: cells along each edge of the grid of points, with `volume`.
         lr: learning rate of Adam.
         lr_decay_every: epochs between halvings of the rates; None = default.
         pose_rate: learning rate of the corrections of single poses; 0 leaves the poses as they are,
@@ -128,6 +130,8 @@ class OptimizerOptions:
     loss: str
     mesh_regularization: float
     final_sharpness: float
+    silhouette: str
+    point_grid: int
     lr: float
     lr_decay_every: int | None
     pose_rate: float

@@ -35,6 +35,7 @@ from pipeline.reconstruction.model import (
 )
 from pipeline.reconstruction.pictures import Shown, draw
 from pipeline.reconstruction.pose_corrections import correct, correction_rate
+from pipeline.reconstruction.silhouettes import PointSilhouettes, SilhouetteTerm
 from pipeline.reconstruction.texture_flow import mirror_flow
 from rendering import rasterizer
 from rendering.rasterizer import SHARPNESS
@@ -57,9 +58,6 @@ DECAYS_WITH_ITERS = 4
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 CRITERIA: dict[str, Criterion] = {"mse": F.mse_loss, "l1": F.l1_loss}
-
-# Compares the rendered soft silhouettes (B, 1, h, w) of a prediction with masks of that shape
-SilhouetteTerm = Callable[[Prediction, Tensor, Tensor], Tensor]
 
 
 def train(device: torch.device, config: ReconstructionConfig) -> None:
@@ -181,7 +179,6 @@ class Update:
         labels: Labels,
         options: OptimizerOptions,
         length: training.Length,
-        silhouette: SilhouetteTerm | None = None,
         companions: Companions | None = None,
     ) -> None:
         """Collects what all steps share.
@@ -192,13 +189,13 @@ class Update:
             labels: of all images.
             options: losses and rates.
             length: of the run.
-            silhouette: the term that compares silhouettes with masks; by default, their pixels.
             companions: are changed by every step; None has none.
         """
         self.network, self.optimizer = network, optimizer
         self.scene, self.labels, self.options = scene, labels, options
-        criterion = CRITERIA[options.loss]
-        self.silhouette = silhouette or (lambda _, alpha, mask: criterion(alpha, mask))
+        self.points = None
+        if options.silhouette != "raster":
+            self.points = PointSilhouettes(options.silhouette, options.point_grid, scene)
         companions = companions or Companions()
         self.corrections, self.teaching, self.swaps, self.semantics = companions[:4]
         self.textures, self.masks, self.templates, self.overlap = companions[4:]
@@ -229,6 +226,9 @@ class Update:
         if prediction.flow is not None:
             # Back to positions in the photograph itself
             prediction = prediction._replace(flow=mirror_flow(prediction.flow, batch.flip))
+        silhouette = self._rendered
+        if self.points is not None:
+            silhouette = self.points.at(step, step / self.total, own.template)
         terms, iou = compute_terms(
             prediction,
             self.scene if self.templates is None else self.templates.scene,
@@ -236,7 +236,7 @@ class Update:
             own,
             self.options,
             step,
-            self.silhouette,
+            silhouette,
             self.textures,
             sharpness=self.sharpness(step),
         )
@@ -277,6 +277,11 @@ class Update:
         no gradients far from the outline, so that the usual softness comes first.
         """
         return SHARPNESS * (self.options.final_sharpness / SHARPNESS) ** (step / self.total)
+
+    def _rendered(self, prediction: Prediction, alpha: Tensor, mask: Tensor) -> Tensor:
+        """Compares the pixels of silhouettes and masks."""
+        del prediction  # which has been rendered
+        return CRITERIA[self.options.loss](alpha, mask)
 
     def _share(self, step: int) -> float:
         """Returns what is left of all rates at a step."""

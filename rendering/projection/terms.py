@@ -22,7 +22,7 @@ from rendering.rasterizer import silhouette_loss
 from utils.seeding import torch_generator
 
 KINDS = ("raster", "volume", "cover")
-GRIDS = {64: 8000, 32: 4000}  # cells along each edge -> points on a mesh
+POINTS_PER_CELL = 125  # points on a mesh, for each cell along an edge of the grid: 8000 for 64
 COVER_POINTS = 512
 _PAIR_NUMBERS = 8  # of a pair of points, that exist at the same time
 DENSITY = 3.0  # sum of the occupancies of all points, per pixel of the mask
@@ -87,7 +87,7 @@ class Filled:
     def __init__(self, templates: Tensor, faces: Tensor, size: int, seed: int) -> None:
         """Draws points on templates (T, V, 3), for a grid of edge `size`."""
         generator = torch_generator(seed, "points on meshes")
-        self._draws = draw(templates, faces, GRIDS[size], generator)
+        self._draws = draw(templates, faces, POINTS_PER_CELL * size, generator)
         self._size, self._seed = size, seed
 
     def __call__(
@@ -163,7 +163,7 @@ def make_term(
         kind: of KINDS.
         templates: object space; points are drawn on them by area.
         faces: counter-clockwise seen from outside.
-        size: edge of the grid of `volume`, of GRIDS.
+        size: edge of the grid of `volume`.
         seed: of the points.
     """
     if kind == "raster":
@@ -180,8 +180,8 @@ def describe(kind: str, size: int, device: torch.device) -> str:
     megabytes = memory_for(device) // 2**20
     if kind == "cover":
         return f"covered by {COVER_POINTS} points a mesh, in chunks of {megabytes} MB"
-    count = objects_at_a_time(GRIDS[size], size, memory_for(device))
+    points = POINTS_PER_CELL * size
+    count = objects_at_a_time(points, size, memory_for(device))
     return (
-        f"from {GRIDS[size]} points a mesh in {size}^3 cells, {count} meshes at a time "
-        f"in {megabytes} MB"
+        f"from {points} points a mesh in {size}^3 cells, {count} meshes at a time in {megabytes} MB"
     )
