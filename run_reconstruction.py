@@ -94,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--texture_model", choices=["rgb", "flow"], default="rgb", help="textures as colors, or as the places where the photograph shows them (default: %(default)s)")
     group.add_argument("--shape_head", choices=["convolution", "linear", "both"], default="linear", help="shapes by convolutions from a sphere, as published, as a linear function of the code from the mean of the templates, which takes far fewer steps, or as their sum (default: %(default)s)")
     group.add_argument("--pose_source", choices=["estimated", "sfm"], default="estimated", help="poses of step 2, or the annotated cameras that cub and p3d_* come with (default: %(default)s)")
+    group.add_argument("--camera_source", choices=["estimated", "predicted"], default="estimated", help="predicted: a network proposes the poses and learns them with the meshes, from masks, colors and the template, without steps 1 and 2 (default: %(default)s)")
+    group.add_argument("--num_hypotheses", type=cli.positive_int, default=8, metavar="N", help="with --camera_source predicted, cameras that it proposes, one for each of N sectors of the azimuth (default: %(default)s)")
     group.add_argument("--width", type=cli.positive_float, default=1.0, metavar="FACTOR", help="factor on all channel counts, 1 = the paper's (default: %(default)s)")
     group.add_argument("--norm_g", choices=["syncbatch", "batch", "instance", "none"], default="syncbatch", help="normalization (default: %(default)s)")
     group.add_argument("--symmetric", action=argparse.BooleanOptionalAction, default=True, help="predict half of each map and mirror it (the only mode)")
@@ -171,6 +173,17 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(f"--mesh_path {args.mesh_path}: templates have the topology of 31 rings")
     if args.texture_model == "flow" and args.prediction_type in ("none", "semantics"):
         parser.error("--texture_model flow needs --prediction_type texture or both")
+    if args.num_hypotheses % 2 or args.num_hypotheses > 64:
+        number = args.num_hypotheses
+        parser.error(
+            f"--num_hypotheses {number}: must be even, as sectors mirror each other, and up to 64"
+        )
+    if args.camera_source == "predicted":
+        for name in ("optimize_deltas", "optimize_z0", "pose_rate", "neighbor_weight"):
+            if getattr(args, name):
+                parser.error(f"--{name} needs --camera_source estimated")
+        if args.pose_source == "sfm":
+            parser.error("--pose_source sfm and --camera_source predicted exclude each other")
     if args.image_resolution % 32:
         parser.error(f"--image_resolution {args.image_resolution}: must be a multiple of 32")
     if args.pseudogt_path is not None:

@@ -1,6 +1,6 @@
 """The student: a small network from a crop to poses, one for each sector of the azimuth."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ INPUT_SIZE = 64  # larger crops are averaged
 CHANNELS = (16, 32, 64, 128)  # of convolutions with stride 2
 FEATURES = 256
 SECTORS = 8  # of the azimuth, about 0, 45, ... 315 degrees
-_OUTPUTS = 9  # of a sector: logit, rotation, log scale, translation, z0
 
 
 class SectorPoses(NamedTuple):
@@ -39,18 +38,22 @@ class StudentNetwork(nn.Module):
 
     Args:
         num_categories: number of categories; with several, each has its own gains and offsets.
+        sectors: K, an even number.
 
     Attributes:
         mean: (4,) of log scale, translation and z0 in a collection.
         spread: (4,) their standard deviations.
     """
 
+    OUTPUTS: ClassVar = 9  # of a sector: logit, rotation, log scale, translation, z0
+
     mean: Tensor
     spread: Tensor
     views: Tensor
 
-    def __init__(self, num_categories: int = 1) -> None:
+    def __init__(self, num_categories: int = 1, sectors: int = SECTORS) -> None:
         super().__init__()
+        self.sectors = sectors
         sizes = (4, *CHANNELS)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(sizes[i], sizes[i + 1], 3, 2, 1, bias=False) for i in range(len(CHANNELS))
@@ -58,12 +61,12 @@ class StudentNetwork(nn.Module):
         self.norms = nn.ModuleList(CategoryNorm("syncbatch", c, num_categories) for c in CHANNELS)
         area = (INPUT_SIZE >> len(CHANNELS)) ** 2
         self.features = nn.Linear(CHANNELS[-1] * area, FEATURES)
-        self.heads = nn.Linear(FEATURES, SECTORS * _OUTPUTS)
+        self.heads = nn.Linear(FEATURES, sectors * self.OUTPUTS)
         # What numbers mean depends on the collection; the views that heads start from do not
         self.register_buffer("mean", torch.zeros(4))
         self.register_buffer("spread", torch.ones(4))
-        level = torch.zeros(SECTORS)
-        views = quaternion.from_view(sector_centers(), level, level)
+        level = torch.zeros(sectors)
+        views = quaternion.from_view(sector_centers(sectors), level, level)
         self.register_buffer("views", views, persistent=False)
 
     def forward(self, image: Tensor, category: Tensor) -> SectorPoses:
@@ -73,13 +76,17 @@ class StudentNetwork(nn.Module):
             image: (B, 4, h, h), colors in [-1, 1] times the mask, then the mask.
             category: (B,) int64.
         """
+        x = self.outputs(image, category)
+        return SectorPoses(x[..., 0], quaternion.normalize(self.views + x[..., 1:5]), x[..., 5:])
+
+    def outputs(self, image: Tensor, category: Tensor) -> Tensor:
+        """Returns what the last layer says of crops, (B, K, OUTPUTS)."""
         # Convolutions are a fifth faster in this layout
         x = resize(image, (INPUT_SIZE, INPUT_SIZE)).contiguous(memory_format=torch.channels_last)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.relu(norm(convolution(x), category))
         x = F.relu(self.features(x.flatten(1)))
-        x = self.heads(x).unflatten(1, (SECTORS, _OUTPUTS))
-        return SectorPoses(x[..., 0], quaternion.normalize(self.views + x[..., 1:5]), x[..., 5:])
+        return self.heads(x).unflatten(1, (self.sectors, self.OUTPUTS))
 
     def normalized(self, pose: Pose) -> Tensor:
         """Returns log scale, translation and z0 of poses (...) in standard deviations, (..., 4)."""
@@ -92,9 +99,9 @@ class StudentNetwork(nn.Module):
         return Pose(log_scale.exp(), translation, said.rotation, z0)
 
 
-def sector_centers() -> Tensor:
+def sector_centers(sectors: int = SECTORS) -> Tensor:
     """Returns the middle (K,) of each sector of the azimuth, degrees."""
-    return torch.arange(SECTORS) * (360 / SECTORS)
+    return torch.arange(sectors) * (360 / sectors)
 
 
 def sector_weights(azimuth: Tensor) -> Tensor:
@@ -109,7 +116,8 @@ def sector_weights(azimuth: Tensor) -> Tensor:
 
 def mirrored(said: SectorPoses) -> SectorPoses:
     """Returns what is said about the mirror images of crops: azimuths a become 180 - a."""
-    order = (SECTORS // 2 - torch.arange(SECTORS)) % SECTORS
+    sectors = said.logits.shape[1]
+    order = (sectors // 2 - torch.arange(sectors)) % sectors
     sign = said.numbers.new_tensor([1.0, -1.0, 1.0, 1.0])
     return SectorPoses(
         said.logits[:, order],

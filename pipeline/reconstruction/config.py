@@ -45,7 +45,7 @@ class DataOptions:
 # Architecture of files from before there was a choice
 EARLIER_MODEL = {
     **{"texture_model": "rgb", "shape_head": "convolution"},
-    **{"pose_source": "estimated"},
+    **{"pose_source": "estimated", "camera_source": "estimated", "num_hypotheses": 8},
 }
 
 
@@ -62,6 +62,8 @@ class ModelOptions:
         texture_model: what textures consist of, one of models.reconstruction.TEXTURE_MODELS.
         shape_head: how shapes are predicted, one of models.reconstruction.SHAPE_HEADS.
         pose_source: where the poses of the photographs come from: "estimated" by step 2, or "sfm".
+        camera_source: "predicted" learns them with the meshes; "estimated" has them from there.
+        num_hypotheses: cameras that are proposed for each photograph, if they are predicted.
     """
 
     image_resolution: int
@@ -72,11 +74,13 @@ class ModelOptions:
     texture_model: str
     shape_head: str
     pose_source: str
+    camera_source: str
+    num_hypotheses: int
 
     @property
     def poses_from(self) -> str:
         """Where the poses come from, one of pipeline.reconstruction.cameras.sources.SOURCES."""
-        return self.pose_source
+        return "predicted" if self.camera_source == "predicted" else self.pose_source
 
     @property
     def predicts_texture(self) -> bool:

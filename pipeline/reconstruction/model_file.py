@@ -19,6 +19,7 @@ from models.companions.student import StudentNetwork
 from models.reconstruction import ReconstructionNetwork
 from models.state_dicts import translate
 from pipeline.reconstruction import pose_corrections
+from pipeline.reconstruction.cameras.network import CameraNetwork, write_poses
 from pipeline.reconstruction.config import EARLIER_MODEL, ModelOptions, ReconstructionConfig
 from pipeline.reconstruction.dataset import ReconstructionData, Vocabulary
 from pipeline.reconstruction.model import make_data, place, untrained
@@ -125,7 +126,10 @@ def load_trained(
     check_vocabulary(path, state, data)
     vocabulary = _stored_vocabulary(path, state) or data.vocabulary
     pose_corrections.apply_stored(path, state, data)
-    return _build(path, state, config.model, vocabulary, device), data, config
+    model = _build(path, state, config.model, vocabulary, device)
+    if isinstance(model.student, CameraNetwork):
+        write_poses(model.student, data, device)
+    return model, data, config
 
 
 def stored_architecture(
@@ -200,12 +204,15 @@ def _build(
     try:
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             network = untrained(options, vocabulary)
+        student = _untrained_student(options, vocabulary)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} has an architecture that cannot be ({error}).") from None
+    if isinstance(student, CameraNetwork):
+        state = {"student": None, **state}  # without which the model cannot be used
     load_weights(network, state, path)
     network = place(network, device).eval().requires_grad_(False)
     count = len(vocabulary.categories)
-    student = _companion(path, state, "student", StudentNetwork(count), device)
+    student = _companion(path, state, "student", student, device)
     mask_head = _companion(path, state, "mask_head", MaskHead(count), device)
     step, args = model_file.step_of(path, state), state.get("args", {})
     overlap = _usual_overlap(path, state)
@@ -222,6 +229,14 @@ def _usual_overlap(path: Path, state: Mapping[str, Any]) -> float | None:
             f"{path}: its usual_overlap is {overlap!r:.40}, expected a number from 0 to 1."
         )
     return overlap
+
+
+def _untrained_student(options: ModelOptions, vocabulary: Vocabulary) -> StudentNetwork:
+    """Returns the network that estimates poses; where they are predicted, it is the camera network."""
+    count, size = len(vocabulary.categories), vocabulary.templates.shape[1]
+    if options.camera_source == "predicted":
+        return CameraNetwork(count, size, options.num_hypotheses)
+    return StudentNetwork(count)
 
 
 def _companion(

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.companions.student import StudentNetwork
 from models.reconstruction import ReconstructionNetwork
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.model import Scene, predict, render
 from pipeline.reconstruction.pose_corrections import PoseCorrections
+from pipeline.reconstruction.student import estimate_pose
 from utils.pictures import labeled_rows, part_palette
 
 COLUMNS = 8
@@ -23,12 +25,14 @@ class Shown(NamedTuple):
         scene: what the images share.
         device: where to compute.
         corrections: of the poses, if they are learned.
+        cameras: predict the poses, if these are not known.
     """
 
     data: ReconstructionData
     scene: Scene
     device: torch.device
     corrections: PoseCorrections | None = None
+    cameras: StudentNetwork | None = None
 
 
 @torch.no_grad()
@@ -48,6 +52,9 @@ def draw(network: ReconstructionNetwork, shown: Shown, step: int) -> np.ndarray:
     labels = data.labels.select(index).to(shown.device)
     if shown.corrections is not None:
         labels = shown.corrections.apply(labels, index)
+    if shown.cameras is not None:
+        pose = estimate_pose(shown.cameras.eval(), image, labels.category).pose
+        labels = labels._replace(pose=pose)
     prediction = predict(network.eval(), scene, image, labels)
     maps, alpha = render(scene, prediction, labels, image.shape[-1])
     # A row for each kind of map that is predicted; true parts above the estimated ones

@@ -107,7 +107,7 @@ def make_teaching(
 ) -> Teaching | None:
     """Returns how a run teaches its student, whose weights are a function of the seed; None if it has none."""
     weight = config.optimizer.student_weight
-    if not weight:
+    if not weight or config.model.camera_source == "predicted":
         return None
     student = make_student(data.labels, len(data.detections), config.seed).to(device)
     return Teaching(

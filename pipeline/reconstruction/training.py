@@ -90,7 +90,8 @@ def train(device: torch.device, config: ReconstructionConfig) -> None:
         model_file.check_vocabulary(path, state, data)
         model_file.load_weights(network, state, path)
         found = path, {**state, "generator": network.state_dict()}  # under our names
-    companions = make_companions(config, data, device, CRITERIA[config.optimizer.loss], found)
+    criterion = CRITERIA[config.optimizer.loss]
+    companions = make_companions(config, data, device, criterion, length.total, found)
     # From here on the folder of the run exists
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d images, %d steps", config.name, len(data), length.total)
@@ -150,6 +151,7 @@ def make_task(
     )
     description = model_file.describe(data, config)
     workers = config.data.num_workers if config.data.no_prefetch else 0
+    predicts = None if companions.cameras is None else companions.cameras.network
     return training.Task(
         members={"generator": network, "optimizer": optimizer, **companions.members},
         constants=description,
@@ -157,7 +159,9 @@ def make_task(
         update=update,
         rates=update.rates,
         remedy="Use smaller rates: --lr, --pose_rate.",
-        picture=partial(draw, network, Shown(data, scene, device, companions.corrections)),
+        picture=partial(
+            draw, network, Shown(data, scene, device, companions.corrections, predicts)
+        ),
         write_model=partial(
             model_file.save_model,
             config.folder,
@@ -198,7 +202,8 @@ class Update:
             self.points = PointSilhouettes(options.silhouette, options.point_grid, scene)
         companions = companions or Companions()
         self.corrections, self.teaching, self.swaps, self.semantics = companions[:4]
-        self.textures, self.masks, self.templates, self.overlap = companions[4:]
+        self.textures, self.masks, self.templates, self.overlap = companions[4:8]
+        self.cameras = companions.cameras
         self.decay_interval = decay_interval(options, length)
         self.total = length.total
 
@@ -220,6 +225,9 @@ class Update:
         values = None if self.corrections is None else self.corrections.select(batch.index)
         if values is not None:
             own = own._replace(pose=correct(own.pose, values))
+        said = None
+        if self.cameras is not None:
+            said, own = self.cameras.propose(step, batch, own)
         # The mirror image of a symmetric object shows the same mesh: only the input is flipped
         seen = torch.where(batch.flip[:, None, None, None], batch.image.flip(-1), batch.image)
         prediction = predict(self.network, self.scene, seen, own, bfloat16=self.options.bfloat16)
@@ -261,6 +269,8 @@ class Update:
             self.templates.observe(step, own, prediction.vertices)
         if self.masks is not None:
             losses |= self.masks(step, batch.index, self._share(step))
+        if self.cameras is not None and said is not None:
+            losses |= self.cameras(step, batch, own, said, prediction, self._share(step))
         return losses
 
     def rates(self, step: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline.reconstruction import pose_corrections
+from pipeline.reconstruction.cameras.learning import CameraLearning, make_cameras
 from pipeline.reconstruction.companions import mask_lessons, swaps, template_updates, usual_overlap
 from pipeline.reconstruction.companions.mask_lessons import MaskLessons, make_mask_lessons
 from pipeline.reconstruction.companions.semantics import SemanticConsistency, make_semantics
@@ -36,6 +37,7 @@ class Companions(NamedTuple):
         masks: lessons of the mask head.
         templates: that follow the meshes.
         overlap: of meshes and masks.
+        cameras: of the photographs.
     """
 
     corrections: PoseCorrections | None = None
@@ -46,6 +48,7 @@ class Companions(NamedTuple):
     masks: MaskLessons | None = None
     templates: TemplateUpdates | None = None
     overlap: UsualOverlap | None = None
+    cameras: CameraLearning | None = None
 
     @property
     def members(self) -> dict[str, training.Stateful]:
@@ -55,6 +58,8 @@ class Companions(NamedTuple):
             members[pose_corrections.KEY] = self.corrections
         if self.teaching is not None:
             members |= self.teaching.members
+        if self.cameras is not None:
+            members |= self.cameras.members
         if self.swaps is not None:
             members[swaps.KEY] = self.swaps.memory
         if self.masks is not None:
@@ -72,6 +77,8 @@ class Companions(NamedTuple):
             entries[pose_corrections.KEY] = self.corrections.stored()
         if self.teaching is not None:
             entries["student"] = self.teaching.student.state_dict()
+        if self.cameras is not None:
+            entries["student"] = self.cameras.network.state_dict()
         if self.masks is not None:
             entries[mask_lessons.KEY] = self.masks.head.state_dict()
         if self.templates is not None:
@@ -86,9 +93,10 @@ def make_companions(
     data: ReconstructionData,
     device: torch.device,
     criterion: swaps.Criterion,
+    total: int,
     found: tuple[Path, Mapping[str, Any]] | None,
 ) -> Companions:
-    """Returns companions that have learned nothing; corrections also if the checkpoint has any."""
+    """Returns companions, for `total` steps, that know nothing; corrections also if the checkpoint has any."""
     stored = None if found is None else found[1].get(pose_corrections.KEY)
     corrections = make_corrections(config, data, device, stored)
     return Companions(
@@ -100,4 +108,5 @@ def make_companions(
         make_mask_lessons(config, data, device),
         make_template_updates(config, data, device),
         UsualOverlap(device),
+        make_cameras(config, data, device, total),
     )

@@ -152,10 +152,11 @@ def die_at(death: int, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FLOW = ["--texture_model", "flow", "--perceptual_weight", "1", "--perceptual_features", "gradients"]
+CAMERAS = ["--camera_source", "predicted", "--num_hypotheses", "4"]
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("added", [["--pose_rate", "0.01"], FLOW])
+@pytest.mark.parametrize("added", [["--pose_rate", "0.01"], FLOW, CAMERAS])
 def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(
     added: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
