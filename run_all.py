@@ -37,14 +37,19 @@ def build_parser() -> cli.Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and runs the stages."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.all_stages.running import run_all
     from pipeline.all_stages.stages import Config
 
-    args.name = args.name or f"{args.dataset}_{args.preset}_{args.mode}"
-    args.gpu_ids = None if args.gpu_ids is None else ",".join(map(str, args.gpu_ids))
-    run_all(Config(**vars(args)))
+    name = args.name or f"{args.dataset}_{args.preset}_{args.mode}"
+    devices = args.gpu_ids and ",".join(map(str, args.gpu_ids))
+    # Commands are easier to read without what they do anyway
+    given = {"gpu_ids": devices, "seed": args.seed, "rasterizer": args.rasterizer}
+    machine = [(f"--{key}", str(x)) for key, x in given.items() if x != parser.get_default(key)]
+    words = tuple(word for pair in machine for word in pair)
+    run_all(Config(args.dataset, args.category, name, args.mode, args.preset, args.how_many, words))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ class Config:
         mode: singletpl or multitpl.
         preset: one of pipeline.all_stages.presets.PRESETS.
         how_many: generated meshes to export.
-        seed: of all random numbers.
-        gpu_ids: as every stage takes it; None leaves the choice to the stages.
-        rasterizer: name of the backend.
+        machine: options that every stage but the preparation takes, such as --gpu_ids and --seed.
     """
 
     dataset: str
@@ -29,9 +27,7 @@ class Config:
     mode: str
     preset: str
     how_many: int
-    seed: int
-    gpu_ids: str | None
-    rasterizer: str
+    machine: tuple[str, ...]
 
 
 class Stage(NamedTuple):
@@ -68,10 +64,7 @@ def plan(config: Config) -> list[Stage]:
     # Options that several of them share
     dataset = ("--dataset", config.dataset)
     category = ("--category", config.category) if config.category else ()
-    machine = ("--seed", str(config.seed), "--rasterizer", config.rasterizer)
-    machine += ("--gpu_ids", config.gpu_ids) if config.gpu_ids else ()
-    common = ("--preset", config.preset, *machine)
-    posed = (*dataset, "--mode", config.mode, *common)
+    posed = (*dataset, "--mode", config.mode, "--preset", config.preset, *config.machine)
     run = ("--name", config.name, *posed)
     distance = () if config.preset == "paper" else ("--proxy_distance",)
     export = ("--export_sample", "--how_many", str(config.how_many), "--overwrite")

@@ -23,7 +23,9 @@ from tests.test_documentation import parse, program
 from utils.cli import UserError
 from utils.files import read_json
 
-CONFIG = stages.Config("toy", "car", "toy_singletpl", "singletpl", "cpu-30min", 4, 1, "cpu", "auto")
+CONFIG = stages.Config(
+    "toy", "car", "toy_singletpl", "singletpl", "cpu-30min", 4, ("--gpu_ids", "cpu")
+)
 COPY = "import sys; t = open(sys.argv[1]).read(); open(sys.argv[2], 'w').write(t + sys.argv[3])"
 
 
@@ -129,7 +131,8 @@ def test_an_interrupted_run_ends_its_stage(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_all_commands_are_accepted_and_have_a_verdict(preset):
-    config = stages.Config("d", "car", "n_multitpl", "multitpl", preset, 4, 1, "0,1", "auto")
+    machine = ("--gpu_ids", "0,1", "--seed", "3", "--rasterizer", "dense")
+    config = stages.Config("d", "car", "n_multitpl", "multitpl", preset, 4, machine)
     plan = stages.plan(config)
     for stage in plan:
         words = shlex.split(running.shown(stage))
@@ -188,6 +191,16 @@ def test_an_unknown_preset_is_one_line(capsys):
         with pytest.raises(SystemExit):
             script.build_parser().parse_args(["--dataset", "d", "--name", "n", "--preset", "cpu"])
         assert "cpu-overnight" in capsys.readouterr().err
+
+
+def test_options_of_the_command_reach_the_stages(monkeypatch):
+    seen: list[stages.Config] = []
+    monkeypatch.setattr(running, "run_all", seen.append)
+    run_all.main(["--dataset", "d"])
+    run_all.main(["--dataset", "d", "--category", "cow", "--gpu_ids", "0,1", "--seed", "2"])
+    plain = stages.Config("d", None, "d_cpu-30min_singletpl", "singletpl", "cpu-30min", 16, ())
+    assert seen[0] == plain
+    assert (seen[1].category, seen[1].machine) == ("cow", ("--gpu_ids", "0,1", "--seed", "2"))
 
 
 def test_verdicts_follow_the_figures():
