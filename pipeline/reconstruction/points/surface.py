@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from geometry import quaternion
@@ -16,18 +17,32 @@ GRID = 32
 THICKNESS = 0.4  # of what is seen of a surface, in cells
 POISSON_DEPTH = 6  # finer than the grid that points are learned in
 ROOM = 1.1  # screen units per unit
+NEIGHBORS, STRAY = 8, 4.0  # the eighth neighbor of a stray is so much farther than usual
 NORMAL_SIGMA = 1.5  # of the density whose gradient gives the normals, in cells
 LEAST_SEEN = 50  # points through which a surface can be laid
 
 logger = logging.getLogger(__name__)
 
 
+def without_strays(points: Tensor) -> Tensor:
+    """Returns those of some points (N, 3) that have others near, (M, 3).
+
+    A point that has left what any view sees gets no gradient, and never comes back.
+    """
+    if len(points) <= NEIGHBORS:
+        return points
+    distance = KDTree(points.cpu().numpy()).query(points.cpu().numpy(), NEIGHBORS + 1)[0][:, -1]
+    near = torch.from_numpy(distance <= STRAY * np.median(distance))
+    return points[near.to(points.device)]
+
+
 def visible_points(points: Tensor) -> Tensor:
-    """Returns those of some points (N, 3) in (-1/2, 1/2)^3 that can be seen from a side, (M, 3).
+    """Returns those of some points (N, 3) in (-1/2, 1/2)^3 that can be seen from a side, (M, 3); no strays.
 
     Masks say nothing about what is inside an object, where points stay as well. A point is seen if in
     one of 40 directions none in its pixel or a neighboring one is nearer by more than a cell.
     """
+    points = without_strays(points)
     views = quaternion.initial_views().to(points)
     screen = _parallel(quaternion.rotate(views, points.expand(len(views), -1, -1)))
     column, row, depth = ((screen * screen.new_tensor([1.0, -1, -1]) + 1) * (GRID / 2)).unbind(-1)
@@ -72,7 +87,7 @@ def rebuild(points: Tensor, depth: int) -> Mesh:
     seen = torch.unique(visible_points(points.cpu()), dim=0)
     if len(seen) < LEAST_SEEN:
         raise ValueError(f"only {len(seen)} different points, expected {LEAST_SEEN}.")
-    normals = density_normals(points.cpu(), seen)
+    normals = density_normals(without_strays(points.cpu()), seen)
     return Mesh(*reconstruct(seen.double().numpy(), normals.double().numpy(), depth))
 
 

@@ -5,7 +5,12 @@ import pytest
 import torch
 import trimesh
 
-from pipeline.reconstruction.points.surface import density_normals, rebuild, visible_points
+from pipeline.reconstruction.points.surface import (
+    density_normals,
+    rebuild,
+    visible_points,
+    without_strays,
+)
 
 RADIUS = 0.35
 
@@ -34,6 +39,14 @@ def test_normals_of_a_ball_look_outward():
     cosine = (normals * outer).sum(1) / outer.norm(dim=1)
     assert cosine.min() > 0.8
     assert cosine.mean() > 0.97
+
+
+def test_strays_are_left_out_and_nothing_else():
+    points = ball(1000)
+    strays = torch.tensor([[0.49, 0.49, 0.49], [-0.49, 0.4, -0.49], [0.48, -0.49, 0.0]])
+    kept = without_strays(torch.cat([strays, points]))
+    assert torch.equal(kept[:5], points[:5])
+    assert len(kept) > 990
 
 
 def test_all_of_a_few_points_can_be_seen():
