@@ -40,7 +40,7 @@ def update() -> training.Update:
     config = make_config(vars(run_reconstruction.build_parser().parse_args([*OPTIONS])))
     torch.manual_seed(0)
     network = model_file.untrained(config.model)
-    return training.Update(network, config, make_length(2, 2, 60, None))
+    return training.Update(network, config, make_length(2, 2, 60, 1))
 
 
 @pytest.mark.slow
@@ -89,5 +89,5 @@ def test_rates_halve_only_on_request(update):
     config = make_config(
         vars(run_reconstruction.build_parser().parse_args([*OPTIONS, "--lr_decay_every", "10"]))
     )
-    halved = training.Update(update.network, config, make_length(4, 2, 60, None))
+    halved = training.Update(update.network, config, make_length(4, 2, 60, 1))
     assert [halved.rates(step)["lr"] for step in (0, 19, 20, 40)] == [0.003, 0.003, 0.0015, 0.00075]
