@@ -244,13 +244,16 @@ class Stage:
         # Colors, given all that
         known = without_duplicates(score, candidates)
         sources = [kind.source(measured) for kind in self._appearances]
-        seen = appearance.judge(sources, known).support()
+        # Poses of one outline are told apart by parts; without any, by what other sides show
+        rotation = candidates.pose.rotation
+        sides = appearance.sides_of(rotation) if self._given is None else None
+        seen = appearance.judge(sources, known, sides).support()
         # As sure as both have a right to be
         score = (score + seen) / calibration.temperature(known, seen, candidates)
         # Frames before and after
         if self._clips:
             score = without_duplicates(score, candidates)
-            score = clips.join_frames(score, candidates.pose.rotation, self._clips)
+            score = clips.join_frames(score, rotation, self._clips)
         return rank(candidates, score, iou, shape.value)
 
     def _begin(self, measured: Measurements) -> tuple[PartSource | None, Scored, Tensor]:

@@ -6,14 +6,20 @@ Expectation-maximization finds out which are right: the density of such textures
 candidates that are likely so far, the most confident images first, and the candidates are weighed by that
 density. It is a mixture with as many modes as there are images, so that individuals of different colors
 do not disturb each other.
+
+Images that are seen from one side agree with each other also where all of them are wrong in the same way,
+and are so alike that they decide. Only images from other sides contradict them: where nothing else tells the
+poses of one outline apart, the density among these counts by itself as well.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from geometry import quaternion
 from geometry.camera import project
 from geometry.sphere_mesh import SphereMesh
 from pipeline.poses.candidates import Candidates
@@ -36,6 +42,8 @@ LEAST_PROBABILITY = 0.02  # of candidates that the others are compared with
 BACKGROUND = 3e-4  # density that every texture has, divided by N: textures need not occur twice
 GUIDE_WEIGHT = 1.0  # of pictures in the refinement
 LEAST_WEIGHT = 0.05  # of the mean value, where nothing else is known
+SAME_SIDE = 30.0  # degrees between the directions of views that look alike
+LEAST_ELSEWHERE = 0.03  # share of the density among all images, where few are from other sides
 
 Fetch = Callable[[Sequence[int]], Textures]  # textures (n, H, ...) of n images
 
@@ -73,12 +81,14 @@ class Bank(NamedTuple):
 
     Attributes:
         image: (M,) image of each.
+        candidate: (M,) its position among the candidates of its image.
         probability: (M,) its probability among the candidates of its image.
         textures: their M textures.
         likeness: how textures are compared with them.
     """
 
     image: Tensor
+    candidate: Tensor
     probability: Tensor
     textures: Moments
     likeness: Likeness
@@ -152,20 +162,21 @@ class AppearanceGuide:
         return torch.stack(values).to(chosen.choice.device)[:, :, self._cells]
 
 
-def judge(sources: Sequence[Source], score: Tensor) -> Verdict:
+def judge(sources: Sequence[Source], score: Tensor, sides: Tensor | None = None) -> Verdict:
     """Weighs candidates by how usual what they paint is in the collection.
 
     Args:
         sources: textures of N images, of each kind of picture.
         score: (N, H) logarithm of what is known of the candidates otherwise.
+        sides: (N, H, 3) from where they are seen, if other sides are to count; see `densities`.
 
     Returns:
         The logarithm of the density of textures, as it is; it speaks for images whose textures occur
         in others.
     """
-    found = densities(sources, score)
+    found = densities(sources, score, sides)
     # Where no other image has such textures, all candidates have the same density
-    unseen = found.new_tensor(BACKGROUND / len(score)).log()
+    unseen = (1 if sides is None else 2) * found.new_tensor(BACKGROUND / len(score)).log()
     speaks = (found > unseen + 1e-3).any(dim=(1, 2))
     return Verdict(together(found, sources).to(score), torch.ones(len(score)), speaks)
 
@@ -192,7 +203,13 @@ def squared_distances(first: Moments, second: Moments, expected: float) -> Tenso
     return (difference + EXPECTED_CELLS * expected) / (common + EXPECTED_CELLS)
 
 
-def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
+def sides_of(rotation: Tensor) -> Tensor:
+    """Returns the directions (..., 3) into which rotations (..., 4) look, left and right taken together."""
+    forward = quaternion.to_matrix(rotation)[..., 2, :]
+    return torch.cat([forward[..., :1].abs(), forward[..., 1:]], dim=-1)
+
+
+def densities(sources: Sequence[Source], score: Tensor, sides: Tensor | None = None) -> Tensor:
     """Estimates the densities of the textures of all candidates by expectation-maximization.
 
     The processes share the images. Every image is compared by itself, so that the result does not
@@ -201,9 +218,11 @@ def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
     Args:
         sources: textures of K kinds.
         score: (N, H) logarithm of what is known of the candidates otherwise.
+        sides: (N, H, 3) from where they are seen, of `sides_of`; None if the density among images from
+            other sides is not to count by itself.
 
     Returns:
-        (N, K, H) logarithms of the densities.
+        (N, K, H) logarithms of the densities; with sides, of both densities, added up.
     """
     found = torch.zeros(len(score), len(sources), score.shape[1], dtype=torch.float64)
     shard = distributed.shard(len(score))
@@ -213,14 +232,37 @@ def densities(sources: Sequence[Source], score: Tensor) -> Tensor:
         belief = score + together(found, sources)
         banks = [choose_bank(source, belief, share) for source in sources]
         # The images of this process
-        mine = torch.zeros(len(shard), *found.shape[1:], dtype=torch.float64)
+        count = 1 if sides is None else 2
+        mine = found.new_zeros(len(shard), len(sources), count, score.shape[1])
         for i, row in enumerate(shard):
             for k, (source, bank) in enumerate(zip(sources, banks, strict=True)):
                 own = Textures(*(x[0] for x in source.fetch([row])))
-                mine[i, k] = kernels(own, row, bank).sum(dim=1)
+                kernel = kernels(own, row, bank)
+                mine[i, k, 0] = kernel.sum(dim=1)
+                if sides is not None:
+                    mine[i, k, 1] = elsewhere(kernel, row, bank, sides)
         # The density of all of them is small enough for every process
-        found = (torch.cat(distributed.gather(mine)) + BACKGROUND / len(score)).log()
+        gathered = torch.cat(distributed.gather(mine))
+        found = (gathered + BACKGROUND / len(score)).log().sum(dim=2)
     return found
+
+
+def elsewhere(kernel: Tensor, image: int, bank: Bank, sides: Tensor) -> Tensor:
+    """Returns the density (R,) among the members of a bank that are seen from other sides.
+
+    Where there are hardly any, it tends to the density among all of them.
+
+    Args:
+        kernel: (R, M) how much each member supports the R candidates of the image; see `kernels`.
+        image: to which they belong.
+        bank: M members.
+        sides: (N, R, 3) of all candidates.
+    """
+    cosine = sides[image].double() @ sides[bank.image, bank.candidate].double().T
+    # A normal density of small angles
+    other = 1 - torch.exp((cosine - 1) / math.radians(SAME_SIDE) ** 2)
+    support = (kernel * other).sum(dim=1) + LEAST_ELSEWHERE * kernel.sum(dim=1)
+    return support / ((shares(image, bank) * other).sum(dim=1) + LEAST_ELSEWHERE)
 
 
 def together(found: Tensor, sources: Sequence[Source]) -> Tensor:
@@ -261,6 +303,7 @@ def choose_bank(source: Source, score: Tensor, share: float) -> Bank:
     textures = source.fetch(confident.tolist()).select((image, candidate))
     return Bank(
         confident[image],
+        candidate,
         probability[confident[image], candidate],
         moments(textures),
         source.likeness,
@@ -275,7 +318,10 @@ def kernels(textures: Textures, image: int, bank: Bank) -> Tensor:
     """
     bandwidth, expected = bank.likeness
     distances = squared_distances(moments(textures), bank.textures, expected)
-    # Probabilities of the members from other images, which add up to 1
+    return shares(image, bank) * torch.exp(-distances / (2 * bandwidth**2))
+
+
+def shares(image: int, bank: Bank) -> Tensor:
+    """Returns the probabilities (M,) of the members from other images, which add up to 1."""
     others = bank.probability * (bank.image != image)
-    share = others / others.sum().clamp(min=1e-6)
-    return share * torch.exp(-distances / (2 * bandwidth**2))
+    return others / others.sum().clamp(min=1e-6)

@@ -280,7 +280,22 @@ def components() -> float:
 def bank(textures: Textures, likeness: Likeness) -> appearance.Bank:
     """Returns a bank of one candidate of image 1."""
     moments = appearance.moments(textures.select((torch.tensor(0),)))
-    return appearance.Bank(torch.tensor([1]), torch.ones(1), moments, likeness)
+    first = torch.tensor([0])
+    return appearance.Bank(first + 1, first, torch.ones(1), moments, likeness)
+
+
+def density_elsewhere(azimuth: float) -> float:
+    """Compares a view from ahead with two others: one that is turned by an azimuth and alike, one from behind."""
+    images, sides = (
+        torch.arange(1, 3),
+        appearance.sides_of(near(90, 90 + azimuth, 270).pose.rotation[0]),
+    )
+    nothing = appearance.moments(plain(0.0).select((torch.tensor(0),)))
+    both = appearance.Bank(
+        images, images * 0, torch.full((2,), 0.5), nothing, ColorPicture().likeness
+    )
+    kernel = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
+    return appearance.elsewhere(kernel, 0, both, sides[:, None]).item()
 
 
 def bank_size(images: int, share: float = 1.0) -> float:
@@ -677,6 +692,9 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (appearance, "ROUNDS", lambda: len(banks_asked_for()), 6),
     (appearance, "BACKGROUND", density_of_the_unlike, 1.5e-4),
     (appearance, "LEAST_WEIGHT", value_of_what_is_hardly_seen, 0.05),
+    # 1 - exp((cos 30 - 1) / 30^2) = .3866 of the one that is alike counts, and all of the other one
+    (appearance, "SAME_SIDE", lambda: density_elsewhere(30.0), 0.5 * (0.3866 + 0.03) / (0.5 * 1.3866 + 0.03)),
+    (appearance, "LEAST_ELSEWHERE", lambda: density_elsewhere(0.0), 0.5 * 0.03 / 0.53),
     (textures, "RINGS_PER_CELL", cells, 137),
     (textures, "SEGMENTS_PER_CELL", cells, 137),
     (textures, "LEVELS", rounding, 1000 * (2 * 166 / 255 - 1.3)),

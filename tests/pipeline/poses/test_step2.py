@@ -97,7 +97,10 @@ def test_without_part_maps_colors_tell_front_from_back(truth: Pose) -> None:
 def test_frames_of_a_clip_do_not_turn_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Gray bodies: only outlines speak, and that of the third frame is one of the opposite pose."""
+    """Gray bodies: only outlines speak, and that of the third frame is one of the opposite pose.
+
+    It fits that pose, and the complementary one, which is 26 degrees from the true pose.
+    """
     monkeypatch.chdir(tmp_path)
     azimuths = [70.0, 76.0, 82.0, 88.0, 94.0, 100.0]
     truth = pose_world.poses(azimuths, [10.0] * 6)
@@ -114,7 +117,7 @@ def test_frames_of_a_clip_do_not_turn_round(
         with caplog.at_level("INFO"):
             pose_optimization_step2.main([*COMMAND, *options, "--keep_share", "1", *clips])
         errors.append(quaternion.angle_between(chosen().pose.rotation, truth.rotation))
-    assert (errors[0] > 90).tolist() == [False, False, True, False, False, False]
+    assert (errors[0] > 20).tolist() == [False, False, True, False, False, False]
     assert errors[1].max() < 0.1
     assert "clips: 1, with 6 frames" in caplog.text
 

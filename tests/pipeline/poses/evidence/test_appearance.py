@@ -141,9 +141,67 @@ def test_features_tell_what_colors_cannot() -> None:
     generator = torch.Generator().manual_seed(2)
     values = torch.rand(12, 1, 12, 3, generator=generator) * 2 - 1
     colors = Textures(values.expand(-1, 2, -1, -1), torch.ones(12, 2, 12))
-    found = appearance.judge([source(colors), source(features)], evidence)
+    sides = torch.zeros(12, 2, 3)
+    found = appearance.judge([source(colors), source(features)], evidence, sides)
     assert found.speaks.all()
     assert (found.value[:, 0] > found.value[:, 1] + 0.5).all()
+
+
+def two_sides() -> tuple[Textures, Tensor, Tensor]:
+    """Twenty-four images of an object, half of them from one side and half from another one.
+
+    What the wrong candidates, which come second and are preferred, paint is turned round: they
+    agree with each other as well as the right ones do, but not with those that show the other side.
+    """
+    generator = torch.Generator().manual_seed(4)
+    kind = torch.rand(40, 3, generator=generator) * 2 - 1
+    weights, cells = torch.zeros(24, 2, 40), torch.arange(40)
+    weights[:12, :, :30] = weights[12:, :, 10:] = 1
+    right = kind + 0.02 * torch.randn(24, 40, 3, generator=generator)
+    # The cells that are seen, in the opposite order
+    wrong = torch.cat([right[:12, (29 - cells) % 40], right[12:, (49 - cells) % 40]])
+    values = torch.stack([right, wrong], dim=1).clamp(-1, 1) * weights[..., None]
+    azimuths = torch.tensor([0.0, 60.0]).repeat_interleave(12)[:, None].expand(-1, 2)
+    sides = appearance.sides_of(quaternion.from_view(azimuths, 0 * azimuths, 0 * azimuths))
+    return Textures(values, weights), torch.tensor([0.0, 2.2]), sides
+
+
+def test_images_from_other_sides_tell_what_all_from_one_side_have_wrong() -> None:
+    paintings, preferred, sides = two_sides()
+    score = preferred.expand(24, 2)
+    assert ((score + density(paintings, score)).argmax(dim=1) == 1).all()
+    found = densities([source(paintings)], score, sides)[:, 0]
+    assert ((score + found).argmax(dim=1) == 0).all()
+
+
+def test_left_and_right_are_the_same_side() -> None:
+    rotation = quaternion.from_view(*torch.tensor([[30.0, 200.0], [10.0, -40.0], [5.0, 70.0]]))
+    found = appearance.sides_of(rotation)
+    torch.testing.assert_close(appearance.sides_of(quaternion.mirror(rotation)), found)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(2))
+    # Seen level from ahead, the viewer looks along y, to the back
+    ahead = quaternion.from_view(*torch.tensor([90.0, 0.0, 0.0]))
+    torch.testing.assert_close(
+        appearance.sides_of(ahead), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6, rtol=0
+    )
+
+
+def test_the_density_elsewhere_equals_a_loop_over_the_bank() -> None:
+    paintings, preferred, sides = two_sides()
+    bank = appearance.choose_bank(source(paintings), preferred.expand(24, 2), 0.5)
+    kernel = appearance.kernels(paintings.select(torch.tensor(3)), 3, bank)
+    found = appearance.elsewhere(kernel, 3, bank, sides)
+    for r in range(2):
+        support = total = 0.0
+        for m, (image, candidate) in enumerate(zip(bank.image, bank.candidate, strict=True)):
+            if image == 3:
+                continue
+            angle = torch.arccos((sides[3, r] @ sides[image, candidate]).clamp(max=1))
+            other = 1 - torch.exp((angle.cos() - 1) / torch.deg2rad(torch.tensor(30.0)) ** 2)
+            support += (other + appearance.LEAST_ELSEWHERE) * kernel[r, m]
+            total += other * bank.probability[m]
+        total = total / bank.probability[bank.image != 3].sum() + appearance.LEAST_ELSEWHERE
+        assert abs(found[r] - support / total) < 1e-6
 
 
 def test_textures_on_disk_are_those_in_memory_to_half_a_level() -> None:
