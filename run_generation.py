@@ -7,6 +7,9 @@ Examples:
   # Train a narrow network on a laptop
   python run_generation.py --name birds_singletpl --dataset photobirds --texture_resolution 128 --width 0.25 --batch_size 16 --iters 3000
 
+  # In minutes, without training: means and modes of shapes and textures
+  python run_generation.py --name birds_linear_singletpl --dataset photobirds --model linear --texture_resolution 128
+
   # Frechet inception distance of the best checkpoint
   python run_generation.py --name new_cub_singletpl --dataset cub --batch_size 64 --evaluate --which_epoch best
 
@@ -33,6 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--evaluate", action="store_true", help="print the Frechet inception distance of a checkpoint")
     group.add_argument("--export_sample", dest="export_folder", action="store_const", const="output", help="write generated meshes and a picture of them to output/")
     group.add_argument("--save_results", dest="export_folder", action="store_const", const="results", help="the same to results/")
+    group.add_argument("--export_morphs", action="store_true", help="export too: morphs.glb, the mean mesh with the strongest modes of shape as morph targets, and sliders of them on the page")
+    group.add_argument("--interpolate", nargs=2, type=sample_of_seed, metavar="SEED[:N]", help="export too: walk.gif, which turns from the mesh of one seed to that of another, mesh 0 or N")
+    group.add_argument("--swap", action="store_true", help="export too: every texture of the first four meshes on every shape of them, swap.png and swap_<shape>_<texture>.glb")
+    group.add_argument("--part_colors", action="store_true", help="export too: the meshes in the colors of their parts, parts.png and mesh_<i>_parts.glb; needs the pseudo-ground-truth")
     group.add_argument("--how_many", type=cli.positive_int, metavar="N", help="meshes to export (default: the batch size)")
     group.add_argument("--overwrite", action="store_true", help="replace exported meshes of another seed or model")
     group.add_argument("--which_epoch", type=cli.checkpoint_choice, default="latest", metavar="N|latest|best", help="checkpoint to evaluate or to sample (default: %(default)s)")
@@ -44,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--proxy_distance", action="store_true", help="distance in features of an untrained network instead of FID; not comparable with any FID")
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
+    group.add_argument("--model", dest="kind", choices=["gan", "linear"], default="gan", help="what generates: networks, or means and modes of shapes and textures, which take minutes (default: %(default)s)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the pseudo-ground-truth (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_{16,31}rings.obj (default: 31 rings)")
     group.add_argument("--texture_resolution", type=int, choices=[128, 256, 512, 1024], default=512, help="texture size in texels (default: %(default)s)")
@@ -88,6 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
 # fmt: on
 
 
+def sample_of_seed(text: str) -> tuple[int, int]:
+    """Option type: "3" -> (3, 0) and "3:5" -> (3, 5), a seed and the number of a mesh."""
+    seed, _, number = text.partition(":")
+    return cli.non_negative_int(seed), cli.non_negative_int(number or "0")
+
+
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuses combinations that have no meaning."""
     if args.epochs and args.iters:
@@ -102,11 +116,17 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--filter_class needs --conditional_class, and --evaluate or --export_sample")
     if args.num_discriminators == 3 and args.texture_resolution < 512:
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
+    if args.kind == "linear" and (args.conditional_semantics or args.texture_only):
+        parser.error("--model linear knows neither --conditional_semantics nor --texture_only")
+    if args.kind == "linear" and (args.epochs or args.iters):
+        parser.error("--model linear is fitted at once, without --epochs or --iters")
     if args.held_out > 0.5:
         parser.error("--held_out keeps at most half of the photographs: expected 0 to 0.5")
     # Each names the network whose features are compared
     if args.standard_fid and args.proxy_distance:
         parser.error("--standard_fid and --proxy_distance exclude each other")
+    if args.evaluate and args.export_folder:
+        parser.error("--evaluate and --export_sample, or what belongs to it, exclude each other")
     if args.overwrite and not args.export_folder:
         parser.error("--overwrite needs --export_sample")
     if args.which_epoch == "best" and not (args.evaluate or args.export_folder):
@@ -117,10 +137,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the options and runs one of the three tasks."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    # What belongs to an export asks for one
+    if args.export_morphs or args.interpolate or args.swap or args.part_colors:
+        args.export_folder = args.export_folder or "output"
     check_options(parser, args)
     # Only now: PyTorch takes seconds to load, --help and mistakes need not wait for it
     from pipeline.generation import evaluation, export, training
     from pipeline.generation.config import make_config
+    from pipeline.generation.linear import stage
     from utils import distributed
 
     devices = distributed.resolve_devices(args.gpu_ids)
@@ -131,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.evaluate:
         task = evaluation.evaluate
     else:
-        task = training.train
+        task = stage.fit if args.kind == "linear" else training.train
     distributed.launch(task, devices, config)
 
 

@@ -31,7 +31,7 @@ def read_gltf(path: Path) -> Polygons:
         ValueError: if the file is compressed, damaged, or shows points and lines only; KeyError,
             IndexError, TypeError or AttributeError if its structure is not that of the format.
     """
-    tree, binary = _split(path.read_bytes())
+    tree, binary = split(path.read_bytes())
     _refuse_compression(tree)
     buffers = [_buffer(path, entry, binary) for entry in tree.get("buffers", [])]
     parts, total, others = [], 0, 0
@@ -54,7 +54,7 @@ def read_gltf(path: Path) -> Polygons:
     return Polygons(vertices, corners.ravel(), np.full(len(corners), 3))
 
 
-def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
     """Returns the tree of a file and, of a .glb, its binary chunk."""
     if content[:4] != b"glTF":
         return json.loads(content), b""

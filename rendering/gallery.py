@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -42,8 +42,28 @@ class Photograph(NamedTuple):
     orbit: str
 
 
+class Extras(NamedTuple):
+    """What a page shows beside its meshes.
+
+    Attributes:
+        morphs: .glb file with morph targets, which get sliders; None for none.
+        names: of the targets.
+        pictures: beside the page, shown with their names.
+        origin: what the meshes were made from.
+    """
+
+    morphs: Path | None
+    names: Sequence[str]
+    pictures: Sequence[Path]
+    origin: Mapping[str, object]
+
+
 def save_page(
-    path: Path, title: str, meshes: Sequence[Path], photographs: Sequence[Photograph] = ()
+    path: Path,
+    title: str,
+    meshes: Sequence[Path],
+    photographs: Sequence[Photograph] = (),
+    extras: Extras | None = None,
 ) -> None:
     """Writes a page that opens without network, in which every mesh can be turned.
 
@@ -52,6 +72,7 @@ def save_page(
         title: heading.
         meshes: .glb files, of which the first GALLERY_MESHES are shown.
         photographs: of the same number, each beside its mesh; none by default.
+        extras: what else the page shows.
     """
     shown = meshes[:GALLERY_MESHES]
     note = f"{len(shown)} of {len(meshes)} meshes." if len(meshes) > len(shown) else ""
@@ -61,6 +82,7 @@ def save_page(
         title=html.escape(title),
         note=note,
         script=(_VIEWER / "model-viewer.min.js").read_text(encoding="utf-8"),
+        extras="" if extras is None else _extras(extras),
         figures="\n".join(map(_figure, shown, beside)),
     )
     write_bytes(path, page.encode())
@@ -69,6 +91,8 @@ def save_page(
 def _figure(mesh: Path, photograph: Photograph | None) -> str:
     name = html.escape(photograph.name if photograph else mesh.stem)
     kind, orbit, picture = "", "60deg 75deg auto", ""
+    link = html.escape(mesh.name)
+    download = "" if photograph else f' <a href="{link}" download>.glb</a>'
     if photograph:
         kind, orbit = ' class="pair"', photograph.orbit
         picture = f'<img alt="{name}" src="data:image/jpeg;base64,{_base64(photograph.jpeg)}">'
@@ -76,8 +100,39 @@ def _figure(mesh: Path, photograph: Photograph | None) -> str:
         f'<figure{kind}>{picture}<model-viewer alt="{name}" camera-controls '
         f'interaction-prompt="none" camera-orbit="{orbit}" '
         f'src="data:model/gltf-binary;base64,{_base64(mesh.read_bytes())}">'
-        f"</model-viewer><figcaption>{name}</figcaption></figure>"
+        f"</model-viewer><figcaption>{name}{download}</figcaption></figure>"
     )
+
+
+def _extras(extras: Extras) -> str:
+    """Returns sliders, pictures and the origin as HTML."""
+    parts = []
+    if extras.morphs is not None:
+        # A mode is shown up to three standard deviations to either side
+        sliders = "".join(
+            f'<label>{html.escape(name)}<input type="range" min="-3" max="3" step="0.05" value="0"></label>'
+            for name in extras.names
+        )
+        name = html.escape(extras.morphs.name)
+        parts.append(
+            '<section id="morphs"><model-viewer alt="mean mesh" camera-controls '
+            'interaction-prompt="none" camera-orbit="60deg 75deg auto" '
+            f'src="data:model/gltf-binary;base64,{_base64(extras.morphs.read_bytes())}"></model-viewer>'
+            f'<form>{sliders}<button type="reset">mean</button> <a href="{name}" download>{name}</a></form>'
+            "</section>"
+        )
+    for picture in extras.pictures:
+        kind, name = picture.suffix.removeprefix("."), html.escape(picture.name)
+        source = f"data:image/{kind};base64,{_base64(picture.read_bytes())}"
+        parts.append(f'<p><img alt="{name}" src="{source}"><br>{name}</p>')
+    entries = "".join(
+        f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
+        for key, value in extras.origin.items()
+    )
+    parts.append(
+        f"<details><summary>What these meshes were made from</summary><dl>{entries}</dl></details>"
+    )
+    return "\n".join(parts)
 
 
 def _base64(content: bytes) -> str:
@@ -95,12 +150,15 @@ def turntable_frames(template: SphereMesh, vertices: Tensor, texture: Tensor) ->
     Returns:
         (B, frames, 3, size, size) uint8.
     """
-    frames = [
-        render_turned(template, vertices, texture, TURNTABLE_SIZE, azimuth, _ELEVATION)
-        for azimuth in range(0, 360, 360 // TURNTABLE_FRAMES)
-    ]
-    levels = (torch.stack(frames, dim=1).clamp(-1, 1) + 1) * 127.5
-    return levels.round().to(torch.uint8).cpu()
+    frames = [turned(template, vertices, texture, number) for number in range(TURNTABLE_FRAMES)]
+    return torch.stack(frames, dim=1)
+
+
+def turned(template: SphereMesh, vertices: Tensor, texture: Tensor, number: int) -> Tensor:
+    """Renders one frame (B, 3, size, size) uint8 of the turntable of meshes, of TURNTABLE_FRAMES."""
+    azimuth = number * (360 // TURNTABLE_FRAMES)
+    colors = render_turned(template, vertices, texture, TURNTABLE_SIZE, azimuth, _ELEVATION)
+    return ((colors.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
 def render_turned(

@@ -30,6 +30,7 @@ class GeneratorOptions:
     """Architecture of the generator, and what it is conditional on; belongs to a checkpoint.
 
     Attributes:
+        kind: gan or linear.
         texture_resolution: R, side of the textures in texels.
         width: factor on all channel counts; 1 is the paper's size.
         latent_dim: length of the latent code.
@@ -41,6 +42,7 @@ class GeneratorOptions:
         texture_only: whether the meshes are those of the pseudo-ground-truth.
     """
 
+    kind: str
     texture_resolution: int
     width: float
     latent_dim: int
@@ -126,6 +128,10 @@ class SamplingOptions:
         export_folder: where exports go, each into a folder of its run; None without export.
         how_many: meshes to export; None for as many as a batch.
         truncation_sigma: bound of the latent codes, in standard deviations; None for the usual one.
+        export_morphs: whether an export adds the strongest modes of shape, as morph targets.
+        interpolate: two samples, (seed, number), between which an export walks; None for no walk.
+        swap: whether it adds textures of samples on shapes of others.
+        part_colors: whether it adds meshes in the colors of their parts.
         overwrite: whether an export may replace that of another seed or model.
     """
 
@@ -134,6 +140,10 @@ class SamplingOptions:
     export_folder: str | None
     how_many: int | None
     truncation_sigma: float | None
+    export_morphs: bool
+    interpolate: tuple[tuple[int, int], ...] | None
+    swap: bool
+    part_colors: bool
     overwrite: bool
 
 
@@ -211,5 +221,7 @@ def make_config(parsed: Mapping[str, Any]) -> GenerationConfig:
     scales = parsed["num_discriminators"] or (3 if parsed["texture_resolution"] >= 512 else 2)
     sets = parsed["conditional_class"]
     classes = {"conditional_class": sets is not None, "label_sets": tuple(sets or ())}
+    ends = parsed["interpolate"]
+    parsed = {**parsed, "interpolate": None if ends is None else tuple(ends)}
     completed = {**parsed, **classes, "mode": mode, "num_discriminators": scales}
     return options.build(GenerationConfig, completed)

@@ -20,6 +20,7 @@ from models.fid import FeatureSample, Moments, frechet_distance, kernel_distance
 from models.generator import Generator
 from pipeline.generation import measures, originality, sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.linear.generator import LinearGenerator
 from pipeline.generation.measures import Measure
 from pipeline.generation.model_file import Model, load_trained
 from rendering import rasterizer
@@ -123,7 +124,7 @@ def _dataset_of(model: Model, config: GenerationConfig) -> PseudoGroundTruth | N
 
 
 def compute_scores(
-    generator: Generator,
+    generator: Generator | LinearGenerator,
     measure: Measure,
     metadata: pseudo_files.PoseMetadata,
     dataset: PseudoGroundTruth | None,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
-from pipeline.generation import export_folder, sampling
+from pipeline.generation import export_folder, extras, sampling
 from pipeline.generation.config import GenerationConfig
 from pipeline.generation.evaluation import choose_file
 from pipeline.generation.model_file import Model, load_trained, needs_items
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 GRID_SIZE = 256  # pixels of one rendering in the picture
 GRID_SUPERSAMPLING = 4
+_ORIGIN = ("run", "checkpoint", "step", "seed", "truncation_sigma")  # what files say of themselves
 
 
 def export_sample(device: torch.device, config: GenerationConfig) -> None:
@@ -77,9 +78,33 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         save_image(export_folder.picture_path(folder), to_uint8(grid))
         gallery.save_turntable(folder / "turntable.gif", all_frames)
         meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
-        gallery.save_page(folder / "index.html", config.name, meshes)
+        drawn = extras.Drawn(model, config, template, items, eligible)
+        added = _save_extras(folder, drawn, how_many, record)
+        gallery.save_page(folder / "index.html", config.name, meshes, extras=added)
         export_folder.finish(folder, how_many)
         logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+
+
+def _save_extras(
+    folder: Path, drawn: extras.Drawn, how_many: int, record: Mapping[str, object]
+) -> gallery.Extras:
+    """Writes what was asked for beside the meshes, and returns what the page shows of it."""
+    options, pictures = drawn.config.sampling, []
+    origin = {key: record[key] for key in (*_ORIGIN, "checkpoint_sha256")}
+    morphs, names = None, []
+    if options.export_morphs:
+        morphs = folder / "morphs.glb"
+        names = extras.save_morphs(morphs, drawn, origin)
+    if options.interpolate is not None:
+        pictures.append(folder / "walk.gif")
+        extras.save_walk(pictures[-1], drawn, options.interpolate)
+    if options.swap:
+        pictures.append(folder / "swap.png")
+        extras.save_swaps(folder, drawn, origin)
+    if options.part_colors:
+        pictures.append(folder / "parts.png")
+        extras.save_parts(folder, drawn, how_many, origin)
+    return gallery.Extras(morphs, names, pictures, origin)
 
 
 def _rows(model: Model, config: GenerationConfig) -> list[int]:
@@ -115,7 +140,7 @@ def _gathered(parts: list[Tensor]) -> Tensor:
 
 def _origin(record: Mapping[str, object], photograph: str, number: int) -> dict[str, object]:
     """Returns what a mesh was made from, for its files: of the record of the export, and its own."""
-    common = {key: record[key] for key in ("run", "checkpoint", "step", "seed", "truncation_sigma")}
+    common = {key: record[key] for key in _ORIGIN}
     return common | {"sample": number, "pose and category of": photograph}
 
 

@@ -12,7 +12,10 @@ from utils.options import flatten
 from utils.run_directory import environment
 
 # Everything that an export writes; all other files in the folder are somebody else's
-_EXPORTED = re.compile(r"mesh_\d+\.(?:obj|mtl|png|glb)|index\.html|turntable\.gif|provenance\.json")
+_EXPORTED = re.compile(
+    r"mesh_\d+\.(?:obj|mtl|png|glb)|index\.html|turntable\.gif|provenance\.json|morphs\.glb|walk\.gif"
+    r"|swap\.png|swap_\d+_\d+\.glb|parts\.png|mesh_\d+_parts\.glb"
+)
 # What makes mesh <i> the same
 _SAME = ("checkpoint_sha256", "seed", "truncation_sigma", "filter_class")
 
@@ -77,8 +80,8 @@ def begin(folder: Path, record: dict[str, Any]) -> None:
 def finish(folder: Path, how_many: int) -> None:
     """Removes the meshes that an earlier export of the same model wrote beyond the present ones."""
     for path in _exported(folder):
-        name, _, number = path.stem.partition("_")
-        if name == "mesh" and int(number) >= how_many:
+        name, _, rest = path.stem.partition("_")
+        if name == "mesh" and int(rest.removesuffix("_parts")) >= how_many:
             path.unlink()
 
 

@@ -24,6 +24,7 @@ from models.generator import Generator
 from models.state_dicts import translate
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
+from pipeline.generation.linear.generator import LinearGenerator, from_state
 from pipeline.generation.sampling import make_generator, sample_rows
 from utils import checkpoint, model_file
 from utils.cli import UserError
@@ -60,7 +61,7 @@ class Model(NamedTuple):
         path: the file.
     """
 
-    generator: Generator
+    generator: Generator | LinearGenerator
     options: GeneratorOptions
     categories: list[str]
     label_names: dict[str, list[str]]
@@ -97,11 +98,27 @@ def needs_items(options: GeneratorOptions) -> bool:
 
 
 def save_model(
-    folder: Path, generator: Generator, description: Mapping[str, Any], step: int
+    folder: Path, generator: Generator | LinearGenerator, description: Mapping[str, Any], step: int
 ) -> None:
     """Writes the model file of a run; the generator is the averaged one."""
     weights = {"generator_running_avg": generator.state_dict()}
     checkpoint.save(folder / model_file.NAME, {**description, **weights, "iteration": step})
+
+
+def refuse_another_kind(config: GenerationConfig) -> None:
+    """Raises a UserError if the folder of a run holds a model of another kind, which would be replaced."""
+    path = config.folder / model_file.NAME
+    kinds = (
+        {str(model_file.load(path).get("args", {}).get("kind", "gan"))} if path.exists() else set()
+    )
+    # Runs of earlier versions have checkpoints of networks only
+    if checkpoint.numbered(config.folder):
+        kinds.add("gan")
+    if kinds - {config.model.kind}:
+        raise UserError(
+            f"{config.folder} holds a model of --model {' and '.join(sorted(kinds))}, which --model "
+            f"{config.model.kind} would replace. Choose another --name, or move it away."
+        )
 
 
 def load_model(path: str | Path, device: torch.device) -> Model:
@@ -119,7 +136,9 @@ def load_model(path: str | Path, device: torch.device) -> Model:
             "python run_generation.py --export_sample"
         )
     try:
-        options = build(GeneratorOptions, {"label_sets": (), **state.get("args", {})})
+        options = build(
+            GeneratorOptions, {"label_sets": (), "kind": "gan", **state.get("args", {})}
+        )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not state its architecture ({error}).") from None
     return _build(path, state, options, *_stored_views(path, state), device)
@@ -165,7 +184,7 @@ def load_trained(
 
 def load_generator(
     options: GeneratorOptions, path: Path, state: Mapping[str, Any], device: torch.device
-) -> Generator:
+) -> Generator | LinearGenerator:
     """Returns the averaged generator of a file's content, ready for inference.
 
     Raises:
@@ -176,6 +195,9 @@ def load_generator(
     try:
         # Sizes come from the weights, so that no data set is needed
         weights = translate(state["generator_running_avg"])
+        if options.kind == "linear":
+            fitted = from_state(weights)
+            return fitted.to(device).eval()
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             generator = make_generator(options, **generators.sizes(weights))
         generator.load_state_dict(weights, assign=True)

@@ -19,6 +19,7 @@ from geometry.uv_maps import fold
 from models.generator import Generator
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.linear.generator import LinearGenerator
 from utils.pictures import labeled_rows
 from utils.progress import progress
 
@@ -76,7 +77,7 @@ class Originality(NamedTuple):
 
 
 def compare(
-    generator: Generator,
+    generator: Generator | LinearGenerator,
     config: GenerationConfig,
     dataset: PseudoGroundTruth,
     held_out: PseudoGroundTruth | None,

@@ -13,6 +13,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.generator import Generator
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.linear.generator import LinearGenerator
 from utils.pictures import draw_wireframe, labeled_rows, make_grid, to_uint8
 
 NUM_SAMPLES = 16
@@ -39,7 +40,7 @@ class Shown(NamedTuple):
         return sampling.sample_rows(range(len(self.dataset)), NUM_SAMPLES, self.config.seed)
 
 
-def draw_samples(generator: Generator, shown: Shown, step: int) -> np.ndarray:
+def draw_samples(generator: Generator | LinearGenerator, shown: Shown, step: int) -> np.ndarray:
     """Returns renderings of generated meshes on white, (H, W, 3) uint8."""
     metadata, rows = shown.dataset.metadata, shown.rows
     sample = sampling.generate(
@@ -51,7 +52,7 @@ def draw_samples(generator: Generator, shown: Shown, step: int) -> np.ndarray:
     return labeled_rows(dict(zip(names, halves, strict=True)), f"step {step}")
 
 
-def draw_details(generator: Generator, shown: Shown) -> dict[str, np.ndarray]:
+def draw_details(generator: Generator | LinearGenerator, shown: Shown) -> dict[str, np.ndarray]:
     """Returns maps, renderings with exchanged halves, and a wireframe, by name."""
     fake, real = _fake_and_real(generator, shown)
     # Exchanged halves show whether the texture or the mesh is at fault
@@ -70,7 +71,7 @@ def draw_details(generator: Generator, shown: Shown) -> dict[str, np.ndarray]:
 
 
 def _fake_and_real(
-    generator: Generator, shown: Shown
+    generator: Generator | LinearGenerator, shown: Shown
 ) -> tuple[sampling.Generated, sampling.Generated]:
     """Returns generated meshes, and the pseudo-ground-truth whose conditions and poses they have."""
     rows, device = shown.rows, next(generator.parameters()).device

@@ -21,6 +21,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.conditions import Conditions
 from models.generator import Generator
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
+from pipeline.generation.linear.generator import LinearGenerator
 from rendering.texture import render_textured
 from utils import cli, seeding
 
@@ -112,7 +113,7 @@ def conditions_of(generator: Generator, batch: UVSample) -> Conditions:
 
 
 def generate(
-    generator: Generator,
+    generator: Generator | LinearGenerator,
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
     dataset: Items | None,
@@ -129,13 +130,13 @@ def generate(
         rows: B rows of the metadata.
         samples: B numbers of samples.
     """
-    noise = latent_codes(samples, config.model.latent_dim, config.truncation_sigma, config.seed)
+    noise = latent_codes(samples, generator.latent_dim, config.truncation_sigma, config.seed)
     return generate_from(noise, generator, config, metadata, dataset, rows)
 
 
 def generate_from(
     noise: Tensor,
-    generator: Generator,
+    generator: Generator | LinearGenerator,
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
     dataset: Items | None,

@@ -53,6 +53,7 @@ def train(device: torch.device, config: GenerationConfig) -> None:
     rasterizer.set_backend(config.rasterizer)
     training.require_even_split(config.batch_size)
     configure_logging()
+    model_file.refuse_another_kind(config)
     run = RunDirectory(config.folder)
     # The architecture of a checkpoint takes precedence over the options
     found = run.newest_checkpoint()

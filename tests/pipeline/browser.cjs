@@ -1,9 +1,10 @@
-// Opens a page offline in headless Chromium, photographs it, drags the first mesh, photographs it again.
+// Opens a page offline in headless Chromium, photographs it, drags the first mesh or, if a value is given,
+// moves the first slider there, and photographs it again.
 // Prints what the console showed and what was asked of the network.
 const path = require("path");
 const { pathToFileURL } = require("url");
 
-async function main([page_url, first, turned]) {
+async function main([page_url, first, turned, slider]) {
   const folder = path.join(process.env.NODE_PATH, "@sparticuz/chromium");
   const main_file = path.join(folder, require(path.join(folder, "package.json")).main);
   const { default: chromium } = await import(pathToFileURL(main_file));
@@ -26,6 +27,17 @@ async function main([page_url, first, turned]) {
   const settle = () => new Promise((resolve) => setTimeout(resolve, 2000));
   await settle();
   await page.screenshot({ path: first });
+  if (slider !== undefined) {
+    const input = await page.$("#morphs input");
+    await input.evaluate((element, value) => {
+      element.value = value;
+      element.dispatchEvent(new Event("input", { bubbles: true }));
+    }, slider);
+    await settle();
+    await page.screenshot({ path: turned });
+    await browser.close();
+    return console.log(JSON.stringify({ messages }));
+  }
   const box = await (await page.$("model-viewer")).boundingBox();
   await page.mouse.move(box.x + 100, box.y + 100);
   await page.mouse.down();

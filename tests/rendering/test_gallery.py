@@ -199,6 +199,31 @@ def test_the_page_draws_and_turns_in_a_browser(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen, expected, atol=0.02)
 
 
+@pytest.mark.slow
+def test_a_slider_changes_the_shape_in_a_browser(tmp_path: Path) -> None:
+    environment = node_modules("puppeteer-core", "@sparticuz/chromium", "gltf-validator")
+    template, path = SphereMesh(), tmp_path / "morphs.glb"
+    offsets = {"1: higher": template.vertices * torch.tensor([0, 0, 1.0])}
+    gray = torch.zeros(3, SIZE, SIZE)
+    save_glb(path, template, template.vertices * 0.5, gray, ORIGIN, offsets)
+    issues = run_node("validate.cjs", path, environment=environment)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0)
+    extras = gallery.Extras(path, list(offsets), [], ORIGIN)
+    gallery.save_page(tmp_path / "index.html", "run", [], extras=extras)
+    shots = [tmp_path / "mean.png", tmp_path / "moved.png"]
+    page = (tmp_path / "index.html").as_uri()
+    found = run_node("browser.cjs", page, *shots, -0.3, environment=environment)
+    assert found["messages"] == []
+    # An upright half sphere of radius .5 becomes flatter, and keeps its width
+    sizes = []
+    for shot in shots:
+        pixels = np.asarray(Image.open(shot).convert("RGB"), int)
+        inside = np.argwhere(np.abs(pixels - 127).max(-1)[:, : pixels.shape[1] // 2] < 6)
+        sizes.append(np.ptp(inside, axis=0))
+    assert sizes[1][0] < 0.7 * sizes[0][0]
+    assert sizes[1][1] == pytest.approx(sizes[0][1], abs=3)
+
+
 def outline(shot: Path) -> tuple[float, float, float]:
     """Returns height per width of the object in a screenshot, and where in it the red patch is."""
     pixels = np.asarray(Image.open(shot).convert("RGB"), int)

@@ -154,7 +154,7 @@ def test_a_copied_texture_is_found_and_drawn(toy: Path) -> None:  # noqa: F811
     copied = dataset[3]
 
     class Copier(nn.Module):
-        num_classes, num_parts = (), 0
+        num_classes, num_parts, latent_dim = (), 0, 4
 
         def __init__(self) -> None:
             super().__init__()
