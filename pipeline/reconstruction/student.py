@@ -21,6 +21,7 @@ from utils import distributed, seeding, training
 from utils.training import Term
 
 RATE = 1e-3  # of Adam, in the first quarter of a run
+LESSONS = 3  # from every batch, changed at random each time: the student learns more slowly
 MIN_SPREAD = 0.01  # of numbers that are the same in all poses
 
 
@@ -60,7 +61,7 @@ class Teaching:
     def __call__(
         self, step: int, batch: Batch, labels: Labels, prediction: Prediction, rate: float
     ) -> dict[str, Tensor]:
-        """Updates the student once and returns its detached losses.
+        """Updates the student in a few lessons and returns its detached losses in the last one.
 
         Args:
             step: number of steps made before this one.
@@ -73,7 +74,13 @@ class Teaching:
             group["lr"] = RATE * rate
         # Corrected poses belong to the graph of the mesh estimator
         labels = labels._replace(pose=Pose(*(member.detach() for member in labels.pose)))
-        lesson = self.lesson(step, batch, labels, prediction)
+        terms: dict[str, Term] = {}
+        for number in range(step * LESSONS, (step + 1) * LESSONS):
+            terms = self._teach(self.lesson(number, batch, labels, prediction))
+        return {f"student_{name}": value for name, value in training.values(terms).items()}
+
+    def _teach(self, lesson: Lesson) -> dict[str, Term]:
+        """Updates the student once."""
         self.student.train()
         said = self.student(lesson.image, lesson.category)
         terms = compute_terms(
@@ -87,11 +94,11 @@ class Teaching:
         training.weighted_sum(terms).backward()
         distributed.average_gradients(self.student.parameters())
         self.optimizer.step()
-        return {f"student_{name}": value for name, value in training.values(terms).items()}
+        return terms
 
-    def lesson(self, step: int, batch: Batch, labels: Labels, prediction: Prediction) -> Lesson:
-        """Returns the examples of a step: photographs and, where textures are predicted, renderings."""
-        draws = Draws(seeding.torch_generator(self.seed, "student", step), labels.pose.scale)
+    def lesson(self, number: int, batch: Batch, labels: Labels, prediction: Prediction) -> Lesson:
+        """Returns the examples of a lesson: photographs and, where textures are predicted, renderings."""
+        draws = Draws(seeding.torch_generator(self.seed, "student", number), labels.pose.scale)
         weight = self.confidence[batch.index]
         parts = [lessons.photographs(batch.image, labels, weight, draws)]
         if prediction.texture is not None:
