@@ -210,8 +210,8 @@ def _warn_of_few_images(measure: Measure) -> None:
     if count <= features:
         logger.warning(
             "%s of %d photographs comes out too high, and noisy: it needs more than %d, and 10,000 to "
-            "be compared with other collections; KID does not depend on their number",
-            measure.title,
+            "be compared with other collections; the kernel distance does not depend on their number",
+            measure.title.partition(",")[0],
             count,
             features,
         )

@@ -22,7 +22,8 @@ async function main([page_url, first, turned, slider]) {
   await page.setOfflineMode(true);
   await page.setViewport({ width: 900, height: 560 });
   await page.goto(page_url);
-  const loaded = () => [...document.querySelectorAll("model-viewer")].every((viewer) => viewer.loaded);
+  // Meshes below the window are not loaded before they are scrolled to
+  const loaded = () => document.querySelector("model-viewer").loaded;
   await page.waitForFunction(loaded, { timeout: 90000 });
   const settle = () => new Promise((resolve) => setTimeout(resolve, 2000));
   await settle();
