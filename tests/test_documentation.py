@@ -33,6 +33,7 @@ MODULES = (
     "data.synthetic",
     "mesh_templates.build",
     "scripts.demo_report",
+    "scripts.half_model",
     "benchmarks.generation",
     "benchmarks.memory",
     "benchmarks.learned_templates",

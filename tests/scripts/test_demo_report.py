@@ -1,4 +1,8 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from scripts import demo_report
 from utils.cli import UserError
@@ -22,8 +26,51 @@ def write_metrics():
     RunDirectory("checkpoints_gan/demo").record(step=20, proxy=3.21)
 
 
+def write_pictures():
+    """Writes what the stages leave, each picture in a gray of its own."""
+    for number in range(15):
+        path = Path(f"datasets/birds/images/{number:02}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2), (10 * number,) * 3).save(path)
+    for name in (
+        "demo.png",
+        "birds_poses_singletpl.png",
+        "demo_meshes/turntable.gif",
+        "demo/walk.gif",
+    ):
+        path = Path("output", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    for name in ("demo_meshes", "demo"):
+        Path("output", name, "index.html").write_text(name)
+
+
+def test_the_page_shows_the_pictures_of_all_stages(tmp_path):
+    write_metrics()
+    write_pictures()
+    (tmp_path / "durations.tsv").write_text("a<b\t1\n")
+    for _ in range(2):  # the second time, all is there
+        demo_report.main(["--dataset", "birds", "--name", "demo", "--output", "."])
+    page = (tmp_path / "index.html").read_text()
+    assert "a&lt;b" in page
+    for section in demo_report.SECTIONS:
+        assert f'src="{section.picture}"' in page
+        assert (tmp_path / section.picture).exists()
+        assert not section.link or (tmp_path / section.link).exists()
+    assert (tmp_path / "photographs_to_meshes.gif").read_text() == "demo_meshes/turntable.gif"
+    assert (tmp_path / "meshes" / "index.html").read_text() == "demo"
+    # Twelve of the fifteen photographs: 0, 1, 2, 3, 5, 6, 7, 8, 10, ...
+    sheet = np.asarray(Image.open(tmp_path / "photographs.png"))
+    assert sheet.shape == (320, 960, 3)
+    assert sheet[::160, ::160, 0].tolist() == [
+        [0, 10, 20, 30, 50, 60],
+        [70, 80, 100, 110, 120, 130],
+    ]
+
+
 def test_the_table_holds_the_time_and_the_quality_of_every_stage(tmp_path, capsys):
     write_metrics()
+    write_pictures()
     durations = "environment\t100\nposes, step 2\t50\nenvironment\t2.4\nGAN, evaluated\t3\n"
     (tmp_path / "durations.tsv").write_text(durations)
     demo_report.main(["--dataset", "birds", "--name", "demo", "--output", "."])
