@@ -93,7 +93,7 @@ def read_qualities(dataset: str, name: str) -> dict[str, str]:
         "poses, step 1": _describe_rotation(first),
         "poses, step 2": _describe_rotation(second),
         "reconstruction, evaluated": f"IoU {reconstruction['iou']:.3f}",
-        "GAN, evaluated": f"proxy distance (not FID) {generation['proxy']:.1f}",
+        "generator, evaluated": f"proxy distance (not FID) {generation['proxy']:.1f}",
     }
 
 

@@ -20,7 +20,8 @@ RECORDER = """#!/usr/bin/env bash
 @pytest.fixture
 def copy(tmp_path) -> Path:
     """Returns a folder with the shell scripts and an environment that counts as installed."""
-    for name in ("demo.sh", "test.sh", "requirements.txt", "scripts/setup_environment.sh"):
+    scripts = ("scripts/setup_environment.sh", "scripts/make_pretrained.sh")
+    for name in ("demo.sh", "test.sh", "requirements.txt", *scripts):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     python = tmp_path / ".venv" / "bin" / "python"
@@ -38,9 +39,6 @@ def run(folder: Path, script: str, *options: str, **variables: str) -> subproces
 
 
 def test_the_demo_calls_every_stage_with_options_that_exist(copy):
-    exported = copy / "output" / "demo_elephant_singletpl"
-    exported.mkdir(parents=True)
-    exported.with_suffix(".png").touch()
     for _ in range(2):
         process = run(copy, "demo.sh")
         assert process.returncode == 0, process.stderr
@@ -53,13 +51,30 @@ def test_the_demo_calls_every_stage_with_options_that_exist(copy):
         "data.prepare",
         "pose_optimization_step1.py",
         "pose_optimization_step2.py",
-        *["run_reconstruction.py"] * 3,
+        *["run_reconstruction.py"] * 4,
         *["run_generation.py"] * 3,
         "scripts.demo_report",
     ]
     durations = (copy / "output" / "demo" / "durations.tsv").read_text().splitlines()
-    assert len(durations) == 2 * 11  # ten stages and the environment, twice
-    assert (copy / "output" / "demo" / "generated.png").exists()
+    assert len(durations) == 2 * 12  # eleven stages and the environment, twice
+
+
+def test_shipped_models_are_made_by_options_that_exist_and_copied(copy):
+    work = copy / "work"
+    work.mkdir()
+    for stage in ("recon", "gan"):
+        folder = work / f"checkpoints_{stage}" / "pretrained_synthetic_car_singletpl"
+        folder.mkdir(parents=True)
+        (folder / "model.pth").write_text(stage)
+    process = run(copy, "scripts/make_pretrained.sh", str(work))
+    assert process.returncode == 0, process.stderr
+    commands = (work / "commands.txt").read_text().replace(f"{copy}/", "").splitlines()
+    for command in commands:
+        parse(command)
+    assert len(commands) == 10
+    for stage in ("recon", "gan"):
+        folder = copy / f"checkpoints_{stage}" / "pretrained_synthetic_car_singletpl"
+        assert (folder / "model.pth").read_text() == stage
 
 
 def test_the_demo_stops_at_a_stage_that_fails(copy):
@@ -132,7 +147,16 @@ def test_continuous_integration_runs_every_test(copy):
     assert "pytest -q" in (copy / "commands.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["demo.sh", "test.sh", ".ci/run", "scripts/setup_environment.sh"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo.sh",
+        "test.sh",
+        ".ci/run",
+        "scripts/setup_environment.sh",
+        "scripts/make_pretrained.sh",
+    ],
+)
 def test_shell_scripts_are_executable(name):
     assert os.access(REPOSITORY / name, os.X_OK)
     subprocess.run(["bash", "-n", REPOSITORY / name], check=True)

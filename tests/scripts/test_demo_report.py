@@ -71,17 +71,17 @@ def test_the_page_shows_the_pictures_of_all_stages(tmp_path):
 def test_the_table_holds_the_time_and_the_quality_of_every_stage(tmp_path, capsys):
     write_metrics()
     write_pictures()
-    durations = "environment\t100\nposes, step 2\t50\nenvironment\t2.4\nGAN, evaluated\t3\n"
+    durations = "environment\t100\nposes, step 2\t50\nenvironment\t2.4\ngenerator, evaluated\t3\n"
     (tmp_path / "durations.tsv").write_text(durations)
     demo_report.main(["--dataset", "birds", "--name", "demo", "--output", "."])
     table = (tmp_path / "report.txt").read_text().splitlines()
     assert table == [
-        "stage           time  quality",
-        "environment     1:42",
-        "poses, step 2   0:50  20 of 30 kept, rotation error of these: "
+        "stage                 time  quality",
+        "environment           1:42",
+        "poses, step 2         0:50  20 of 30 kept, rotation error of these: "
         "median 12.3 degrees, 88% under 30",
-        "GAN, evaluated  0:03  proxy distance (not FID) 3.2",
-        "all             2:35",
+        "generator, evaluated  0:03  proxy distance (not FID) 3.2",
+        "all                   2:35",
     ]
     assert "\n".join(table) in capsys.readouterr().out
 
