@@ -80,6 +80,20 @@ def test_gradients_lead_to_the_mask(kind, progress):
     assert gradient[..., 0].sum() < 0 < gradient[..., 1].sum()
 
 
+def test_gradients_of_the_volume_reach_position_and_size_as_finite_differences():
+    vertices, faces = ball()
+    vertices, targets = vertices.double(), disk(0.6, 32).double()
+    term, index = make_term("volume", vertices, faces, 16, seed=0), torch.zeros(1).long()
+
+    def error(shift: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        screen = size * vertices + torch.cat([shift, shift.new_zeros(1)])
+        return term(screen, index, targets, index, Moment(1, 0.3))[0]
+
+    shift = torch.tensor([0.11, -0.07], dtype=torch.float64, requires_grad=True)
+    size = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(error, (shift, size), eps=1e-7, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_mesh_is_compared_with_its_own_mask(kind):
     targets = torch.cat([disk(0.5), disk(0.8)])
@@ -121,6 +135,6 @@ def test_expected_silhouettes_are_full_inside_and_fade_where_points_do():
     mask[:, :, :16] = 1
     row = expected(mask, 0.2)[0, 16]
     assert row[5].item() == pytest.approx(1 - math.exp(-3))
-    # A quarter of the triangle... of a pixel at the edge reaches into its neighbor
+    # An eighth of the triangle of a pixel at the edge reaches into its neighbor
     assert row[16].item() == pytest.approx(1 - math.exp(-3 / 8), abs=1e-4)
     assert row[18].item() == pytest.approx(0, abs=1e-9)

@@ -99,7 +99,7 @@ def test_a_scale_for_each_object():
 
 
 def test_gradients_agree_with_finite_differences():
-    points = cloud(20).requires_grad_()
+    points = cloud(8).requires_grad_()
     scale = torch.tensor([0.7, 0.4], dtype=torch.float64, requires_grad=True)
 
     def images(points, scale):
