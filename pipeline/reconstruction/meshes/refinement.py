@@ -20,14 +20,12 @@ from pipeline.reconstruction import pose_corrections
 from pipeline.reconstruction.pose_corrections import correct
 from rendering.texture import render_textured
 
-SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.03, 0.02, 0.009  # of Adam
+SHAPE_RATE, TEXTURE_RATE, POSE_RATE = 0.02, 0.02, 0.009  # of Adam
 SILHOUETTE_WEIGHT, COLOR_WEIGHT = 4.0, 3.0
 SHARPNESS = (6.0, 30.0)  # per squared pixel, first and last: soft silhouettes make meshes too small
-STIFFNESS = 10.0  # k, by which changes of shape are smooth
-SHAPE_COST, BENDING_COST = (
-    2.0,
-    10.0,
-)  # of the mean square change of the vertices, and of its Laplacian
+STIFFNESS = 5.0  # k, by which changes of shape are smooth
+SHAPE_COST = 10.0  # of the mean square change of the vertices
+BENDING_COST = 10.0  # of that of its Laplacian
 TEXTURE_COST = 0.02  # of the mean square of the offsets of the texture
 FLATNESS = 1e-4
 
