@@ -13,14 +13,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "pose_optimization_step1": {"image_resolution": 128},
         "pose_optimization_step2": {"image_resolution": 128},
         "run_reconstruction": {
-            **{"iters": 400, "lr": 0.001, "batch_size": 10, "width": 0.25},
-            **{"image_resolution": 128, "pseudogt_resolution": 128},
+            **{"iters": 400, "batch_size": 10, "width": 0.25},
+            **{"image_resolution": 128, "pseudogt_resolution": 256},
         },
-        "run_generation": {
-            **{"iters": 2000, "warmup_steps": 1200, "batch_size": 8, "d_steps_per_g": 1},
-            **{"lr_g": 0.0004, "lr_d": 0.0008, "mesh_regularization": 0.0005},
-            **{"width": 0.25, "texture_resolution": 128, "evaluate_freq": 100000},
-        },
+        "run_generation": {"kind": "linear", "texture_resolution": 256, "batch_size": 8},
     },
     # A night for some hundred photographs: finer textures, and time to learn them
     "cpu-overnight": {

@@ -76,8 +76,8 @@ def plan(config: Config) -> list[Stage]:
         Stage("reconstruction", "run_reconstruction", run, (poses,), (estimator,)),
         Stage("reconstruction, evaluated", "run_reconstruction", (*run, "--evaluate"), (estimator,), (records[0],)),
         Stage("pseudo-ground-truth", "run_reconstruction", (*run, "--generate_pseudogt"), (estimator,), (views,)),
-        Stage("GAN", "run_generation", run, (views,), (generator,)),
-        Stage("GAN, evaluated", "run_generation", (*run, "--evaluate", *distance), (generator,), (records[1],)),
+        Stage("generator", "run_generation", run, (views,), (generator,)),
+        Stage("generator, evaluated", "run_generation", (*run, "--evaluate", *distance), (generator,), (records[1],)),
         Stage("exported meshes", "run_generation", (*run, *export), (generator,), (meshes,)),
     ]
     # fmt: on

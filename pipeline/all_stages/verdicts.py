@@ -82,7 +82,7 @@ _VERDICTS: dict[str, Callable[[Config], str]] = {
     "reconstruction": lambda config: f"see the pictures in checkpoints_recon/{config.name}/",
     "reconstruction, evaluated": _evaluated,
     "pseudo-ground-truth": _pseudo,
-    "GAN": lambda config: f"see the pictures in checkpoints_gan/{config.name}/",
-    "GAN, evaluated": _measured,
+    "generator": lambda config: f"see the pictures in checkpoints_gan/{config.name}/",
+    "generator, evaluated": _measured,
     "exported meshes": _exported,
 }
