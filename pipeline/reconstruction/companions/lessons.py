@@ -26,7 +26,7 @@ GROWTH = 0.1  # of the logarithm of the scale, at most
 SHIFT = 0.05  # screen units, at most
 STRETCH = 0.25  # of the logarithms of the proportions of a rendered mesh, at most
 SWAPPED = 0.5  # share of the rendered meshes that wear the texture of another one
-RENDERINGS = 1  # of every photograph of a batch: more cost more than a seventh of a narrow step
+RENDERINGS = 1  # of every photograph in a lesson: a lesson takes an eighth of a narrow step
 
 
 class Lesson(NamedTuple):
