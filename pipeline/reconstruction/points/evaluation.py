@@ -11,6 +11,7 @@ from torch import Tensor
 from data.ground_truth import load_ground_truth
 from data.multiview.objects import load_true_points
 from geometry import quaternion
+from geometry.distances import surface_points
 from models.point_clouds import PointCloudNetwork
 from pipeline.reconstruction.points import alignment
 from pipeline.reconstruction.points.config import PointConfig
@@ -18,7 +19,7 @@ from pipeline.reconstruction.points.dataset import PointData
 from pipeline.reconstruction.points.model_file import load_model
 from pipeline.reconstruction.points.pictures import from_sides
 from pipeline.reconstruction.points.projection import to_screen
-from pipeline.reconstruction.points.surface import try_to_rebuild, visible_points
+from pipeline.reconstruction.points.surface import try_to_rebuild
 from rendering.projection.losses import volume_loss
 from rendering.projection.schedule import SIGMA
 from utils import distributed
@@ -113,29 +114,35 @@ def _shape_figures(
     data: PointData,
     common: Tensor,
 ) -> dict[str, float]:
-    """Returns Chamfer distances of visible points, in percent of the diagonal of a shape.
+    """Returns Chamfer distances of rebuilt surfaces, in percent of the diagonal of a shape.
 
-    Beside those of the estimates, those of two guesses for all: the mean of the estimates for training,
-    and that true shape for training which is nearest to the others.
+    Of every object, the first image is judged. Beside them are those of two guesses for all: the surface of
+    the mean of the estimates for training, and that true shape for training which is nearest to the others.
     """
     truth = load_true_points(dataset)
-    rows = [(row, truth[o.name]) for o in data.objects if o.name in truth for row in o.rows]
-    if not rows:
+    rows = [(each.rows[0], truth[each.name]) for each in data.objects if each.name in truth]
+    surfaces = [(_surface(made.points[row], common), true) for row, true in rows]
+    found = [(surface, true) for surface, true in surfaces if surface is not None]
+    if not found:
         return {}
-    distances = [alignment.chamfer(_in_object_space(made.points[i], common), t) for i, t in rows]
-    figures = {"chamfer": float(np.mean(distances))}
-    guesses = {"chamfer_mean_estimate": _in_object_space(known.points.mean(0), common)}
-    others = [truth[o.name] for o in train.objects if o.name in truth]
+    distances = [alignment.chamfer(surface, true) for surface, true in found]
+    figures = {"chamfer": float(np.mean(distances)), "surfaces": len(found)}
+    guesses = {"chamfer_mean_estimate": _surface(known.points.mean(0), common)}
+    others = [truth[each.name] for each in train.objects if each.name in truth]
     if others:
         guesses["chamfer_typical_shape"] = others[alignment.medoid(others)]
     for name, guess in guesses.items():
-        figures[name] = float(np.mean([alignment.chamfer(guess, true) for _, true in rows]))
+        if guess is not None:
+            figures[name] = float(np.mean([alignment.chamfer(guess, true) for _, true in found]))
     return figures
 
 
-def _in_object_space(points: Tensor, common: Tensor) -> np.ndarray:
-    """Returns the visible ones of some points (P, 3), in the frame of the true shapes."""
-    return quaternion.rotate(common, visible_points(points)).numpy()
+def _surface(points: Tensor, common: Tensor) -> np.ndarray | None:
+    """Returns points on the surface through a cloud (P, 3), in the frame of the true shapes; None if none."""
+    mesh = try_to_rebuild(points)
+    if mesh is None:
+        return None
+    return quaternion.rotate(common, torch.from_numpy(surface_points(*mesh)).float()).numpy()
 
 
 def _report(figures: dict[str, float], part: str) -> None:
@@ -151,7 +158,7 @@ def _report(figures: dict[str, float], part: str) -> None:
 
 
 _GUESSES = {
-    "chamfer": "of the points",
+    "chamfer": "of the rebuilt surfaces",
     "chamfer_mean_estimate": "of the mean of the estimates for training",
     "chamfer_typical_shape": "of the most typical true shape for training",
 }
