@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from data.definitions import SYNSETS
 from tests.conftest import REPOSITORY
 from utils.cli import UserError
 
@@ -99,7 +100,7 @@ def test_every_documented_command_is_accepted(document):
 
 
 def test_commands_in_tables_are_accepted():
-    texts = [(REPOSITORY / guide).read_text() for guide in GUIDES]
+    texts = [(REPOSITORY / document).read_text() for document in DOCUMENTS]
     rows = [line for text in texts for line in text.splitlines() if line.startswith("| ")]
     commands = [found for row in rows for found in re.findall(r"`(python [^`]+ --[^`]+)`", row)]
     assert len(commands) > 10
@@ -118,6 +119,12 @@ def test_every_link_leads_somewhere(document):
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", path.read_text())
     local = [link for pair in links for link in pair if link and "://" not in link]
     assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def test_the_synsets_of_the_categories_are_those_that_are_looked_for():
+    text = (REPOSITORY / "docs" / "datasets.md").read_text()
+    rows = re.findall(r"^\| `imagenet_(\w+)` \| (n\d.*) \|$", text, flags=re.MULTILINE)
+    assert {category: tuple(words.split(", ")) for category, words in rows} == SYNSETS
 
 
 def test_all_commands_of_the_predecessor_are_known(shared):
