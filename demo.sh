@@ -46,6 +46,6 @@ stage pseudo-ground-truth run_reconstruction.py "${run[@]}" --generate_pseudogt
 stage generator run_generation.py "${run[@]}"
 stage "generator, evaluated" run_generation.py "${run[@]}" --evaluate --proxy_distance
 stage "generated meshes" run_generation.py "${run[@]}" --export_sample --how_many "$num_exported" \
-    --interpolate 0 0:5 --export_morphs --overwrite
+    --interpolate 0:1 0:9 --export_morphs --overwrite
 
 .venv/bin/python -m scripts.demo_report --dataset "$dataset" --name "$name" --output "$output"

@@ -29,9 +29,9 @@ done
 reconstruction=("$repository/run_reconstruction.py" --name "$run" --dataset "$dataset" --gpu_ids cpu)
 call "${reconstruction[@]}" --iters 1500 --width 0.25 --image_resolution 128 --batch_size 10
 call "${reconstruction[@]}" --evaluate
-call "${reconstruction[@]}" --generate_pseudogt --pseudogt_resolution 256
+call "${reconstruction[@]}" --generate_pseudogt --pseudogt_resolution 128
 call "$repository/run_generation.py" --name "$run" --dataset "$dataset" --gpu_ids cpu --model linear \
-    --texture_resolution 256
+    --texture_resolution 128
 
 # Half precision halves the files
 for folder in checkpoints_recon checkpoints_gan; do

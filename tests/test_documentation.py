@@ -193,7 +193,7 @@ def test_parsers_load_without_pytorch():
 
 
 def test_the_repository_stays_small():
-    # Clones of a demo should take seconds: 25 MB of tracked files, none of which needs to be large
+    # Clones should take seconds: 25 MB of tracked files, none of which needs to be large
     sizes = {name: (REPOSITORY / name).stat().st_size for name in tracked_files()}
     assert sum(sizes.values()) <= 25e6
-    assert {name: size for name, size in sizes.items() if size > 4e6} == {}
+    assert {name: size for name, size in sizes.items() if size > 4 * 2**20} == {}
