@@ -20,7 +20,9 @@ from utils import checkpoint
 from utils.seeding import torch_generator
 
 RUN = Path("checkpoints_recon/toy_singletpl")
-LENGTH = ("--lr_decay_every", "9", "--lr", "0.003")
+# Displacements that begin at the sphere, and losses that don't depend on the length of the run
+PLAIN = ("--shape_head", "convolution", "--final_sharpness", "7000")
+LENGTH = ("--lr_decay_every", "9", "--lr", "0.003", *PLAIN)
 
 
 def scene_and_labels() -> tuple[Scene, Labels]:
