@@ -223,11 +223,11 @@ def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, fol
         assert context is not None
         while not context.join():
             pass
-        if (folder / "interrupted").exists():
-            raise Terminated
+        if (stop := _asked_to_end(folder)) is not None:
+            raise stop
     except (ProcessRaisedException, ProcessExitedException) as error:
-        if (folder / "interrupted").exists():  # one process was asked to end, and the others failed
-            raise Terminated from None
+        if (stop := _asked_to_end(folder)) is not None:  # one process was, and the others failed
+            raise stop from None
         # Either a process has left the message of a user error, or a process was lost
         mistakes = sorted(folder.glob("mistake_*"))
         if mistakes:
@@ -241,6 +241,13 @@ def _spawn(function: Callable, devices: Sequence[torch.device], args: tuple, fol
         raise
     finally:
         _end(context)
+
+
+def _asked_to_end(folder: Path) -> KeyboardInterrupt | None:
+    """Returns the signal that a process has obeyed; Ctrl-C counts first, which reaches all of them."""
+    if (folder / "interrupted").exists():
+        return KeyboardInterrupt()
+    return Terminated() if (folder / "terminated").exists() else None
 
 
 def _lost_process(context: ProcessContext, error: Exception) -> str:
@@ -301,8 +308,8 @@ def _run_child(
         if (mistake := mistake_behind(error)) is not None:
             (folder / f"mistake_{index}").write_bytes(os.fsencode(str(mistake)))
         raise
-    except KeyboardInterrupt:
-        (folder / "interrupted").touch()
+    except KeyboardInterrupt as stop:
+        (folder / ("terminated" if isinstance(stop, Terminated) else "interrupted")).touch()
         raise
     finally:
         torch.distributed.destroy_process_group()

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import REPOSITORY
 from utils import distributed
-from utils.cli import UserError
+from utils.cli import Terminated, UserError
 
 CPU = torch.device("cpu")
 
@@ -174,3 +174,20 @@ def test_processors_without_units_for_bfloat16_do_without(
         path.write_text(flags)
     assert distributed.use_bfloat16(asked, [torch.device(device)], path) is used
     assert ("--bfloat16 is left out" in caplog.text) is (asked and not used)
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        ((), type(None)),
+        (("terminated",), Terminated),
+        (("interrupted",), KeyboardInterrupt),
+        (("terminated", "interrupted"), KeyboardInterrupt),  # the others were ended because of it
+    ],
+)
+def test_ctrl_c_that_only_children_have_noticed_is_reported_as_such(
+    tmp_path: Path, left: tuple[str, ...], expected: type
+) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    assert type(distributed._asked_to_end(tmp_path)) is expected
