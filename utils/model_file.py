@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils import checkpoint
 from utils.cli import UserError
@@ -45,7 +46,7 @@ def resolve(folder: str | Path, which: str, remedy: str) -> Path:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a model file or a checkpoint; nothing in it is executed.
+    """Reads a model file or a checkpoint; nothing in it is executed. Half precision becomes single.
 
     Raises:
         UserError: if it is missing, damaged, or of a later format.
@@ -57,7 +58,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(
             f"{path} has format {version}, this version of the program reads {FORMAT}. Update it."
         )
-    return state
+    return single(state)
+
+
+def single(value: Any) -> Any:
+    """Returns nested values with tensors of half precision, those of shipped files, in single."""
+    if isinstance(value, Mapping):
+        return {key: single(member) for key, member in value.items()}
+    halved = isinstance(value, Tensor) and value.dtype == torch.float16
+    return value.float() if halved else value
 
 
 def step_of(path: Path, state: Mapping[str, Any]) -> int | None:
