@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the trained models that come with the repository: checkpoints_recon/ and checkpoints_gan/
-# pretrained_synthetic_car_singletpl/model.pth. On one thread, so that the same machine makes the same bytes again.
+# pretrained_synthetic_car_singletpl/model.pth. On one thread, so that the same machine can make the same bytes again.
 # Works in a folder of its own (default: a temporary one), where running it again continues.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -24,8 +24,8 @@ _UNUSABLE = {  # a path that is forbidden, taken by something else, or too long
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
 _REPEAT_SECONDS = 0.05  # after which a callback has ended
 # Rounds that threads of OpenMP wait busily for each other before they sleep. Its default of 300,000 lets
-# them burn a processor for milliseconds while the thread they wait for has none: two trainings on two
-# cores take 8 times as long each. With 3,000 it is 2.4 times, and one alone takes .03 to .1 longer.
+# them burn a processor for milliseconds while the thread they wait for has none. Between 2,000 and 5,000,
+# two programs on two cores take 1.9 to 2.8 times as long each, and one alone hardly longer (docs/hardware.md).
 _SPIN_COUNT = 3000
 
 

@@ -18,6 +18,7 @@ from geometry.mesh_files import load_mesh
 from geometry.points.files import load_points
 from pipeline.reconstruction.points import training
 from pipeline.reconstruction.points.dataset import PointData, augment, batches, framed
+from tests.pipeline.reconstruction.test_training import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
 from utils.run_directory import RunDirectory
@@ -50,19 +51,6 @@ def _world(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*options: str) -> None:
     run_reconstruction.main([*OPTIONS, *options])
-
-
-def assert_equal(first: object, second: object) -> None:
-    if isinstance(first, dict):
-        assert isinstance(second, dict)
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_equal(first[key], second[key])
-    elif isinstance(first, torch.Tensor):
-        assert isinstance(second, torch.Tensor)
-        assert torch.equal(first, second)
-    else:
-        assert first == second
 
 
 def left_behind() -> tuple[dict, list[dict], dict[str, bytes]]:
