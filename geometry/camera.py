@@ -84,9 +84,9 @@ def similarity(pose: Pose, turn: Tensor, factor: Tensor, shift: Tensor) -> Pose:
     return Pose(factor * pose.scale, factor * turned + down, rotation, z0)
 
 
-def framed(vertices: Tensor, pose: Pose) -> Pose:
+def framed(vertices: Tensor, pose: Pose, *, orthographic: bool = False) -> Pose:
     """Scales and shifts poses (B, ...) so that crops fit the meshes (B, V, 3) as those of data.crops do."""
-    screen = project(vertices, pose)[..., :2]
+    screen = project(vertices, pose, orthographic=orthographic)[..., :2]
     low, high = screen.amin(1), screen.amax(1)
     factor = 2 / (MARGIN * (high - low).amax(1, keepdim=True))
     level = torch.zeros_like(factor[:, 0])

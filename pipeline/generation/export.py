@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geometry import camera
 from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
@@ -167,7 +168,12 @@ def _write_meshes(
 
 
 def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:
-    """Antialiased renderings on white, (B, 4, size, size) in [-1, 1]; the last channel is coverage."""
+    """Antialiased renderings on white, (B, 4, size, size) in [-1, 1]; the last channel is coverage.
+
+    Each mesh is turned as in its photograph, and fills its tile whatever its size there.
+    """
+    vertices = template.deform(sample.displacement)
+    sample = sample._replace(pose=camera.framed(vertices, sample.pose, orthographic=True))
     colors, coverage = sampling.render(template, sample, GRID_SIZE * GRID_SUPERSAMPLING)
     # Colors are zero where nothing covers: adding what is uncovered makes that white
     layers = torch.cat([colors + (1 - coverage), 2 * coverage - 1], dim=1)

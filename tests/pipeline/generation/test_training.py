@@ -269,6 +269,11 @@ def test_export_writes_exactly_n_for_any_batch_size(toy: Path) -> None:
     )
     with Image.open(toy / "output/toy_singletpl.png") as picture:
         assert picture.size == (7 * 256, 256)
+        covered = np.asarray(picture.convert("L")).reshape(256, 7, 256).swapaxes(0, 1) < 250
+    # Each mesh fills its own tile, and none is cut off
+    for mask in covered:
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        assert max(np.ptp(rows), np.ptp(columns)) == pytest.approx(256 / 1.1, abs=4)
     run("--export_sample", "--how_many", "7", "--batch_size", "2")
     for path in folder.iterdir():
         if path.suffix == ".obj":
