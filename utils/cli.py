@@ -55,8 +55,8 @@ def run(main: Callable[[], object]) -> None:
         _fail(f"error: {one_line(str(mistake))}", 1)
     except KeyboardInterrupt as stop:
         sys.unraisablehook = lambda lost: None  # of objects that were left half made
-        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
-        _fail(f"{word}{stop}: run the same command again to continue", status)
+        status = 143 if isinstance(stop, Terminated) else 130
+        _fail(f"interrupted{stop}: run the same command again to continue", status)
     except OSError as error:
         # Paths that cannot be used are the user's to fix, and so is a full disk; the rest are bugs
         if error.errno in _UNUSABLE and error.filename:

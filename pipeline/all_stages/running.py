@@ -14,9 +14,11 @@ from typing import Any
 
 from pipeline.all_stages.stages import Config, Stage, plan
 from pipeline.all_stages.verdicts import verdict
-from utils import files
+from utils import files, interrupts
 from utils.cli import Terminated, UserError
 from utils.run_directory import configure_logging
+
+_INTERRUPTED = (130, 143)  # exit statuses, see `cli.run`
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +95,25 @@ def execute(stage: Stage) -> dict[str, float]:
 
     Raises:
         UserError: if it fails; it has printed why.
+        SystemExit: if it, or this program, was interrupted; it has printed that.
     """
     paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command(stage), env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    )
+    process = None
     try:
+        with interrupts.blocked():  # until there is a process to pass them on to
+            process = subprocess.Popen(
+                command(stage), env=environment, preexec_fn=_leave_ctrl_c_to_parent
+            )
         _, status, usage = os.wait4(process.pid, 0)
     except KeyboardInterrupt as stop:
-        _end(process, stop)
+        if process is not None:
+            _end(process, stop)
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode in _INTERRUPTED:
+        sys.exit(process.returncode)
     if process.returncode:
         raise UserError(
             f"{stage.title} has failed, see above. Run the same command again to continue with it."
@@ -127,19 +136,28 @@ def table(stages: Sequence[Stage], record: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _end(process: subprocess.Popen, stop: KeyboardInterrupt) -> None:
-    """Waits for a stage to end as this program does, again and again if it is interrupted again.
+def _leave_ctrl_c_to_parent() -> None:
+    """Runs in the new process: a terminal sends Ctrl-C to all processes, and one of them is enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.unblock()
 
-    A terminal sends Ctrl-C to both; SIGTERM has to be passed on.
+
+def _end(process: subprocess.Popen, stop: KeyboardInterrupt) -> None:
+    """Ends a stage as this program was asked to end, and waits for it.
+
+    Raises:
+        SystemExit: if the stage has reported the interruption, which is not to be repeated.
     """
     while True:
-        if isinstance(stop, Terminated):
-            process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         try:
-            process.wait()
-            return
+            status = process.wait()
         except KeyboardInterrupt as again:
             stop = again
+        else:
+            break
+    if status in _INTERRUPTED:
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 
 def _root() -> Path:

@@ -102,31 +102,51 @@ def test_a_folder_is_known_by_its_files(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_its_stage(tmp_path):
-    # The stage says when it has begun, and would last for a minute
-    wait = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(60)"
+@pytest.mark.parametrize(
+    ("number", "send", "status"),
+    [
+        (signal.SIGINT, os.killpg, 130),  # as a terminal does
+        (signal.SIGINT, os.kill, 130),
+        (signal.SIGTERM, os.kill, 143),
+    ],
+)
+def test_an_interrupted_run_ends_its_stage_and_continues_with_it(tmp_path, number, send, status):
+    # The second stage says when it has begun, and lasts for a minute if it does so for the first time
+    stage = (
+        "import sys, time; from pathlib import Path; from utils import cli\n"
+        "path = Path(sys.argv[1]); again = path.exists(); path.touch()\n"
+        "cli.run(lambda: path.name == 'b' and not again and time.sleep(60))\n"
+    )
     code = (
-        "import sys; from pathlib import Path; from pipeline.all_stages import running, stages\n"
+        "import signal, sys; from pathlib import Path; from pipeline.all_stages import running, stages\n"
         "from utils import cli; from tests.pipeline.all_stages.test_running import CONFIG\n"
-        "running.plan = lambda c: [stages.Stage('wait', 'wait', (), (), (Path('x'),))]\n"
-        f"running.command = lambda stage: [sys.executable, '-c', {wait!r}]\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored below a job with &
+        "running.plan = lambda c: [stages.Stage(x, x, (x,), (), (Path(x),)) for x in 'abc']\n"
+        f"running.command = lambda stage: [sys.executable, '-c', {stage!r}, *stage.words]\n"
+        "running.verdict = lambda title, config: title\n"
         "cli.run(lambda: running.run_all(CONFIG))\n"
     )
+    words = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        words,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    while not (tmp_path / "begun").exists():
+    while not (tmp_path / "b").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert process.returncode == 143
-    assert errors.endswith("terminated: run the same command again to continue\n")
-    assert not (tmp_path / "output/toy_singletpl_stages.json").exists()
+    send(process.pid, number)
+    _, errors = process.communicate()  # returns once the stage has closed its end
+    assert process.returncode == status
+    assert errors == "interrupted: run the same command again to continue\n"
+    record = tmp_path / "output/toy_singletpl_stages.json"
+    assert [*read_json(record, "")] == ["a"]
+    subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    assert [*read_json(record, "")] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
