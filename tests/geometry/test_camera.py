@@ -95,13 +95,13 @@ def test_similarity_of_the_pose_is_that_of_the_image(random_rotations, orthograp
 
 def test_framed_meshes_fill_the_image_without_perspective(random_rotations):
     count = len(random_rotations)
-    points = torch.rand(count, 9, 3) * torch.tensor([1.0, 2.0, 0.5])
-    numbers = torch.rand(count, 4)
+    points = torch.rand(count, 9, 3).double() * torch.tensor([1.0, 2.0, 0.5])
+    numbers = torch.rand(count, 4).double()
     pose = Pose(numbers[:, :1] + 0.5, numbers[:, 1:3], random_rotations, numbers[:, 3:])
     screen = project(points, camera.framed(points, pose, orthographic=True), orthographic=True)
     low, high = screen[..., :2].amin(1), screen[..., :2].amax(1)
     torch.testing.assert_close(low, -high, atol=1e-5, rtol=0)
-    torch.testing.assert_close((high - low).amax(1), torch.full((count,), 2 / 1.1))
+    torch.testing.assert_close((high - low).amax(1), torch.full((count,), 2 / 1.1).double())
 
 
 def test_screen_vertices_are_those_of_the_reference(golden):
