@@ -17,6 +17,7 @@ from utils.cli import UserError
 from utils.run_directory import RunDirectory, environment
 
 NAME = "model.pth"
+PRETRAINED = "pretrained_"  # begins the names of runs that one can also copy
 FORMAT = 1  # grows when files can no longer be read as before
 
 
@@ -39,6 +40,9 @@ def resolve(folder: str | Path, which: str, remedy: str) -> Path:
         return checkpoint.resolve(folder, which, remedy)
     if path.exists():
         return path
+    if path.parent.name.startswith(PRETRAINED):
+        source = f"{path.parent.parent}/ of the repository or an archive that SETUP.md names"
+        remedy = f"Copy it there from {source}. {remedy}"
     checkpoint.resolve(folder, which, remedy)  # an error where there is none
     newest = RunDirectory(folder).newest_checkpoint()
     assert newest is not None

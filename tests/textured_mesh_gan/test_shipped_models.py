@@ -5,6 +5,8 @@ import pytest
 
 import textured_mesh_gan as tmg
 from tests.conftest import REPOSITORY
+from utils import model_file
+from utils.cli import UserError
 
 NAME = "pretrained_synthetic_car_singletpl"
 
@@ -17,6 +19,14 @@ def test_the_generator_makes_cars_of_single_precision() -> None:
     # Cars are long in y and symmetric in x
     extent = np.ptp(first.vertices, axis=0)
     assert extent[1] > 1.5 * extent[0] > 0.3
+
+
+def test_a_missing_one_can_be_copied() -> None:
+    with pytest.raises(UserError) as refusal:
+        model_file.resolve(f"checkpoints_gan/{NAME}_2", "latest", "Train it.")
+    place = f"checkpoints_gan/{NAME}_2 does not exist. Copy it there from checkpoints_gan/ of the"
+    assert str(refusal.value).startswith(place)
+    assert str(refusal.value).endswith(" names. Train it.")
 
 
 @pytest.mark.slow
