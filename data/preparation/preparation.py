@@ -23,6 +23,7 @@ from data.definitions import (
     usual_views,
 )
 from data.detections import Detections, detections_path, load_detections, save_detections
+from data.labels.individuals import with_individuals
 from data.labels.reading import LabelSets, read_labels
 from data.multiview import arranging
 from data.preparation import benchmark_datasets, detectors, inspection, masking, saliency
@@ -95,6 +96,7 @@ def prepare(config: PrepareConfig) -> Detections | None:
     # Write, the detections last, since they are what the stages look for
     detections = Detections(config.dataset, category, with_frequencies(result.items))
     _warn_about_stale_poses(detections)
+    labels = with_individuals(labels, detections)
     write_record(config.dataset, facts, **_facts(config, detections, result))
     save_labels(config.dataset, labels)
     save_detections(detections)

@@ -25,6 +25,7 @@ class Canvas:
         rng: source of all numbers; what is drawn from it does not depend on the points.
         color: (P, 3) result.
         gloss: (P,) result, 0 = matte, 1 = glass.
+        paint: name of the color of the paint, of what has one; else None.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Canvas:
         self.depths = {name: max(float(-d.min()), 1e-3) for name, d in template_parts.items()}
         self.color = np.zeros((len(position), 3), np.float32)
         self.gloss = np.full(len(position), 0.03, np.float32)
+        self.paint: str | None = None
 
     @property
     def y(self) -> NDArray:
@@ -125,6 +127,28 @@ class Canvas:
                 value[0] + u[2] * (value[1] - value[0]),
             )
         )
+
+
+# Names of hues, each from an angle in degrees on; what is dark of the second one is brown
+_HUES = (
+    (345, "red"),
+    (260, "purple"),
+    (165, "blue"),
+    (70, "green"),
+    (45, "yellow"),
+    (15, "orange"),
+)
+_GRAYS = ((0.79, "white"), (0.52, "silver"), (0.22, "gray"), (0.0, "black"))
+COLOR_NAMES = (*(name for _, name in (*_HUES, *_GRAYS)), "brown")
+
+
+def color_name(color: Color) -> str:
+    """Names a color (3,) in [0, 1] by one of the eleven words in COLOR_NAMES."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(float(x) for x in color))
+    if saturation < 0.35:
+        return next(name for least, name in _GRAYS if value >= least)
+    name = next((name for least, name in _HUES if 360 * hue >= least), "red")
+    return "brown" if name == "orange" and value < 0.55 else name
 
 
 def step(value: NDArray, threshold: float, softness: float) -> NDArray:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.collection import collection_folder
 from data.definitions import PART_NAMES
+from data.labels.reading import LABEL_FILES
 from data.synthetic.individuals import Template, load_templates
 from data.synthetic.photographs import Photograph, Studio, pixel_bounds, take_photograph
 from utils.cli import UserError
@@ -69,6 +70,10 @@ def _make_collection(config: SyntheticConfig, edge_length: float, folder: Path) 
     labels = {str(i): name for i, name in enumerate(studio.part_names, start=1)}
     record = {"category": config.category, "parts": labels, "images": config.num_images}
     write_json(unfinished / "parts.json", record | {"seed": config.seed})
+    # Colors of painted objects, for GANs that are conditional on them
+    colors = {_stem(i): photograph.paint for i, photograph in enumerate(taken) if photograph.paint}
+    if colors:
+        write_json(unfinished / LABEL_FILES[0], {"color": colors})
     os.replace(unfinished, folder)
     logger.info("%s/: %d photographs of category %s", folder, config.num_images, config.category)
     return folder

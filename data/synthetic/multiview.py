@@ -107,7 +107,7 @@ def _make_object(studio: Studio, index: int, num_views: int, folder: Path) -> No
         # The same numbers for every view, so that all of them show the same paint
         paint_rng = numpy_generator(studio.seed, studio.category, "paint", index)
         surface = render_surface(template, deformation, vertices, view, studio.size)
-        color = paint(studio, template, surface, view, paint_rng)
+        color, _ = paint(studio, template, surface, view, paint_rng)
         rows = np.concatenate([color, np.ones((len(color), 1))], axis=1)
         layers = blocks(studio, surface, rows, view, 0.0).mean(axis=(1, 3))
         Image.fromarray(_with_alpha(layers)).save(folder / f"render_{number}.png")

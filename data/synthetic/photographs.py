@@ -42,6 +42,7 @@ class Photograph(NamedTuple):
     template: position of the template in the category.
     vertices: (V, 3) the individual in object space, in the order of the template's vertices.
     keypoints: (K, 3) x, y in pixels and 1 = visible.
+    paint: name of the color of its paint, one of canvas.COLOR_NAMES; None of what is not painted.
     """
 
     image: NDArray
@@ -51,6 +52,7 @@ class Photograph(NamedTuple):
     template: int
     vertices: NDArray
     keypoints: NDArray
+    paint: str | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
     view = scenes.random_view(vertices, rotation, studio.category, studio.size, rng)
     # Geometry, paint and light, then the image
     surface = render_surface(template, deformation, vertices, view, studio.size)
-    color = paint(studio, template, surface, view, rng)
+    color, paint_name = paint(studio, template, surface, view, rng)
     image, coverage, depth = _develop(studio, surface, color, view, rng)
     # Ground truth, of which the part map gets the errors of a detector
     labels = _label(studio, surface, view)
@@ -114,6 +116,7 @@ def take_photograph(studio: Studio, index: int) -> Photograph:
         template=number,
         vertices=vertices,
         keypoints=_mark_visible(scenes.project(vertices[keypoints], view), depth),
+        paint=paint_name,
     )
 
 
@@ -158,14 +161,15 @@ def paint(
     surface: Surface,
     view: scenes.View,
     rng: np.random.Generator,
-) -> NDArray:
-    """Returns the lit color (P, 3) of the surface."""
+) -> tuple[NDArray, str | None]:
+    """Returns the lit color (P, 3) of the surface, and the name of its paint."""
     canvas = Canvas(
         surface.position, surface.up, surface.parts, template.vertices, template.parts, rng
     )
     LOOKS[studio.category](canvas)
     albedo = np.clip(canvas.color, 0.02, 0.98)
-    return scenes.shade(albedo, canvas.gloss, surface.normals, view.rotation, rng)
+    lit = scenes.shade(albedo, canvas.gloss, surface.normals, view.rotation, rng)
+    return lit, canvas.paint
 
 
 def _develop(

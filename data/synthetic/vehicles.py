@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from data.synthetic.canvas import Canvas, step
+from data.synthetic.canvas import Canvas, color_name, step
 
 RUBBER, GLASS, CHROME = (0.09, 0.09, 0.1), (0.12, 0.15, 0.18), (0.72, 0.73, 0.75)
 DARK_METAL, WHITE = (0.22, 0.22, 0.24), (0.92, 0.92, 0.91)
@@ -12,6 +12,7 @@ DARK_METAL, WHITE = (0.22, 0.22, 0.24), (0.92, 0.92, 0.91)
 def car(canvas: Canvas) -> None:
     """One or two colors, dark glass, lamps, grille and plates, rims in black tires."""
     paint = _paint(canvas)
+    canvas.paint = color_name(paint)
     canvas.fill(paint, 0.55)
     # A second color below the waist, a dark or white roof, stripes
     waist = canvas.centers["door"][2] + canvas.rng.uniform(-0.06, 0.02)

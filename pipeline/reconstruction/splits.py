@@ -6,19 +6,18 @@ Of all other photographs every tenth is `val`, the rest `train`. The rules count
 the order of their paths, whether they have a pose or not, so that no photograph ever changes its part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from data.collection import collection_folder, image_stem
+from data.collection import image_stem
 from data.definitions import expand_dataset
 from data.detections import Detections
-from data.ground_truth import load_ground_truth
+from data.labels import individuals
 from utils.cli import UserError
-from utils.files import read_json
 
 SPLITS = ("all", "train", "val", "test")
 TEST_SHARE = 0.2  # of the individuals
@@ -80,38 +79,28 @@ def trained_on(detections: Detections, args: Mapping[str, Any]) -> Tensor | None
 
 
 def _shows_last_individuals(detections: Detections) -> Tensor:
-    individuals = _individuals(detections)
-    names = sorted(set(individuals))
+    shown = _individuals(detections)
+    names = sorted(set(shown))
     if len(names) < 2:
         raise UserError(
             f"--instances: all photographs of {detections.dataset} show the same individual, so that "
             "none is left for the test. Omit --instances."
         )
     last = names[-max(1, round(TEST_SHARE * len(names))) :]
-    return torch.tensor([individual in last for individual in individuals])
+    return torch.tensor([individual in last for individual in shown])
 
 
-def _individuals(detections: Detections) -> list[str] | list[int]:
-    """Returns the individual (N) that each detection shows, by instances.json or else the true shapes."""
-    folder = collection_folder(detections.dataset)
-    path, truth = folder / "instances.json", load_ground_truth(detections)
-    stems = [image_stem(item.image_path, detections.dataset) for item in detections.items]
-    remedy = (
-        f'Write {path}: {{"<image without suffix>": "<individual>", ...}}. Or omit --instances.'
-    )
-    if path.exists():
-        content = read_json(path, remedy)
-        if not isinstance(content, dict) or not all(isinstance(x, str) for x in content.values()):
-            raise UserError(f"{path}: expected the name of an individual for each image. {remedy}")
-        found = [content.get(stem) for stem in stems]
-    else:
-        ids = [] if truth is None else truth.shape_id.tolist()
-        found = [number if number >= 0 else None for number in ids] or [None] * len(stems)
+def _individuals(detections: Detections) -> Sequence[str | int]:
+    """Returns the individual (N) that each detection shows; UserError unless all are known."""
+    found = individuals.individuals_of(detections)
     # All of them, since one that is left out could be any individual
-    missing = [stem for stem, name in zip(stems, found, strict=True) if name is None]
+    missing = [item for item, name in zip(detections.items, found, strict=True) if name is None]
     if missing:
-        count = f"{len(missing)} of {len(stems)} photographs of {detections.dataset}"
+        count = f"{len(missing)} of {len(found)} photographs of {detections.dataset}"
         raise UserError(
-            f"--instances: the individual in {count} is not known, such as {missing[0]}. {remedy}"
+            f"--instances: the individual in {count} is not known, such as "
+            f"{image_stem(missing[0].image_path, detections.dataset)}. "
+            f'Write {individuals.path_of(detections.dataset)}: {{"<image without suffix>": "<individual>", '
+            "...}. Or omit --instances."
         )
-    return found  # type: ignore[return-value] - none of them is None
+    return [name for name in found if name is not None]

@@ -10,6 +10,7 @@ import torch
 import trimesh
 
 from data.cache.folders import collection_path
+from data.cache.label_files import load_labels
 from data.crops import ObjectImages
 from data.definitions import CATEGORIES
 from data.detections import load_detections
@@ -17,6 +18,7 @@ from data.ground_truth import load_ground_truth, load_true_shapes, project_true
 from data.preparation.options import PrepareConfig
 from data.preparation.preparation import prepare
 from data.synthetic import __main__ as command
+from data.synthetic.canvas import COLOR_NAMES, color_name
 from data.synthetic.collection import SyntheticConfig, make_collection, open_studio
 from data.synthetic.photographs import Photograph, take_photograph
 from data.synthetic.scenes import View, project
@@ -24,6 +26,7 @@ from geometry import quaternion
 from geometry.operators import split_edges
 from rendering.rasterizer import rasterize
 from utils.cli import UserError
+from utils.files import read_json
 
 COARSE = 9.0  # longer than any edge: the templates stay as they are in their files
 
@@ -184,3 +187,27 @@ def test_two_processes_do_not_make_one_collection(monkeypatch):
         make_collection(config("bird"))
     assert told == [(".synthetic_bird.lock", "datasets/synthetic_bird/")]
     assert not list(Path("datasets").glob(".*.unfinished"))
+
+
+def test_colors_have_the_names_that_people_give_them():
+    named = {
+        "red": (0.8, 0.1, 0.1), "orange": (0.9, 0.5, 0.1), "yellow": (0.9, 0.85, 0.1),
+        "green": (0.1, 0.5, 0.2), "blue": (0.1, 0.2, 0.7), "purple": (0.5, 0.1, 0.6),
+        "brown": (0.4, 0.2, 0.1), "white": (0.95, 0.95, 0.93), "silver": (0.7, 0.7, 0.72),
+        "gray": (0.4, 0.4, 0.4), "black": (0.08, 0.08, 0.1),
+    }  # fmt: skip
+    assert {name: color_name(color) for name, color in named.items()} == {n: n for n in named}
+    assert set(named) == set(COLOR_NAMES)
+
+
+def test_cars_are_labeled_by_their_paint_and_birds_are_not():
+    folder = make_collection(config("car", 4), COARSE)
+    studio = open_studio(config("car"), COARSE)
+    labels = read_json(folder / "labels.json")
+    assert labels["color"] == {f"{i:05d}": take_photograph(studio, i).paint for i in range(4)}
+    assert set(labels["color"].values()) <= set(COLOR_NAMES)
+    detections = prepare(PrepareConfig("synthetic_car", None, 16, False))
+    assert detections is not None
+    paths = [item.image_path for item in detections.items]
+    assert load_labels("synthetic_car", ["color"], paths).values.shape == (4, 1)
+    assert not (make_collection(config("bird", 1), COARSE) / "labels.json").exists()
