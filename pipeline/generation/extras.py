@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.glb import save_glb
 from geometry.sphere_mesh import SphereMesh
-from geometry.uv_maps import fold, symmetric_extension
+from geometry.uv_maps import average_poles, fold, symmetric_extension
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.linear.generator import LinearGenerator
 from pipeline.generation.model_file import Model
 from rendering import gallery
 from utils.cli import UserError
@@ -77,16 +78,33 @@ def shape_modes(vertices: Tensor, count: int = NUM_MODES) -> ShapeModes:
     mean = vertices.mean(dim=0)
     flat = (vertices - mean).flatten(1).double()
     _, deviations, directions = torch.linalg.svd(flat, full_matrices=False)
-    shares = deviations.square() / deviations.square().sum().clamp(min=1e-12)
+    offsets = directions * deviations[:, None] / len(vertices) ** 0.5
+    return _named(mean, offsets[: len(vertices) - 1].view(-1, *mean.shape), count)
+
+
+def linear_modes(
+    generator: LinearGenerator, mean: Tensor, template: SphereMesh, count: int = NUM_MODES
+) -> ShapeModes:
+    """Returns the modes of shape that a statistical generator consists of, about the displacement map of a mean."""
+    first = len(generator.shape) - generator.num_shape_modes
+    maps = symmetric_extension(average_poles(generator.shape[first:]))
+    # Vertices are an affine function of displacement maps
+    center = template.deform(mean[None])
+    return _named(center[0], template.deform(mean + maps) - center, count)
+
+
+def _named(mean: Tensor, offsets: Tensor, count: int) -> ShapeModes:
+    """Names offsets (K, V, 3) of one standard deviation, the strongest first, and keeps `count`."""
+    variances = offsets.square().sum((1, 2))
+    shares = variances / variances.sum().clamp(min=1e-12)
     found = {}
-    for number in range(min(count, len(vertices) - 1)):
+    for number, offset in enumerate(offsets[:count].to(mean)):
         # The sign means nothing: the largest change of an extent is growth
-        offsets = directions[number].view_as(mean) * deviations[number] / len(vertices) ** 0.5
-        change = _extents(mean + offsets) / _extents(mean) - 1
+        change = _extents(mean + offset) / _extents(mean) - 1
         if change[change.abs().argmax()] < 0:
-            offsets, change = -offsets, -change
+            offset, change = -offset, _extents(mean - offset) / _extents(mean) - 1
         name = f"{number + 1}: {_describe(change)} ({100 * shares[number]:.0f} %)"
-        found[name] = offsets.to(vertices)
+        found[name] = offset
     return ShapeModes(mean, found)
 
 
@@ -103,9 +121,17 @@ def _describe(change: Tensor) -> str:
 
 def save_morphs(path: Path, drawn: Drawn, origin: Mapping[str, object]) -> list[str]:
     """Writes the mean mesh and texture with the strongest modes of shape as morph targets; returns their names."""
-    sample = drawn.samples(MORPH_SAMPLES)
-    found = shape_modes(drawn.template.deform(sample.displacement))
-    save_glb(path, drawn.template, found.mean, sample.texture.mean(0), origin, found.modes)
+    generator = drawn.model.generator
+    if isinstance(generator, LinearGenerator):
+        rows = list(drawn.eligible)
+        category = drawn.model.views.category[rows] if generator.num_classes else None
+        texture, displacement = generator.mean(category)
+        found = linear_modes(generator, displacement, drawn.template)
+    else:
+        sample = drawn.samples(MORPH_SAMPLES)
+        found = shape_modes(drawn.template.deform(sample.displacement))
+        texture = sample.texture.mean(0)
+    save_glb(path, drawn.template, found.mean, texture, origin, found.modes)
     return list(found.modes)
 
 

@@ -44,7 +44,16 @@ class LinearGenerator(nn.Module):
             conditions: category, as far as the model is conditional on it.
         """
         conditions.check(self.num_classes, self.num_parts)
-        known = design(conditions.category, self.num_classes, len(z)).to(z)
+        return self._generate(design(conditions.category, self.num_classes, len(z)).to(z), z)
+
+    def mean(self, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the mean texture (3, R, R) and displacement map (3, 32, 32) over some classes (B,) or (B, S)."""
+        count = 1 if category is None else len(category)
+        known = design(category, self.num_classes, count).mean(0, keepdim=True).to(self.shape)
+        texture, displacement = self._generate(known, known.new_zeros(1, self.latent_dim))
+        return texture[0], displacement[0]
+
+    def _generate(self, known: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         count = self.num_shape_modes
         shape = _combine(known, z[:, :count], self.shape)
         texture = _combine(known, z[:, count:], self.texture)

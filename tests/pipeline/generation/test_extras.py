@@ -15,6 +15,7 @@ from geometry.glb import save_glb
 from geometry.sphere_mesh import SphereMesh
 from pipeline.generation import extras, sampling
 from pipeline.generation.config import make_config
+from pipeline.generation.linear.generator import LinearGenerator
 from rendering import gallery
 from tests.pipeline.generation.test_training import OPTIONS, run, toy  # noqa: F401 - a fixture
 
@@ -80,6 +81,23 @@ def test_modes_of_shape_are_found_and_named() -> None:
     scale = [x.std(correction=0) for x in (length, width)]
     torch.testing.assert_close(first, expected[0] * scale[0], atol=5e-3, rtol=0)
     torch.testing.assert_close(second, expected[1] * scale[1], atol=5e-3, rtol=0)
+
+
+def test_modes_of_a_statistical_generator_are_its_own() -> None:
+    noise = torch.manual_seed(0)
+    shape = torch.randn(4, 3, 32, 16, generator=noise)
+    shape *= torch.tensor([0.05, 0.04, 0.03, 0.02])[:, None, None, None]
+    generator, template = LinearGenerator(shape, torch.zeros(1, 3, 128, 64), 0), SphereMesh()
+    texture, mean = generator.mean()
+    found = extras.linear_modes(generator, mean, template)
+    # What the generator itself makes of one code at a time
+    codes = torch.cat([torch.zeros(1, 3), torch.eye(3)])
+    center, *others = template.deform(generator(codes)[1])
+    torch.testing.assert_close(found.mean, center)
+    assert torch.equal(texture, torch.zeros(3, 128, 128))
+    for offsets, vertices in zip(found.modes.values(), others, strict=True):
+        sign = (offsets * (vertices - center)).sum().sign()
+        torch.testing.assert_close(sign * offsets, vertices - center, atol=1e-5, rtol=0)
 
 
 def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:  # noqa: F811
