@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--model", dest="kind", choices=["gan", "linear"], default="gan", help="what generates: networks, or means and modes of shapes and textures, which take minutes (default: %(default)s)")
+    group.add_argument("--start_from", choices=["scratch", "linear"], default="scratch", help="linear: fit means and modes first, to which the networks then add what is missing; the first latent codes are theirs (default: %(default)s)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the pseudo-ground-truth (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_{16,31}rings.obj (default: 31 rings)")
     group.add_argument("--texture_resolution", type=int, choices=[128, 256, 512, 1024], default=512, help="texture size in texels (default: %(default)s)")
@@ -74,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--loss", choices=["hinge", "ls", "original"], default="hinge", help="adversarial loss (default: %(default)s)")
     group.add_argument("--mask_output", action=argparse.BooleanOptionalAction, default=True, help="score only where the real texture was observed")
     group.add_argument("--mesh_regularization", type=cli.non_negative_float, default=0.0001, metavar="WEIGHT", help="weight of the flatness loss (default: %(default)s)")
+    group.add_argument("--augment", type=cli.fraction, default=0.0, metavar="P", help="recolor, turn and partly hide what the discriminator sees, each with this probability; for few photographs (default: %(default)s)")
+    group.add_argument("--r1_weight", type=cli.non_negative_float, default=0.0, metavar="WEIGHT", help="weight of the squared gradient of real samples' scores, every 16 discriminator steps (default: %(default)s)")
     group.add_argument("--lr_g", type=cli.learning_rate, default=0.0001, metavar="RATE", help="learning rate of the generator (default: %(default)s)")
     group.add_argument("--lr_d", type=cli.learning_rate, default=0.0004, metavar="RATE", help="learning rate of the discriminator (default: %(default)s)")
     group.add_argument("--lr_decay_after", type=cli.positive_int, default=100000, metavar="EPOCH", help="from this epoch on the rates fall linearly to 0 (default: %(default)s)")
@@ -118,6 +121,10 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--num_discriminators 3 needs --texture_resolution 512 or 1024")
     if args.kind == "linear" and (args.conditional_semantics or args.texture_only):
         parser.error("--model linear knows neither --conditional_semantics nor --texture_only")
+    if args.start_from == "linear" and (args.conditional_semantics or args.texture_only):
+        parser.error("--start_from linear knows neither --conditional_semantics nor --texture_only")
+    if args.kind == "linear" and args.start_from == "linear":
+        parser.error("--start_from linear is for --model gan: --model linear is that already")
     if args.kind == "linear" and (args.epochs or args.iters):
         parser.error("--model linear is fitted at once, without --epochs or --iters")
     if args.held_out > 0.5:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,10 +19,34 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         mask: non-negative weights, of the shape of values.
     """
     # Each sample counts the same, however much of it was observed
+    return masked_means(values, mask).mean()
+
+
+def masked_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Returns the weighted mean (B,) of each sample; the arguments are those of `masked_mean`."""
     weights = mask.flatten(1)
     total = weights.sum(1)
     sums = (values.flatten(1) * weights).sum(1)
-    return (sums / total.clamp(min=1e-8)).mean()
+    return sums / total.clamp(min=1e-8)
+
+
+def gradient_penalty(
+    outputs: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    weights: Sequence[float],
+    inputs: Sequence[Tensor],
+) -> Tensor:
+    """Returns R1, half the mean squared gradient of what samples score (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406).
+
+    Args:
+        outputs, masks, weights: scores of real samples, as in `gan_loss`.
+        inputs: (B, ...) what was scored, which requires gradients.
+    """
+    means = [masked_means(x, mask) * w for x, mask, w in zip(outputs, masks, weights, strict=True)]
+    score = sum(means[1:], start=means[0]).sum() / sum(weights)
+    gradients = torch.autograd.grad(score, inputs, create_graph=True)
+    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+    return sum(squares[1:], start=squares[0]).mean() / 2
 
 
 def scale_weights(texture_resolution: int, num_outputs: int) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ class GeneratorOptions:
 
     Attributes:
         kind: gan or linear.
+        start_from: "linear" if the network adds to what the statistical generator makes, else "scratch".
         texture_resolution: R, side of the textures in texels.
         width: factor on all channel counts; 1 is the paper's size.
         latent_dim: length of the latent code.
@@ -43,6 +44,7 @@ class GeneratorOptions:
     """
 
     kind: str
+    start_from: str
     texture_resolution: int
     width: float
     latent_dim: int
@@ -81,6 +83,8 @@ class OptimizerOptions:
         bfloat16: whether the networks run in mixed precision.
         lr_g, lr_d: learning rates of Adam.
         lr_decay_after: epoch from which on the rates fall linearly to 0 at the end.
+        augment: probability of each change of what the discriminator sees.
+        r1_weight: weight of the gradient penalty on real samples; 0 for none.
         d_steps_per_g: discriminator steps per generator step.
         g_running_average_alpha: final decay of the averaged generator, in [0, 1].
     """
@@ -95,6 +99,8 @@ class OptimizerOptions:
     lr_g: float
     lr_d: float
     lr_decay_after: int
+    augment: float
+    r1_weight: float
     d_steps_per_g: int
     g_running_average_alpha: float
 

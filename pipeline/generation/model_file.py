@@ -20,11 +20,16 @@ from data.cache.label_files import check_labels
 from data.cache.pseudo_files import PoseMetadata
 from data.pseudo_ground_truth import PseudoGroundTruth
 from models import generator as generators
-from models.generator import Generator
 from models.state_dicts import translate
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
-from pipeline.generation.linear.generator import LinearGenerator, from_state
+from pipeline.generation.linear.generator import from_state
+from pipeline.generation.linear.refined import (
+    AnyGenerator,
+    RefinedGenerator,
+    base_of,
+    network_sizes,
+)
 from pipeline.generation.sampling import make_generator, sample_rows
 from utils import checkpoint, model_file
 from utils.cli import UserError
@@ -61,7 +66,7 @@ class Model(NamedTuple):
         path: the file.
     """
 
-    generator: Generator | LinearGenerator
+    generator: AnyGenerator
     options: GeneratorOptions
     categories: list[str]
     label_names: dict[str, list[str]]
@@ -98,7 +103,7 @@ def needs_items(options: GeneratorOptions) -> bool:
 
 
 def save_model(
-    folder: Path, generator: Generator | LinearGenerator, description: Mapping[str, Any], step: int
+    folder: Path, generator: AnyGenerator, description: Mapping[str, Any], step: int
 ) -> None:
     """Writes the model file of a run; the generator is the averaged one."""
     weights = {"generator_running_avg": generator.state_dict()}
@@ -137,7 +142,8 @@ def load_model(path: str | Path, device: torch.device) -> Model:
         )
     try:
         options = build(
-            GeneratorOptions, {"label_sets": (), "kind": "gan", **state.get("args", {})}
+            GeneratorOptions,
+            {"label_sets": (), "kind": "gan", "start_from": "scratch", **state.get("args", {})},
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not state its architecture ({error}).") from None
@@ -184,7 +190,7 @@ def load_trained(
 
 def load_generator(
     options: GeneratorOptions, path: Path, state: Mapping[str, Any], device: torch.device
-) -> Generator | LinearGenerator:
+) -> AnyGenerator:
     """Returns the averaged generator of a file's content, ready for inference.
 
     Raises:
@@ -198,8 +204,12 @@ def load_generator(
         if options.kind == "linear":
             fitted = from_state(weights)
             return fitted.to(device).eval()
+        refined = options.start_from == "linear"
+        sizes = network_sizes(weights) if refined else generators.sizes(weights)
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
-            generator = make_generator(options, **generators.sizes(weights))
+            generator = make_generator(options, **sizes)
+        if refined:
+            generator = RefinedGenerator(base_of(weights), generator)
         generator.load_state_dict(weights, assign=True)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]

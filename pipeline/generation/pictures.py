@@ -10,10 +10,9 @@ from torch.utils.data import default_collate
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry import camera
 from geometry.sphere_mesh import SphereMesh
-from models.generator import Generator
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
-from pipeline.generation.linear.generator import LinearGenerator
+from pipeline.generation.linear.refined import AnyGenerator
 from utils.pictures import draw_wireframe, labeled_rows, make_grid, to_uint8
 
 NUM_SAMPLES = 16
@@ -40,7 +39,7 @@ class Shown(NamedTuple):
         return sampling.sample_rows(range(len(self.dataset)), NUM_SAMPLES, self.config.seed)
 
 
-def draw_samples(generator: Generator | LinearGenerator, shown: Shown, step: int) -> np.ndarray:
+def draw_samples(generator: AnyGenerator, shown: Shown, step: int) -> np.ndarray:
     """Returns renderings of generated meshes on white, (H, W, 3) uint8."""
     metadata, rows = shown.dataset.metadata, shown.rows
     sample = sampling.generate(
@@ -52,7 +51,7 @@ def draw_samples(generator: Generator | LinearGenerator, shown: Shown, step: int
     return labeled_rows(dict(zip(names, halves, strict=True)), f"step {step}")
 
 
-def draw_details(generator: Generator | LinearGenerator, shown: Shown) -> dict[str, np.ndarray]:
+def draw_details(generator: AnyGenerator, shown: Shown) -> dict[str, np.ndarray]:
     """Returns maps, renderings with exchanged halves, and a wireframe, by name."""
     fake, real = _fake_and_real(generator, shown)
     # Exchanged halves show whether the texture or the mesh is at fault
@@ -71,7 +70,7 @@ def draw_details(generator: Generator | LinearGenerator, shown: Shown) -> dict[s
 
 
 def _fake_and_real(
-    generator: Generator | LinearGenerator, shown: Shown
+    generator: AnyGenerator, shown: Shown
 ) -> tuple[sampling.Generated, sampling.Generated]:
     """Returns generated meshes, and the pseudo-ground-truth whose conditions and poses they have."""
     rows, device = shown.rows, next(generator.parameters()).device

@@ -21,7 +21,7 @@ from geometry.sphere_mesh import SphereMesh
 from models.conditions import Conditions
 from models.generator import Generator
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
-from pipeline.generation.linear.generator import LinearGenerator
+from pipeline.generation.linear.refined import AnyGenerator
 from rendering.texture import render_textured
 from utils import cli, seeding
 
@@ -104,7 +104,7 @@ def make_generator(
     )
 
 
-def conditions_of(generator: Generator, batch: UVSample) -> Conditions:
+def conditions_of(generator: AnyGenerator, batch: UVSample) -> Conditions:
     """Returns what a batch says of the conditions that the generator has."""
     return Conditions(
         category=batch.category if generator.num_classes else None,
@@ -113,7 +113,7 @@ def conditions_of(generator: Generator, batch: UVSample) -> Conditions:
 
 
 def generate(
-    generator: Generator | LinearGenerator,
+    generator: AnyGenerator,
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
     dataset: Items | None,
@@ -136,7 +136,7 @@ def generate(
 
 def generate_from(
     noise: Tensor,
-    generator: Generator | LinearGenerator,
+    generator: AnyGenerator,
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
     dataset: Items | None,

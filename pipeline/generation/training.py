@@ -26,18 +26,24 @@ from data.samplers import StepSampler, balanced_weights
 from geometry.operators import flatness
 from geometry.sphere_mesh import SphereMesh
 from models.discriminator import MultiScaleDiscriminator
-from models.losses import Target, gan_loss, scale_weights
+from models.losses import Target, gan_loss, gradient_penalty, scale_weights
 from models.optimizers import update_ema
 from pipeline.generation import evaluation, measures, model_file, pictures, sampling
+from pipeline.generation.augmentation import augment, uniform_numbers
 from pipeline.generation.config import GenerationConfig, OutputOptions
+from pipeline.generation.linear import stage
+from pipeline.generation.linear.generator import LinearGenerator
+from pipeline.generation.linear.refined import AnyGenerator, RefinedGenerator, base_of
 from rendering import rasterizer
 from utils import checkpoint, distributed, seeding, training
+from utils.cli import UserError
 from utils.options import flatten
 from utils.run_directory import RunDirectory, configure_logging
 from utils.training import Schedule, Term
 
 logger = logging.getLogger(__name__)
 
+PENALTY_INTERVAL = 16  # discriminator steps, of which one is penalized so many times
 WARMUP_COLORS = 10.0  # weight of the distance to the samples' mean texture, at the first step
 WARMUP_SHAPE = 1000.0  # the same of the displacement maps, whose values are ten times as small
 DEFAULT_EPOCHS = 600
@@ -67,12 +73,13 @@ def train(device: torch.device, config: GenerationConfig) -> None:
         config.optimizer.iters,
         config.optimizer.epochs or DEFAULT_EPOCHS,
     )
-    gan = Gan(
-        config,
-        sampling.num_classes(config, dataset),
-        sampling.num_parts(config, dataset),
-        device,
-    )
+    classes, base = sampling.num_classes(config, dataset), None
+    if config.model.start_from == "linear":
+        stage.require_enough(dataset)
+        base = stage.make_generator(dataset, classes) if found is None else stored_base(*found)
+        codes = max(config.model.latent_dim, base.latent_dim)
+        config = replace(config, model=replace(config.model, latent_dim=codes))
+    gan = Gan(config, classes, sampling.num_parts(config, dataset), device, base)
     task = make_task(gan, dataset, config, length, device)
     configure_logging(config.folder / "log.txt")
     logger.info("training %s: %d samples, %d steps", config.name, len(dataset), length.total)
@@ -86,6 +93,14 @@ def train(device: torch.device, config: GenerationConfig) -> None:
         keep=config.output.keep_checkpoints,
         tensorboard=folder if config.output.tensorboard else None,
     )
+
+
+def stored_base(path: Path, state: Mapping[str, Any]) -> LinearGenerator:
+    """Returns the statistical generator that a checkpoint has begun from."""
+    try:
+        return base_of(state["generator"])
+    except (KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} holds no statistical generator ({error}).") from None
 
 
 def with_architecture(
@@ -146,10 +161,13 @@ class Gan:
         num_classes: int | Sequence[int],
         num_parts: int,
         device: torch.device,
+        base: LinearGenerator | None = None,
     ) -> None:
-        # The initial weights depend on the seed alone
+        # The initial weights depend on the seed alone, and on the base, where there is one
         seeding.seed_everything(config.seed, "networks")
-        self.generator = sampling.make_generator(config.model, num_classes, num_parts).to(device)
+        network = sampling.make_generator(config.model, num_classes, num_parts)
+        generator = network if base is None else RefinedGenerator(base, network)
+        self.generator: AnyGenerator = generator.to(device)
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.discriminator = MultiScaleDiscriminator(
             texture_resolution=config.model.texture_resolution,
@@ -231,7 +249,7 @@ class Update:
         rates, noise = self.rates(step), self._noise(step).to(batch.texture)
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=options.bfloat16):
             if step % cycle:
-                terms = self.discriminator_terms(batch, noise)
+                terms = self.discriminator_terms(batch, noise, step)
                 _descend(gan.optimizer_d, terms, rates["lr_d"])
                 return training.values(terms)
             # Gradients flow through the discriminator, whose own would be wasted
@@ -256,7 +274,8 @@ class Update:
         texture, displacement = gan.generator(noise, conditions)
         # Texels that the photograph does not show are hidden in real and generated textures alike
         fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
-        outputs, masks = gan.discriminator(fake, displacement, conditions)
+        maps = self._augmented((fake, displacement), step, ["generated"])
+        outputs, masks = gan.discriminator(*maps, conditions)
         # With given meshes the flatness is recorded, but has no weight
         vertices = self.template.deform(displacement.to(batch.mesh.dtype))
         flat = flatness(vertices, self.template.faces, self.template.neighbors).mean()
@@ -275,7 +294,7 @@ class Update:
             terms["mean_shape"] = Term(shape, warmth * WARMUP_SHAPE)
         return terms
 
-    def discriminator_terms(self, batch: UVSample, noise: Tensor) -> dict[str, Term]:
+    def discriminator_terms(self, batch: UVSample, noise: Tensor, step: int) -> dict[str, Term]:
         """Returns the losses of the discriminator on generated and on real samples."""
         gan = self.gan
         conditions = sampling.conditions_of(gan.generator, batch)
@@ -284,27 +303,56 @@ class Update:
         # Real and generated samples pass through together, half and half
         fake = torch.cat([texture * batch.alpha, batch.alpha], dim=1)
         real = torch.cat([batch.texture, batch.alpha], dim=1)
+        maps = torch.cat([fake, real]), torch.cat([displacement, batch.mesh])
+        maps = self._augmented(maps, step, ["fake", "real"])
+        penalized = self._is_penalized(step)
+        inputs = [x.requires_grad_(penalized) for x in maps[: 1 if self.model.texture_only else 2]]
         outputs, masks = gan.discriminator(
-            torch.cat([fake, real]),
-            torch.cat([displacement, batch.mesh]),
-            conditions.map(lambda condition: torch.cat([condition, condition])),
+            *maps, conditions.map(lambda condition: torch.cat([condition, condition]))
         )
         half = len(fake)
-        return {
+        on_real = [x[half:] for x in outputs], [x[half:] for x in masks]
+        terms = {
             "loss_d_fake": Term(
                 self._adversarial([x[:half] for x in outputs], [x[:half] for x in masks], "fake")
             ),
-            "loss_d_real": Term(
-                self._adversarial([x[half:] for x in outputs], [x[half:] for x in masks], "real")
-            ),
+            "loss_d_real": Term(self._adversarial(*on_real, "real")),
         }
+        if penalized:
+            # The gradient of generated samples, of which nothing is scored here, is zero
+            penalty = 2 * gradient_penalty(*self._weighted(*on_real), inputs)
+            terms["r1"] = Term(penalty, PENALTY_INTERVAL * self.options.r1_weight)
+        return terms
 
-    def _adversarial(self, outputs: list[Tensor], masks: list[Tensor], target: Target) -> Tensor:
+    def _is_penalized(self, step: int) -> bool:
+        """Returns whether real samples' gradients are penalized at a discriminator step: every few do."""
+        number = step - step // (1 + self.options.d_steps_per_g) - 1
+        return self.options.r1_weight > 0 and number % PENALTY_INTERVAL == 0
+
+    def _augmented(
+        self, maps: tuple[Tensor, Tensor], step: int, kinds: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns textures and displacement maps, some of them changed; `kinds` names the batches in them."""
+        if not self.options.augment:
+            return maps
+        # Numbers are drawn for the whole batch, then shared among processes
+        rows, numbers = distributed.shard(self.batch_size), []
+        for kind in kinds:
+            generator = seeding.torch_generator(self.seed, f"augment {kind}", step)
+            numbers.append(uniform_numbers(self.batch_size, generator)[rows.start : rows.stop])
+        return augment(*maps, torch.cat(numbers), self.options.augment)
+
+    def _weighted(
+        self, outputs: list[Tensor], masks: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], tuple[float, ...]]:
+        """Returns scores, in single precision at least, their masks, and weights of the discriminators."""
         if not self.options.mask_output:
             masks = [torch.ones_like(mask) for mask in masks]
-        weights = scale_weights(self.model.texture_resolution, len(outputs))
-        # Losses are computed in single precision at least
         scores = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in outputs]
+        return scores, masks, scale_weights(self.model.texture_resolution, len(outputs))
+
+    def _adversarial(self, outputs: list[Tensor], masks: list[Tensor], target: Target) -> Tensor:
+        scores, masks, weights = self._weighted(outputs, masks)
         return gan_loss(self.options.loss, scores, masks, target, weights)
 
     def _noise(self, step: int) -> Tensor:

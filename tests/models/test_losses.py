@@ -8,7 +8,7 @@ import torch
 
 from geometry.operators import flatness, half_space_penalty
 from geometry.sphere_mesh import SphereMesh
-from models.losses import Target, gan_loss, masked_mean, scale_weights
+from models.losses import Target, gan_loss, gradient_penalty, masked_mean, scale_weights
 
 
 def test_flatness_equals_the_reference(shared: Path) -> None:
@@ -76,3 +76,24 @@ def test_half_space_penalty_counts_only_vertices_beyond_the_mirror_plane() -> No
     vertices = torch.tensor([[[0.5, 0, 0], [-0.2, 0, 0], [-9.0, 0, 0]]])
     penalty = half_space_penalty(vertices, torch.tensor([0, 1]))
     assert penalty.item() == pytest.approx(0.1)
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator_is_its_squared_weight() -> None:
+    generator = torch.manual_seed(0)
+    texture, mesh = (torch.rand(3, 4, generator=generator, requires_grad=True) for _ in range(2))
+    first, second = torch.rand(4, generator=generator), torch.rand(2, 4, generator=generator)
+    # Two discriminators, of which the second sees both inputs and has two patches, one of them hidden
+    hidden = mesh @ second[1] + 7
+    outputs = [(texture @ first)[:, None], torch.stack([(mesh + texture) @ second[0], hidden], 1)]
+    masks = [torch.ones(3, 1), torch.tensor([[1.0, 0.0]]).expand(3, 2)]
+    penalty = gradient_penalty(outputs, masks, (2.0, 1.0), [texture, mesh])
+    expected = ((2 * first + second[0]) / 3).square().sum() + (second[0] / 3).square().sum()
+    assert penalty.item() == pytest.approx(expected.item() / 2, rel=1e-5)
+
+
+def test_the_gradient_penalty_teaches_weights() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    x = torch.rand(5, 2, requires_grad=True)
+    gradient_penalty([(x @ weight)[:, None]], [torch.ones(5, 1)], (1.0,), [x]).backward()
+    # Of |w|^2 / 2
+    torch.testing.assert_close(weight.grad, weight.detach())

@@ -47,11 +47,7 @@ def fit(device: torch.device, config: GenerationConfig) -> None:
     configure_logging()
     model_file.refuse_another_kind(config)
     dataset = sampling.open_dataset(config)
-    if len(dataset) < _FEWEST:
-        raise UserError(
-            f"--model linear needs the pseudo-ground-truth of {_FEWEST} photographs or more, got "
-            f"{len(dataset)}."
-        )
+    require_enough(dataset)
     # One process is enough
     if distributed.is_main():
         configure_logging(config.folder / "log.txt")
@@ -66,6 +62,15 @@ def fit(device: torch.device, config: GenerationConfig) -> None:
         save_image(config.folder / "samples.png", picture)
         logger.info("wrote %s and samples.png beside it", config.folder / files.NAME)
     distributed.barrier()
+
+
+def require_enough(dataset: PseudoGroundTruth) -> None:
+    """Raises a UserError if there are too few photographs to tell modes from."""
+    if len(dataset) < _FEWEST:
+        raise UserError(
+            f"Means and modes need the pseudo-ground-truth of {_FEWEST} photographs or more, got "
+            f"{len(dataset)}."
+        )
 
 
 def make_generator(dataset: PseudoGroundTruth, num_classes: tuple[int, ...]) -> LinearGenerator:
