@@ -17,10 +17,9 @@ from data.cache import feature_statistics, pseudo_files
 from data.pseudo_ground_truth import PseudoGroundTruth
 from geometry.sphere_mesh import SphereMesh
 from models.fid import FeatureSample, Moments, frechet_distance, kernel_distance
-from models.generator import Generator
-from pipeline.generation import measures, originality, sampling
+from pipeline.generation import measures, originality, recognition, sampling
 from pipeline.generation.config import GenerationConfig
-from pipeline.generation.linear.generator import LinearGenerator
+from pipeline.generation.linear.refined import AnyGenerator
 from pipeline.generation.measures import Measure
 from pipeline.generation.model_file import Model, load_trained
 from rendering import rasterizer
@@ -64,12 +63,15 @@ def _compare_with_training(
         return {}
     held_out = sampling.open_dataset(config, held_out=True) if config.data.held_out else None
     template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
-    found, picture = originality.compare(model.generator, config, dataset, held_out, template)
-    for line in found.lines():
+    compared = originality.collect(model.generator, config, dataset, held_out, template)
+    found = originality.originality(compared)
+    recognized = recognition.recognize(compared, dataset.label_names, model.generator.num_classes)
+    for line in (*found.lines(), *(one.line() for one in recognized)):
         logger.info(line)
-    figures = {name: x for name, x in found._asdict().items() if math.isfinite(x)}
+    figures = found._asdict() | {f"recognized_{one.name}": one.samples for one in recognized}
+    figures = {name: x for name, x in figures.items() if math.isfinite(x)}
     RunDirectory(config.folder).record(step=model.step or 0, **figures)
-    save_image(config.folder / NEAREST, picture)
+    save_image(config.folder / NEAREST, originality.draw(compared, dataset, template))
     logger.info("wrote %s/%s", config.folder, NEAREST)
     return figures
 
@@ -124,7 +126,7 @@ def _dataset_of(model: Model, config: GenerationConfig) -> PseudoGroundTruth | N
 
 
 def compute_scores(
-    generator: Generator | LinearGenerator,
+    generator: AnyGenerator,
     measure: Measure,
     metadata: pseudo_files.PoseMetadata,
     dataset: PseudoGroundTruth | None,

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.pseudo_ground_truth import PseudoGroundTruth
+from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
 from geometry.sphere_mesh import SphereMesh
-from geometry.uv_maps import fold
-from models.generator import Generator
+from geometry.uv_maps import fold, symmetric_extension
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
-from pipeline.generation.linear.generator import LinearGenerator
+from pipeline.generation.linear.refined import AnyGenerator
 from utils.pictures import labeled_rows
 from utils.progress import progress
 
@@ -76,14 +75,35 @@ class Originality(NamedTuple):
         )
 
 
-def compare(
-    generator: Generator | LinearGenerator,
+class Compared(NamedTuple):
+    """What is compared: samples, what was trained on, and what was kept.
+
+    Attributes:
+        samples, trained, held_out: textures; None where nothing was kept.
+        sample_labels, trained_labels, held_out_labels: (N,) or (N, S) classes or labels of these.
+        shapes, trained_shapes: (N, V, 3) vertices.
+        shown: the first samples, as they were generated.
+    """
+
+    samples: Textures
+    sample_labels: Tensor
+    shapes: Tensor
+    trained: Textures
+    trained_labels: Tensor
+    trained_shapes: Tensor
+    held_out: Textures | None
+    held_out_labels: Tensor | None
+    shown: sampling.Generated
+
+
+def collect(
+    generator: AnyGenerator,
     config: GenerationConfig,
     dataset: PseudoGroundTruth,
     held_out: PseudoGroundTruth | None,
     template: SphereMesh,
-) -> tuple[Originality, np.ndarray]:
-    """Compares samples with what was trained on.
+) -> Compared:
+    """Generates samples, and reads what they are compared with.
 
     Args:
         generator: in evaluation mode.
@@ -91,10 +111,6 @@ def compare(
         dataset: what was trained on.
         held_out: what was kept; None for nothing.
         template: topology of the meshes.
-
-    Returns:
-        The figures, and a picture (H, W, 3) uint8 of some samples and, below each, the training
-        texture that is nearest to its own, on the same mesh.
     """
     eligible = sampling.eligible_rows(config, dataset.metadata, None, dataset.label_names)
     rows = sampling.sample_rows(eligible, NUM_SAMPLES, config.seed)
@@ -106,19 +122,31 @@ def compare(
         sampled.append(small(sample.texture, torch.ones_like(sample.texture[:, :1])))
         shapes.append(template.deform(sample.displacement).cpu())
         shown.append(sampling.select(sample, [i for i, n in enumerate(numbers) if n < _SHOWN]))
-    textures = _joined(sampled)
     trained, trained_shapes = _items(dataset, template)
-    between = differences(textures, trained)
-    nearest, index = between.min(dim=1)
-    figures = Originality(
-        nearest=nearest.median().item(),
-        nearest_held_out=_nearest(held_out, template, trained),
-        texture=_mean_of_pairs(differences(textures, textures)),
-        training_texture=_mean_of_pairs(differences(trained, trained)),
-        shape=_mean_of_pairs(shape_differences(torch.cat(shapes))),
-        training_shape=_mean_of_pairs(shape_differences(trained_shapes)),
+    return Compared(
+        samples=_joined(sampled),
+        sample_labels=dataset.metadata.category[rows],
+        shapes=torch.cat(shapes),
+        trained=trained,
+        trained_labels=dataset.metadata.category,
+        trained_shapes=trained_shapes,
+        held_out=None if held_out is None else _items(held_out, template)[0],
+        held_out_labels=None if held_out is None else held_out.metadata.category,
+        shown=sampling.joined(shown),
     )
-    return figures, _picture(shown, dataset, index.tolist(), nearest.tolist(), template)
+
+
+def originality(compared: Compared) -> Originality:
+    """Returns the distances within and between samples and training items."""
+    trained, held_out = compared.trained, compared.held_out
+    return Originality(
+        nearest=_nearest(compared.samples, trained),
+        nearest_held_out=float("nan") if held_out is None else _nearest(held_out, trained),
+        texture=_mean_of_pairs(differences(compared.samples, compared.samples)),
+        training_texture=_mean_of_pairs(differences(trained, trained)),
+        shape=_mean_of_pairs(shape_differences(compared.shapes)),
+        training_shape=_mean_of_pairs(shape_differences(compared.trained_shapes)),
+    )
 
 
 def small(textures: Tensor, alpha: Tensor) -> Textures:
@@ -168,32 +196,31 @@ def _items(dataset: PseudoGroundTruth, template: SphereMesh) -> tuple[Textures, 
     return _joined(textures), template.deform(torch.stack(shapes).to(device)).cpu()
 
 
-def _nearest(held_out: PseudoGroundTruth | None, template: SphereMesh, trained: Textures) -> float:
-    if held_out is None:
-        return float("nan")
-    textures, _ = _items(held_out, template)
+def _nearest(textures: Textures, trained: Textures) -> float:
     return differences(textures, trained).min(dim=1).values.median().item()
+
+
+def _both_sides(item: UVSample) -> Tensor:
+    """Returns the texture (3, R, R) of an item, what one side shows on both as in samples; gray elsewhere."""
+    seen = (item.alpha > 0.5).to(item.texture)
+    half, _ = fold(item.texture[None] / item.alpha[None].clamp(min=0.5), seen[None])
+    return symmetric_extension(half)[0]
 
 
 def _joined(parts: Sequence[Textures]) -> Textures:
     return Textures(*(torch.cat(members) for members in zip(*parts, strict=True)))
 
 
-def _picture(
-    parts: Sequence[sampling.Generated],
-    dataset: PseudoGroundTruth,
-    index: Sequence[int],
-    distances: Sequence[float],
-    template: SphereMesh,
-) -> np.ndarray:
-    """Draws samples, their texture maps, and the nearest training textures on the same meshes."""
-    sample = sampling.joined(parts)
-    count = len(sample.texture)
-    nearest = torch.stack([dataset[row].texture for row in index[:count]]).to(sample.texture)
+def draw(compared: Compared, dataset: PseudoGroundTruth, template: SphereMesh) -> np.ndarray:
+    """Draws samples, their texture maps, and the nearest training textures on the same meshes, (H, W, 3) uint8."""
+    sample = compared.shown
+    distances, index = differences(compared.samples, compared.trained).min(dim=1)
+    chosen = index[: len(sample.texture)].tolist()
+    nearest = torch.stack([_both_sides(dataset[row]) for row in chosen]).to(sample.texture)
     rows = {}
     for name, texture in ("samples", sample.texture), ("nearest training textures", nearest):
         colors, coverage = sampling.render(template, sample._replace(texture=texture), _PICTURE)
         maps = F.interpolate(texture, (_PICTURE, _PICTURE), mode="area")
         rows[name] = (colors + (1 - coverage)).cpu()
         rows[f"{name}, maps"] = maps.cpu()
-    return labeled_rows(rows, f"{min(distances):.3f} to {max(distances):.3f} away")
+    return labeled_rows(rows, f"{distances.min():.3f} to {distances.max():.3f} away")

@@ -163,7 +163,12 @@ def test_a_copied_texture_is_found_and_drawn(toy: Path) -> None:  # noqa: F811
         def forward(self, z: torch.Tensor, conditions: object) -> tuple[torch.Tensor, torch.Tensor]:
             return tuple(x.expand(len(z), -1, -1, -1) for x in (copied.texture, copied.mesh))  # type: ignore[return-value]
 
-    found, picture = originality.compare(Copier(), config, dataset, None, originality.SphereMesh())  # type: ignore[arg-type]
+    template = originality.SphereMesh()
+    compared = originality.collect(Copier(), config, dataset, None, template)  # type: ignore[arg-type]
+    found, picture = (
+        originality.originality(compared),
+        originality.draw(compared, dataset, template),
+    )
     assert found.nearest == pytest.approx(0, abs=1e-5)
     assert found.texture == pytest.approx(0, abs=1e-5)
     assert found.shape == 0
