@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geometry import camera
 from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
 from geometry.sphere_mesh import SphereMesh
@@ -172,9 +171,8 @@ def _picture(template: SphereMesh, sample: sampling.Generated) -> Tensor:
 
     Each mesh is turned as in its photograph, and fills its tile whatever its size there.
     """
-    vertices = template.deform(sample.displacement)
-    sample = sample._replace(pose=camera.framed(vertices, sample.pose, orthographic=True))
-    colors, coverage = sampling.render(template, sample, GRID_SIZE * GRID_SUPERSAMPLING)
+    shown = sampling.framed(template, sample)
+    colors, coverage = sampling.render(template, shown, GRID_SIZE * GRID_SUPERSAMPLING)
     # Colors are zero where nothing covers: adding what is uncovered makes that white
     layers = torch.cat([colors + (1 - coverage), 2 * coverage - 1], dim=1)
     return F.avg_pool2d(layers, GRID_SUPERSAMPLING)

@@ -160,7 +160,7 @@ def save_walk(path: Path, drawn: Drawn, ends: Sequence[tuple[int, int]]) -> None
 
 def save_swaps(folder: Path, drawn: Drawn, origin: Mapping[str, object]) -> None:
     """Writes every texture of some samples on every shape: swap.png, and swap_<shape>_<texture>.glb."""
-    sample = drawn.samples(SWAPPED)
+    sample = sampling.framed(drawn.template, drawn.samples(SWAPPED))
     vertices = drawn.template.deform(sample.displacement)
     pictures = []
     for shape in range(SWAPPED):
@@ -186,7 +186,7 @@ def save_parts(folder: Path, drawn: Drawn, count: int, origin: Mapping[str, obje
         UserError: if there are no part maps.
     """
     texture = part_texture(drawn.config)
-    sample = drawn.samples(count)
+    sample = sampling.framed(drawn.template, drawn.samples(count))
     textures = texture.to(sample.texture).expand(count, -1, -1, -1)
     vertices = drawn.template.deform(sample.displacement)
     for number in range(count):

@@ -169,6 +169,12 @@ def render(template: SphereMesh, sample: Generated, size: int) -> tuple[Tensor, 
     return colors, coverage
 
 
+def framed(template: SphereMesh, sample: Generated) -> Generated:
+    """Returns meshes that are turned as before and fill their pictures, whatever their size was."""
+    vertices = template.deform(sample.displacement)
+    return sample._replace(pose=camera.framed(vertices, sample.pose, orthographic=True))
+
+
 def eligible_rows(
     config: GenerationConfig,
     metadata: pseudo_files.PoseMetadata,
