@@ -13,14 +13,14 @@ from PIL import Image
 
 import textured_mesh_gan as tmg
 from tests.conftest import REPOSITORY
-from tests.pipeline.generation import test_training as generation
-from tests.pipeline.generation.test_training import toy  # noqa: F401 - a fixture
-from tests.pipeline.reconstruction import test_training as reconstruction
+from tests.pipeline.generation import toy as generation
+from tests.pipeline.generation.conftest import toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction import toy as reconstruction
+from tests.pipeline.reconstruction.conftest import toy as collection  # noqa: F401 - a fixture
 from tests.pipeline.reconstruction.meshes.test_own_photographs import picture, reconstruct
 
 GENERATOR = Path("checkpoints_gan/toy_singletpl/model.pth")
 ESTIMATOR = Path("checkpoints_recon/toy_singletpl/model.pth")
-collection = reconstruction.toy
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_picture_shows_the_mesh_from_a_side(generator):
 
 
 @pytest.mark.slow
-def test_a_photograph_gives_the_mesh_of_the_command(collection: Path):
+def test_a_photograph_gives_the_mesh_of_the_command(collection: Path):  # noqa: F811 - the fixture
     reconstruction.run("--iters", "1", "--student_weight", "0")
     colors, mask = picture()
     Image.fromarray(colors).save("a.png")

@@ -17,7 +17,7 @@ from pipeline.generation import extras, sampling
 from pipeline.generation.config import make_config
 from pipeline.generation.linear.generator import LinearGenerator
 from rendering import gallery
-from tests.pipeline.generation.test_training import OPTIONS, run, toy  # noqa: F401 - a fixture
+from tests.pipeline.generation.toy import OPTIONS, run
 
 FOLDER = Path("output/toy_singletpl")
 
@@ -100,7 +100,7 @@ def test_modes_of_a_statistical_generator_are_its_own() -> None:
         torch.testing.assert_close(sign * offsets, vertices - center, atol=1e-5, rtol=0)
 
 
-def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:  # noqa: F811
+def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:
     run("--iters", "1")
     run(
         "--export_morphs", "--swap", "--part_colors", "--interpolate", "1", "2:3", "--how_many", "2"
@@ -121,7 +121,7 @@ def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:  # n
     assert (FOLDER / "mesh_0_parts.glb").exists()
 
 
-def test_a_swap_has_the_shape_of_one_sample_and_the_texture_of_another(toy: Path) -> None:  # noqa: F811
+def test_a_swap_has_the_shape_of_one_sample_and_the_texture_of_another(toy: Path) -> None:
     run("--iters", "1")
     run("--swap", "--how_many", "3")
     (a, a_binary), (b, _), (both, both_binary) = (
@@ -134,7 +134,7 @@ def test_a_swap_has_the_shape_of_one_sample_and_the_texture_of_another(toy: Path
     assert b["asset"]["extras"]["sample"] == 2
 
 
-def test_a_walk_begins_and_ends_at_its_samples(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_walk_begins_and_ends_at_its_samples(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("--iters", "1")
     codes = []
     generate_from = sampling.generate_from
@@ -155,7 +155,7 @@ def test_a_walk_begins_and_ends_at_its_samples(toy: Path, monkeypatch: pytest.Mo
         assert picture.n_frames == gallery.TURNTABLE_FRAMES  # type: ignore[attr-defined]
 
 
-def test_parts_have_colors_of_their_own_and_are_symmetric(toy: Path) -> None:  # noqa: F811
+def test_parts_have_colors_of_their_own_and_are_symmetric(toy: Path) -> None:
     config = make_config(vars(run_generation.build_parser().parse_args(OPTIONS)))
     texture = extras.part_texture(config)  # both channels are even: the first one counts
     assert texture.shape == (3, 128, 128)
@@ -165,7 +165,7 @@ def test_parts_have_colors_of_their_own_and_are_symmetric(toy: Path) -> None:  #
 @pytest.mark.parametrize(
     "options", [["--evaluate", "--swap"], ["--interpolate", "1"], ["--interpolate", "a", "2"]]
 )
-def test_meaningless_extras_are_usage_errors(toy: Path, options: list[str]) -> None:  # noqa: F811
+def test_meaningless_extras_are_usage_errors(toy: Path, options: list[str]) -> None:
     with pytest.raises(SystemExit) as error:
         run(*options)
     assert error.value.code == 2

@@ -10,14 +10,8 @@ import run_generation
 from data.cache.label_files import save_labels
 from pipeline.generation.config import make_config
 from pipeline.generation.model_file import load_model
-from tests.pipeline.generation.test_training import (
-    COUNT,
-    OPTIONS,
-    assert_equal,
-    run,
-    toy,  # noqa: F401
-    weights,
-)
+from tests.pipeline.generation.toy import COUNT, OPTIONS, run, weights
+from tests.runs import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
 
@@ -30,7 +24,7 @@ BOTH = ("--conditional_class", "color", "shape")
 
 
 @pytest.fixture(autouse=True)
-def _labeled(toy: Path) -> None:  # noqa: F811
+def _labeled(toy: Path) -> None:
     save_labels("toy", {"color": COLORS, "shape": SHAPES})
 
 

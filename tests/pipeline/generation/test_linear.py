@@ -12,7 +12,7 @@ from models.conditions import Conditions
 from pipeline.generation.linear import stage
 from pipeline.generation.linear.generator import LinearGenerator
 from pipeline.generation.model_file import load_model
-from tests.pipeline.generation.test_training import run, save_statistics, toy  # noqa: F401 - a fixture
+from tests.pipeline.generation.toy import run, save_statistics
 from utils.cli import UserError
 
 MODEL = Path("checkpoints_gan/toy_singletpl/model.pth")
@@ -45,7 +45,7 @@ def add_items(count: int, *, classes: int = 1) -> torch.Tensor:
     return torch.from_numpy(colors).float()
 
 
-def test_samples_have_the_distribution_of_what_was_fitted(toy: Path) -> None:  # noqa: F811
+def test_samples_have_the_distribution_of_what_was_fitted(toy: Path) -> None:
     colors = add_items(24)
     run("--model", "linear")
     model = load_model(MODEL, CPU)
@@ -62,7 +62,7 @@ def test_samples_have_the_distribution_of_what_was_fitted(toy: Path) -> None:  #
     assert shape[1:].norm().item() == pytest.approx(0.01 * np.std(range(24)), rel=0.1)
 
 
-def test_a_fit_is_reproducible_and_exports_and_evaluates_like_any_model(toy: Path) -> None:  # noqa: F811
+def test_a_fit_is_reproducible_and_exports_and_evaluates_like_any_model(toy: Path) -> None:
     add_items(12)
     save_statistics()
     run("--model", "linear", "--held_out", "0.25")
@@ -77,7 +77,7 @@ def test_a_fit_is_reproducible_and_exports_and_evaluates_like_any_model(toy: Pat
     assert (toy / "checkpoints_gan/toy_singletpl/nearest.png").exists()
 
 
-def test_classes_have_means_of_their_own(toy: Path) -> None:  # noqa: F811
+def test_classes_have_means_of_their_own(toy: Path) -> None:
     colors = add_items(40, classes=2)
     (toy / "cache/toy/collection.json").write_text('{"category": "dog"}')
     run("--model", "linear", "--conditional_class")
@@ -101,7 +101,7 @@ def test_what_was_seen_stays_and_gaps_continue_it_without_seams() -> None:
 
 
 @pytest.mark.parametrize("kinds", [("gan", "linear"), ("linear", "gan")])
-def test_a_model_of_another_kind_is_not_replaced(toy: Path, kinds: tuple[str, str]) -> None:  # noqa: F811
+def test_a_model_of_another_kind_is_not_replaced(toy: Path, kinds: tuple[str, str]) -> None:
     options = {"gan": ["--iters", "1"], "linear": ["--model", "linear"]}
     run(*options[kinds[0]])
     before = MODEL.read_bytes()
@@ -110,7 +110,7 @@ def test_a_model_of_another_kind_is_not_replaced(toy: Path, kinds: tuple[str, st
     assert MODEL.read_bytes() == before
 
 
-def test_too_little_data_is_an_error(toy: Path) -> None:  # noqa: F811
+def test_too_little_data_is_an_error(toy: Path) -> None:
     with pytest.raises(UserError, match=r"5 photographs or more, got 3"):
         run("--model", "linear", "--held_out", "0.4")
 
@@ -119,6 +119,6 @@ def test_too_little_data_is_an_error(toy: Path) -> None:  # noqa: F811
     "options",
     [["--texture_only"], ["--conditional_semantics"], ["--iters", "3"], ["--epochs", "2"]],
 )
-def test_options_of_networks_are_refused(toy: Path, options: list[str]) -> None:  # noqa: F811
+def test_options_of_networks_are_refused(toy: Path, options: list[str]) -> None:
     with pytest.raises(SystemExit):
         run("--model", "linear", *options)

@@ -17,7 +17,7 @@ from geometry.uv_maps import fold, half_map, mirror_map, symmetric_extension
 from models.features import PooledFeatures
 from pipeline.generation import measures, originality, sampling
 from pipeline.generation.config import make_config
-from tests.pipeline.generation.test_training import OPTIONS, run, toy, weights  # noqa: F401 - a fixture
+from tests.pipeline.generation.toy import OPTIONS, run, weights
 from utils.cli import UserError
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_a_share_of_the_photographs_is_held_out_evenly(count: int, share: float,
     assert {shuffled[row] for row in again} == {paths[row] for row in rows}
 
 
-def test_a_model_is_not_trained_on_held_out_photographs_and_remembers_them(toy: Path) -> None:  # noqa: F811
+def test_a_model_is_not_trained_on_held_out_photographs_and_remembers_them(toy: Path) -> None:
     run("--held_out", "0.4", "--iters", "1")
     held = {"2.jpg", "4.jpg"}
     state = weights()
@@ -67,7 +67,7 @@ def test_a_model_is_not_trained_on_held_out_photographs_and_remembers_them(toy: 
     assert {sampling.open_dataset(config, held_out=True).metadata.paths[i] for i in (0, 1)} == held
 
 
-def test_a_share_that_leaves_too_few_photographs_is_an_error(toy: Path) -> None:  # noqa: F811
+def test_a_share_that_leaves_too_few_photographs_is_an_error(toy: Path) -> None:
     run("--held_out", "0.2", "--iters", "1")
     with pytest.raises(UserError, match=r"keeps 1 of the photographs.*2 or more"):
         run("--evaluate", "--proxy_distance")
@@ -89,7 +89,7 @@ def test_pooled_features_are_means_over_the_image() -> None:
 
 
 def test_distances_in_features_are_printed_under_their_own_name(
-    toy: Path,  # noqa: F811
+    toy: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -148,7 +148,7 @@ def test_folding_keeps_symmetric_maps_and_fills_in_from_the_other_side() -> None
     torch.testing.assert_close(folded, half * (expected > 0))
 
 
-def test_a_copied_texture_is_found_and_drawn(toy: Path) -> None:  # noqa: F811
+def test_a_copied_texture_is_found_and_drawn(toy: Path) -> None:
     config = config_of("--batch_size", "4")
     dataset = sampling.open_dataset(config)
     copied = dataset[3]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.generation.model_file import load_model
-from tests.pipeline.generation import test_training
-from tests.pipeline.generation.test_training import run, save_statistics, toy  # noqa: F401
+from tests.pipeline.generation.toy import run, save_statistics
+from tests.runs import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
 from utils.files import read_json, write_json
@@ -51,7 +51,7 @@ def test_the_file_holds_the_averaged_weights_of_the_latest_state_and_no_optimize
         "generator_running_avg", "views", "categories", "args", "iteration", "format", "environment",
     }  # fmt: skip
     assert state["iteration"] == 2
-    test_training.assert_equal(state["generator_running_avg"], whole["generator_running_avg"])
+    assert_equal(state["generator_running_avg"], whole["generator_running_avg"])
     run("--iters", "3")
     assert checkpoint.load(MODEL)["iteration"] == 3
 
@@ -60,8 +60,8 @@ def test_numbered_checkpoints_are_complete_and_draw_the_same() -> None:
     run("--iters", "2")
     models = [load_model(path, CPU) for path in (MODEL, checkpoint.path_of(RUN, 2))]
     codes = torch.randn(2, 64, generator=torch.manual_seed(0))
-    test_training.assert_equal(*(list(model.generator(codes)) for model in models))
-    test_training.assert_equal(*(model.views._asdict() for model in models))
+    assert_equal(*(list(model.generator(codes)) for model in models))
+    assert_equal(*(model.views._asdict() for model in models))
     assert models[0].options == models[1].options
     assert models[0].options.texture_resolution == 128
     assert not any(p.requires_grad for p in models[0].generator.parameters())

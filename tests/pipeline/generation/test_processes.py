@@ -11,7 +11,7 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig, make_config
 from pipeline.generation.training import Gan, Update, endless_batches
-from tests.pipeline.generation.test_training import OPTIONS, toy  # noqa: F401 - a fixture
+from tests.pipeline.generation.toy import OPTIONS
 from utils import distributed
 from utils.training import make_length
 
@@ -46,7 +46,7 @@ def train_in_double(device: torch.device, config: GenerationConfig) -> dict[str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["syncbatch", "instance"])
-def test_two_processes_train_as_one_does(toy: Path, norm: str) -> None:  # noqa: F811
+def test_two_processes_train_as_one_does(toy: Path, norm: str) -> None:
     options = ["--batch_size", "4", "--warmup_steps", "10", "--conditional_semantics"]
     options += ["--norm_g", norm, "--lr_g", "0.001", "--lr_d", "0.001"]
     parsed = run_generation.build_parser().parse_args([*OPTIONS, *options])

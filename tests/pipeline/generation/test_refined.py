@@ -11,12 +11,8 @@ from pipeline.generation.linear.generator import LinearGenerator
 from pipeline.generation.linear.refined import RefinedGenerator
 from pipeline.generation.model_file import load_model
 from tests.pipeline.generation.test_linear import add_items
-from tests.pipeline.generation.test_training import (
-    assert_equal,
-    run,
-    toy,  # noqa: F401 - a fixture
-    weights,
-)
+from tests.pipeline.generation.toy import run, weights
+from tests.runs import assert_equal
 from utils.cli import UserError
 
 MODEL = Path("checkpoints_gan/toy_singletpl/model.pth")
@@ -61,7 +57,7 @@ def test_the_base_stays_and_the_network_learns() -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_an_uninterrupted_one(toy: Path) -> None:  # noqa: F811
+def test_a_resumed_run_equals_an_uninterrupted_one(toy: Path) -> None:
     run("--iters", "5", *ALL)
     whole = weights()
     shutil.rmtree("checkpoints_gan")
@@ -72,7 +68,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(toy: Path) -> None:  # noqa: 
 
 
 @pytest.mark.slow
-def test_a_model_file_is_enough_and_knows_classes(toy: Path) -> None:  # noqa: F811
+def test_a_model_file_is_enough_and_knows_classes(toy: Path) -> None:
     add_items(12, classes=2)
     (toy / "cache/toy/collection.json").write_text('{"category": "dog"}')
     run("--iters", "2", "--start_from", "linear", "--conditional_class")
@@ -84,7 +80,7 @@ def test_a_model_file_is_enough_and_knows_classes(toy: Path) -> None:  # noqa: F
     assert (toy / "output/toy_singletpl/mesh_1.glb").exists()
 
 
-def test_what_has_no_meaning_is_refused(toy: Path) -> None:  # noqa: F811
+def test_what_has_no_meaning_is_refused(toy: Path) -> None:
     for options in ("--texture_only",), ("--conditional_semantics",), ("--model", "linear"):
         with pytest.raises(SystemExit):
             run("--start_from", "linear", *options)

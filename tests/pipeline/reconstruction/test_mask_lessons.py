@@ -20,12 +20,8 @@ from pipeline.reconstruction.companions.mask_lessons import (
     windows,
 )
 from pipeline.reconstruction.model_file import load_model
-from tests.pipeline.reconstruction.test_training import (
-    assert_equal,
-    run,
-    state,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import run, state
+from tests.runs import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
 from utils.seeding import torch_generator

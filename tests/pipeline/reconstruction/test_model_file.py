@@ -13,13 +13,8 @@ from pipeline.reconstruction.evaluation import evaluate
 from pipeline.reconstruction.model import make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_model, load_trained
 from pipeline.reconstruction.texture_flow import flow_texture
-from tests.pipeline.reconstruction.test_training import (
-    assert_equal,
-    config,
-    make_dataset,
-    run,
-    toy,  # noqa: F401
-)
+from tests.pipeline.reconstruction.toy import config, make_dataset, run
+from tests.runs import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
 

@@ -12,13 +12,7 @@ from geometry.camera import Pose
 from pipeline.reconstruction.dataset import ReconstructionData
 from pipeline.reconstruction.model_file import load_trained
 from pipeline.reconstruction.pose_corrections import MAX_TURN, PoseCorrections, correct
-from tests.pipeline.reconstruction.test_training import (  # noqa: F401 - a fixture
-    RUN,
-    config,
-    run,
-    state,
-    toy,
-)
+from tests.pipeline.reconstruction.toy import RUN, config, run, state
 from utils import checkpoint
 from utils.cli import UserError
 

@@ -14,7 +14,7 @@ from pipeline.reconstruction.dataset import Batch, endless_batches
 from pipeline.reconstruction.model import make_data, make_network, make_scene
 from pipeline.reconstruction.pose_corrections import PoseCorrections
 from pipeline.reconstruction.training import Update
-from tests.pipeline.reconstruction.test_training import FLOW, config, toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction.toy import FLOW, config
 from utils import distributed
 from utils.training import make_length
 

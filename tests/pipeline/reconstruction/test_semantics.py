@@ -15,11 +15,7 @@ from pipeline.reconstruction.companions.semantics import (
 from pipeline.reconstruction.dataset import Batch, Labels
 from pipeline.reconstruction.model import Prediction
 from rendering.rasterizer import rasterize
-from tests.pipeline.reconstruction.test_training import (
-    RUN,
-    run,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import RUN, run
 from utils.cli import UserError
 from utils.run_directory import RunDirectory
 from utils.seeding import torch_generator

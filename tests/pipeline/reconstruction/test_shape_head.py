@@ -11,13 +11,7 @@ from pipeline.reconstruction.config import EARLIER_MODEL
 from pipeline.reconstruction.model import make_data, make_network, make_scene, mean_shapes, predict
 from pipeline.reconstruction.model_file import load_model
 from tests.pipeline.reconstruction.test_shape_pins import with_shapes
-from tests.pipeline.reconstruction.test_training import (  # noqa: F401 - a fixture
-    RUN,
-    config,
-    run,
-    state,
-    toy,
-)
+from tests.pipeline.reconstruction.toy import RUN, config, run, state
 
 CPU = torch.device("cpu")
 

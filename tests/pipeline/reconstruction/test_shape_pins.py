@@ -11,7 +11,7 @@ from geometry.camera import Pose, project, to_vector
 from pipeline.reconstruction.dataset import Batch, common_modes
 from pipeline.reconstruction.model import Prediction, make_data, make_scene
 from pipeline.reconstruction.training import compute_terms
-from tests.pipeline.reconstruction.test_training import config, toy  # noqa: F401
+from tests.pipeline.reconstruction.toy import config
 
 
 def with_shapes(name: str, modes: torch.Tensor, coefficients: torch.Tensor) -> None:

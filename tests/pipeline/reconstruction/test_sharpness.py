@@ -7,7 +7,7 @@ from pipeline.reconstruction.dataset import Batch
 from pipeline.reconstruction.model import make_data, make_network, make_scene, predict
 from pipeline.reconstruction.training import Update, compute_terms
 from rendering.rasterizer import SHARPNESS, rasterize
-from tests.pipeline.reconstruction.test_training import config, toy  # noqa: F401
+from tests.pipeline.reconstruction.toy import config
 from utils.training import Length
 
 CPU = torch.device("cpu")

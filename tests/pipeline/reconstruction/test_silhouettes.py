@@ -8,13 +8,8 @@ from pipeline.reconstruction.model import Prediction, make_data, make_scene
 from pipeline.reconstruction.silhouettes import COVER_WEIGHT, PointSilhouettes
 from rendering.projection.terms import Moment, make_term
 from rendering.rasterizer import rasterize
-from tests.pipeline.reconstruction.test_training import (  # noqa: F401
-    assert_equal,
-    config,
-    run,
-    state,
-    toy,
-)
+from tests.pipeline.reconstruction.toy import config, run, state
+from tests.runs import assert_equal
 
 
 @pytest.mark.usefixtures("toy")

@@ -24,13 +24,8 @@ from pipeline.reconstruction.dataset import Batch, Labels
 from pipeline.reconstruction.model import Prediction, Scene
 from pipeline.reconstruction.model_file import load_model
 from pipeline.reconstruction.student import Teaching, compute_terms, estimate_pose, make_student
-from tests.pipeline.reconstruction.test_training import (
-    assert_equal,
-    config,
-    run,
-    state,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import config, run, state
+from tests.runs import assert_equal
 from utils import checkpoint, distributed
 from utils.cli import UserError
 from utils.seeding import torch_generator

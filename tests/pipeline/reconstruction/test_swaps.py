@@ -1,7 +1,5 @@
 """Neighbor swaps: which neighbors are chosen, what is compared, and what learns from it."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,25 +8,19 @@ from torch import Tensor
 from geometry import quaternion
 from geometry.camera import Pose, project
 from geometry.sphere_mesh import SphereMesh
+from pipeline.reconstruction import training
 from pipeline.reconstruction.companions import swaps
 from pipeline.reconstruction.companions.swaps import Memory, NeighborSwaps
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.model import Prediction, Scene
 from rendering.texture import render_textured
-from tests.pipeline.reconstruction.test_training import (
-    assert_equal,
-    die_at,
-    left_behind,
-    run,
-    state,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import RUN, run, state
+from tests.runs import assert_equal, die_at, left_behind
 from utils.cli import UserError
 from utils.seeding import torch_generator
 
 SIZE, COUNT = 48, 12
 CPU = torch.device("cpu")
-RUN = Path("checkpoints_recon/toy_singletpl")
 SCENE = Scene(SphereMesh(), torch.zeros(1, 962, 3), torch.zeros(0), torch.zeros(0))
 
 
@@ -171,7 +163,7 @@ def test_a_run_that_was_killed_remembers_what_it_knew(monkeypatch: pytest.Monkey
     whole, expected = state(), left_behind(RUN)
     assert whole[swaps.KEY]["known"].any()
     RUN.rename("first")
-    die_at(3, *options, monkeypatch=monkeypatch)
+    die_at(3, training.Update, lambda: run(*options), monkeypatch)
     run(*options)
     assert_equal(whole, state())
     assert left_behind(RUN) == expected

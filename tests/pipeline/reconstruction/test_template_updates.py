@@ -10,12 +10,8 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction.companions.template_updates import TemplateUpdates
 from pipeline.reconstruction.dataset import Labels
 from pipeline.reconstruction.model import Scene
-from tests.pipeline.reconstruction.test_training import (
-    assert_equal,
-    run,
-    state,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import run, state
+from tests.runs import assert_equal
 from utils import checkpoint
 from utils.seeding import torch_generator
 

@@ -27,7 +27,7 @@ from pipeline.reconstruction.texture_flow import (
     mirror_flow,
 )
 from rendering.inverse import surface_map, visibility
-from tests.pipeline.reconstruction.test_training import FLOW, run, state, toy  # noqa: F401
+from tests.pipeline.reconstruction.toy import FLOW, run, state
 from utils.cli import UserError
 
 MESH = SphereMesh()

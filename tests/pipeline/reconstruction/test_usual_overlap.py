@@ -8,7 +8,7 @@ import torch
 from pipeline.reconstruction.companions.usual_overlap import DECAY, UsualOverlap
 from pipeline.reconstruction.meshes.own_photographs import LEAST_SHARE, least_overlap
 from pipeline.reconstruction.model_file import load_model
-from tests.pipeline.reconstruction.test_training import run, state, toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction.toy import run, state
 from utils import checkpoint
 from utils.cli import UserError
 

@@ -19,6 +19,7 @@ from pipeline.poses.shapes.collection import ShapeFit
 from rendering.rasterizer import rasterize
 from tests.pipeline.poses import pose_world
 from tests.pipeline.poses.test_step2 import AZIMUTHS, COMMAND, ELEVATIONS, chosen, truth  # noqa: F401
+from tests.runs import assert_equal
 from utils.files import read_json
 
 MESH = SphereMesh()
@@ -37,11 +38,6 @@ def shapes_of(*options: str) -> pose_files.FittedShapes:
     found = chosen().shapes
     assert found is not None
     return found
-
-
-def assert_equal(first: pose_files.FittedShapes, second: pose_files.FittedShapes) -> None:
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
 
 
 @pytest.mark.usefixtures("truth", "_few_steps")

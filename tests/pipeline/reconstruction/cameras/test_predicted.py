@@ -21,13 +21,7 @@ from pipeline.reconstruction.model import Prediction, Scene
 from pipeline.reconstruction.model_file import load_model, load_trained
 from pipeline.reconstruction.student import estimate_pose
 from rendering.texture import render_textured
-from tests.pipeline.reconstruction.test_training import (
-    RUN,
-    config,
-    run,
-    state,
-    toy,  # noqa: F401 - a fixture
-)
+from tests.pipeline.reconstruction.toy import RUN, config, run, state
 from utils import checkpoint
 from utils.cli import UserError
 from utils.seeding import torch_generator
@@ -234,7 +228,7 @@ def test_flipped_images_have_the_cameras_of_the_images_themselves() -> None:
     torch.testing.assert_close(found.translation[1:], mirror.translation, atol=1e-4, rtol=0)
 
 
-def test_a_run_needs_no_poses_and_all_commands_use_those_that_it_predicts(toy: Path) -> None:  # noqa: F811
+def test_a_run_needs_no_poses_and_all_commands_use_those_that_it_predicts(toy: Path) -> None:
     pose_files.poses_path("toy", "singletpl").unlink()
     run("--iters", "2", *PREDICTED)
     model, data, known = load_trained(config("--evaluate"), CPU)

@@ -15,11 +15,7 @@ from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction.cameras import sources
 from pipeline.reconstruction.model_file import load_trained
 from pipeline.reconstruction.pose_corrections import START_Z0
-from tests.pipeline.reconstruction.test_training import (  # noqa: F401 - a fixture
-    config,
-    run,
-    toy,
-)
+from tests.pipeline.reconstruction.toy import config, run
 from utils.cli import UserError
 from utils.seeding import torch_generator
 
@@ -82,7 +78,7 @@ def annotate(distance: float, rotation: torch.Tensor) -> None:
 
 
 @pytest.fixture
-def rotation(toy: Path) -> torch.Tensor:  # noqa: F811
+def rotation(toy: Path) -> torch.Tensor:
     """Annotated rotations of a collection that step 2 has not seen."""
     pose_files.poses_path("toy", "singletpl").unlink()
     rotation = quaternion.normalize(torch.randn(4, 4, generator=torch_generator(2)))

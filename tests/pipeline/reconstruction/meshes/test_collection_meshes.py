@@ -16,7 +16,7 @@ from geometry import camera
 from geometry.mesh_files import to_y_up
 from geometry.sphere_mesh import SphereMesh
 from pipeline.reconstruction.meshes import camera_file, collection_meshes, mesh_folder
-from tests.pipeline.reconstruction.test_training import run, toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction.toy import run
 from utils.cli import UserError
 
 OUT = Path("output/toy_singletpl_meshes")

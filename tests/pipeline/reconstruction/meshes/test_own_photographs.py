@@ -18,7 +18,7 @@ from data.run_lengths import encode_mask, mask_box
 from pipeline.reconstruction.meshes import own_photographs
 from pipeline.reconstruction.meshes.photograph_files import read_object
 from pipeline.reconstruction.student import estimate_pose
-from tests.pipeline.reconstruction.test_training import make_dataset, run, toy  # noqa: F401 - a fixture
+from tests.pipeline.reconstruction.toy import make_dataset, run
 from utils import checkpoint
 from utils.cli import UserError
 
@@ -42,7 +42,7 @@ def reconstruct(*options: str) -> None:
 
 
 @pytest.fixture
-def model(toy: Path) -> Path:  # noqa: F811 - the fixture
+def model(toy: Path) -> Path:
     """A working directory with a model file and nothing else; it has no student and no mask head."""
     run("--iters", "1", "--student_weight", "0", "--mask_weight", "0")
     for folder in ("cache", "datasets"):

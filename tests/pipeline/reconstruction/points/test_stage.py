@@ -18,13 +18,14 @@ from geometry.mesh_files import load_mesh
 from geometry.points.files import load_points
 from pipeline.reconstruction.points import training
 from pipeline.reconstruction.points.dataset import PointData, augment, batches, framed
-from tests.pipeline.reconstruction.test_training import assert_equal
+from tests.runs import assert_equal, die_at, left_behind
 from utils import checkpoint
 from utils.cli import UserError
 from utils.run_directory import RunDirectory
 
 COARSE = 9.0  # longer than any edge: the templates stay as they are in their files
 RUN = Path("checkpoints_recon/cars")
+LATEST = RUN / "checkpoint_latest.pth"
 OPTIONS = (
     *("--name", "cars", "--dataset", "cars", "--shape_model", "points", "--gpu_ids", "cpu"),
     *("--image_resolution", "32", "--point_grid", "16", "--num_points", "300", "--width", "0.1"),
@@ -53,36 +54,17 @@ def run(*options: str) -> None:
     run_reconstruction.main([*OPTIONS, *options])
 
 
-def left_behind() -> tuple[dict, list[dict], dict[str, bytes]]:
-    """Returns the last state, records without times, and pictures."""
-    records = RunDirectory(RUN).records()
-    for record in records:
-        record.pop("seconds_per_step", None)
-    pictures = {path.name: path.read_bytes() for path in (RUN / "samples").iterdir()}
-    return checkpoint.load(RUN / "checkpoint_latest.pth"), records, pictures
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("_world")
 def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(monkeypatch) -> None:
     options = ("--checkpoint_freq", "2", "--image_freq", "3", "--save_freq", "2")
     run(*options)
-    expected = left_behind()
+    whole, expected = checkpoint.load(LATEST), left_behind(RUN)
     RUN.rename("first")
-    update = training.Update.__call__
-
-    def killed(self, step, batch):
-        if step == 3:
-            raise SystemExit
-        return update(self, step, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Update, "__call__", killed)
-        with pytest.raises(SystemExit):
-            run(*options)
+    die_at(3, training.Update, lambda: run(*options), monkeypatch)
     run(*options)
-    for first, second in zip(expected, left_behind(), strict=True):
-        assert_equal(first, second)
+    assert_equal(whole, checkpoint.load(LATEST))
+    assert left_behind(RUN) == expected
 
 
 @pytest.mark.slow
