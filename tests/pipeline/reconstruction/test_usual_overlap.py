@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.reconstruction.companions.usual_overlap import DECAY, UsualOverlap
-from pipeline.reconstruction.meshes.own_photographs import LEAST_SHARE, least_overlap
+from pipeline.reconstruction.meshes.own_photographs import least_overlap
 from pipeline.reconstruction.model_file import load_model
 from tests.pipeline.reconstruction.toy import run, state
 from utils import checkpoint
@@ -33,8 +33,8 @@ def test_the_last_steps_count_most() -> None:
 
 
 def test_photographs_are_compared_with_what_a_model_reaches() -> None:
-    assert least_overlap(0.9) == pytest.approx(LEAST_SHARE * 0.9)
-    assert 0.6 < least_overlap(None) < 0.7
+    assert least_overlap(0.9) == pytest.approx(0.675)
+    assert least_overlap(None) == pytest.approx(0.5625)
 
 
 @pytest.mark.usefixtures("toy")
