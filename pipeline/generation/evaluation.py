@@ -27,6 +27,7 @@ from utils import checkpoint, cli, distributed, model_file
 from utils.pictures import save_image
 from utils.progress import progress
 from utils.run_directory import RunDirectory, configure_logging
+from utils.threads import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ KINDS = ("combined", "texture_only", "mesh_only")
 def evaluate(device: torch.device, config: GenerationConfig) -> dict[str, float]:
     """Prints and records the distances of the chosen model; returns them by name of the record."""
     rasterizer.set_backend(config.rasterizer)
+    keep_freed_memory()
     # Of a model with --held_out, its file tells which photographs are compared with
     path = choose_file(config, device)
     model, config = load_trained(config, path, device)

@@ -10,7 +10,7 @@ import run_generation
 from data.cache.label_files import save_labels
 from pipeline.generation.config import make_config
 from pipeline.generation.model_file import load_model
-from tests.pipeline.generation.toy import COUNT, OPTIONS, run, weights
+from tests.pipeline.generation.toy import COUNT, OPTIONS, run, save_statistics, weights
 from tests.runs import assert_equal
 from utils import checkpoint
 from utils.cli import UserError
@@ -126,3 +126,17 @@ def test_damaged_labels_of_a_file_are_one_line():
     checkpoint.save(MODEL, state | {"labels": labels | {"names": fewer}})
     with pytest.raises(UserError, match="which its options contradict"):
         load_model(MODEL, CPU)
+
+
+@pytest.mark.slow
+def test_an_evaluation_tells_how_many_samples_are_of_the_class_asked_for(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    save_statistics()
+    run("--model", "linear", "--conditional_class", "color")
+    run("--evaluate", "--proxy_distance")
+    printed = capsys.readouterr().out
+    # Without modes, samples are the means of photographs of their labels
+    assert "samples of the color asked for, by the nearest of 3 mean textures: 100.0 %" in printed
+    recorded = Path("checkpoints_gan/toy_singletpl/metrics.jsonl").read_text()
+    assert '"recognized_color": 1.0' in recorded
