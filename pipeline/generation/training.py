@@ -178,8 +178,10 @@ class Gan:
             texture_only=config.model.texture_only,
             width=config.model.width,
         ).to(device)
-        for network in (self.generator, self.discriminator):
-            network.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
+        for convolutional in (network, self.discriminator):
+            convolutional.to(
+                memory_format=torch.channels_last
+            )  # a tenth faster on CPUs, more on GPUs
         # No momentum: the target of each network moves with the other network
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), betas=(0.0, 0.99))
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
