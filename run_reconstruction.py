@@ -50,7 +50,16 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("required")
     group.add_argument("--name", type=cli.run_name, required=True, metavar="RUN", help="name of the run, a folder under checkpoints_recon/")
     group.add_argument("--dataset", type=cli.dataset_names, metavar="DATASET", help="prepared dataset with estimated poses, several as in dogs,cats, or `all` for the 13 default ones; not needed with --photo")
+    _add_tasks(parser)
+    _add_model(parser)
+    _add_training(parser)
+    cli.add_common_options(parser)
+    add_preset_option(parser, "run_reconstruction")
+    return parser
 
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Adds what is done beside training, with the options of each task."""
     group = parser.add_argument_group("what to do (default: train)")
     group.add_argument("--evaluate", action="store_true", help="measure a checkpoint on all images with a pose")
     group.add_argument("--generate_pseudogt", action="store_true", help="write the pseudo-ground-truth for the GAN to cache/DATASET/")
@@ -84,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--camera", choices=["student", "search", "both"], default="both", help="where the camera comes from: the student of the model, a search by the outline, or the search with the student's proposals, if the model has one (default: %(default)s)")
     group.add_argument("--refine_steps", type=cli.non_negative_int, default=0, metavar="N", help="steps that improve shape, texture and camera for each photograph, also of those that are evaluated (default: %(default)s)")
 
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the architecture."""
     group = parser.add_argument_group("model (a checkpoint that is applied brings its own)")
     group.add_argument("--mode", choices=["autodetect", "singletpl", "multitpl"], default="autodetect", help="templates behind the poses (default: read off the name)")
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_31rings.obj")
@@ -106,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_candidates", type=cli.positive_int, default=4, metavar="K", help="poses that are proposed for each view, of which the best one counts (default: %(default)s)")
     group.add_argument("--point_grid", type=cli.pixels, default=cli.POINT_GRID, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes; also with --silhouette volume (default: %(default)s)")
 
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Adds losses, rates and length of the training, and what it writes."""
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=cli.positive_int, metavar="N", help="passes over the data (default: 1000)")
     group.add_argument("--iters", type=cli.positive_int, metavar="N", help="steps, instead of --epochs")
@@ -141,9 +156,6 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--keep_checkpoints", type=cli.positive_int, default=3, metavar="N", help="numbered checkpoints that stay: the newest, and the best one (default: %(default)s)")
     group.add_argument("--image_freq", type=cli.positive_int, metavar="N", help="between pictures (default: 50 epochs; with --iters 30 in all)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and pictures to tensorboard_recon/")
-    cli.add_common_options(parser)
-    add_preset_option(parser, "run_reconstruction")
-    return parser
 # fmt: on
 
 

@@ -5,6 +5,7 @@ digest of their bytes, so that damage is noticed.
 """
 
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -291,3 +292,14 @@ def resolve(folder: str | Path, which: str | int, remedy: str = "Train it first.
     # The available steps help to correct the command
     listed = ", ".join(map(str, found)) or "none"
     raise UserError(f"{folder} has no checkpoint {which!r}; numbered ones: {listed}. {remedy}")
+
+
+def is_finite(state: Any) -> bool:
+    """Returns whether all numbers of a state dict are finite."""
+    if isinstance(state, Mapping):
+        return all(map(is_finite, state.values()))
+    if isinstance(state, list | tuple):
+        return all(map(is_finite, state))
+    if isinstance(state, torch.Tensor) and state.is_floating_point():
+        return bool(torch.isfinite(state).all())
+    return not isinstance(state, float) or math.isfinite(state)

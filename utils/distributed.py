@@ -165,6 +165,19 @@ def concatenate(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat(gather(rows.cpu())).to(rows.device)
 
 
+def require_even_split(batch_size: int) -> None:
+    """Refuses a batch that the processes cannot share evenly.
+
+    Raises:
+        UserError: names a multiple.
+    """
+    if batch_size % (processes := world_size()):
+        raise UserError(
+            f"--batch_size {batch_size}: cannot be split evenly over {processes} processes. "
+            f"Use a multiple of {processes}."
+        )
+
+
 def shard(count: int) -> range:
     """Returns this process's contiguous part of range(count); the parts differ by one at most."""
     return range(count * rank() // world_size(), count * (rank() + 1) // world_size())

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from utils import checkpoint, distributed
@@ -53,20 +52,6 @@ def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
 def values(terms: Mapping[str, Term]) -> dict[str, Tensor]:
     """Returns what is logged of a loss: its terms without their weights, detached."""
     return {name: term.value.detach() for name, term in terms.items()}
-
-
-def require_even_split(batch_size: int) -> None:
-    """Refuses a batch that the processes cannot share evenly.
-
-    Raises:
-        UserError: names a multiple.
-    """
-    processes = distributed.world_size()
-    if batch_size % processes:
-        raise UserError(
-            f"--batch_size {batch_size}: cannot be split evenly over {processes} processes. "
-            f"Use a multiple of {processes}."
-        )
 
 
 def announce(path: Path, asked: Mapping[str, Any], brought: Mapping[str, Any]) -> None:
@@ -394,7 +379,7 @@ class _Loop:
 
     def _require_finite(self, step: int) -> None:
         for name, member in self.task.members.items():
-            if not _is_finite(member.state_dict()):
+            if not checkpoint.is_finite(member.state_dict()):
                 raise self._diverged(step, f"the state of {name}")
 
     def _diverged(self, step: int, what: str) -> UserError:
@@ -404,14 +389,3 @@ class _Loop:
             else "Nothing was saved before."
         )
         return UserError(f"Step {step}: {what} is not finite. {kept} {self.task.remedy}")
-
-
-def _is_finite(state: Any) -> bool:
-    """Returns whether all numbers of a state dict are finite."""
-    if isinstance(state, Mapping):
-        return all(map(_is_finite, state.values()))
-    if isinstance(state, list | tuple):
-        return all(map(_is_finite, state))
-    if isinstance(state, Tensor) and state.is_floating_point():
-        return bool(torch.isfinite(state).all())
-    return not isinstance(state, float) or bool(np.isfinite(state))

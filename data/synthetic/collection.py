@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,36 +49,47 @@ def make_collection(config: SyntheticConfig, edge_length: float = 0.05) -> Path:
         UserError: if the folder exists, or another process makes it.
     """
     folder = collection_folder(config.dataset)
+    with new_folder(folder) as unfinished:
+        _make_collection(config, edge_length, unfinished)
+    logger.info("%s/: %d photographs of category %s", folder, config.num_images, config.category)
+    return folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder that gets its name when it is complete, so that none is found half made.
+
+    Raises:
+        UserError: if the folder exists, or another process makes it.
+    """
     with exclusive(folder.with_name(f".{folder.name}.lock"), f"{folder}/"):
         if folder.exists():
             raise UserError(f"{folder}/ exists already. Remove it or choose another --dataset.")
-        return _make_collection(config, edge_length, folder)
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.replace(unfinished, folder)
 
 
-def _make_collection(config: SyntheticConfig, edge_length: float, folder: Path) -> Path:
-    # Written under a hidden name, so that an interrupted run leaves no half collection
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+def _make_collection(config: SyntheticConfig, edge_length: float, folder: Path) -> None:
     for name in ("images", "masks", "parts"):
-        (unfinished / name).mkdir(parents=True)
+        (folder / name).mkdir()
     studio = open_studio(config, edge_length)
     taken = []
     for index in progress(range(config.num_images), description="photographs"):
         photograph = take_photograph(studio, index)
-        _save_pictures(unfinished, _stem(index), photograph)
+        _save_pictures(folder, _stem(index), photograph)
         taken.append(photograph._replace(image=np.empty(0), labels=None))
-    _save_truth(unfinished, studio, taken)
+    _save_truth(folder, studio, taken)
     # Category and part names, as `data.prepare` reads them
     labels = {str(i): name for i, name in enumerate(studio.part_names, start=1)}
     record = {"category": config.category, "parts": labels, "images": config.num_images}
-    write_json(unfinished / "parts.json", record | {"seed": config.seed})
+    write_json(folder / "parts.json", record | {"seed": config.seed})
     # Colors of painted objects, for GANs that are conditional on them
     colors = {_stem(i): photograph.paint for i, photograph in enumerate(taken) if photograph.paint}
     if colors:
-        write_json(unfinished / LABEL_FILES[0], {"color": colors})
-    os.replace(unfinished, folder)
-    logger.info("%s/: %d photographs of category %s", folder, config.num_images, config.category)
-    return folder
+        write_json(folder / LABEL_FILES[0], {"color": colors})
 
 
 def open_studio(config: SyntheticConfig, edge_length: float) -> Studio:

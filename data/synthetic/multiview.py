@@ -4,8 +4,6 @@ Every object is rendered without a background, from cameras at a common distance
 """
 
 import logging
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +16,12 @@ from data.collection import collection_folder
 from data.multiview import cameras
 from data.multiview.layout import LISTS
 from data.synthetic import scenes
-from data.synthetic.collection import SyntheticConfig, open_studio
+from data.synthetic.collection import SyntheticConfig, new_folder, open_studio
 from data.synthetic.individuals import Deformation, Template, random_deformation
 from data.synthetic.photographs import Studio, blocks, paint, render_surface
 from geometry import quaternion
 from geometry.mesh_files import save_meshes
-from utils.cli import UserError
-from utils.files import exclusive, write_bytes, write_json
+from utils.files import write_bytes, write_json
 from utils.progress import progress
 from utils.seeding import numpy_generator
 
@@ -61,14 +58,8 @@ def make_renderings(config: MultiviewConfig, edge_length: float = 0.05) -> Path:
         UserError: if the folder exists, or another process makes it.
     """
     folder = collection_folder(config.dataset)
-    with exclusive(folder.with_name(f".{folder.name}.lock"), f"{folder}/"):
-        if folder.exists():
-            raise UserError(f"{folder}/ exists already. Remove it or choose another --dataset.")
-        # Under a hidden name, so that an interrupted run leaves nothing that looks complete
-        unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_folder(folder) as unfinished:
         _make(config, edge_length, unfinished)
-        os.replace(unfinished, folder)
     count = f"{config.num_shapes} objects of category {config.category}"
     logger.info("%s/: %s, %d views of each", folder, count, config.num_views)
     return folder

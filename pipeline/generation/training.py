@@ -57,7 +57,7 @@ def train(device: torch.device, config: GenerationConfig) -> None:
         UserError: if there is no pseudo-ground-truth, or the run cannot be continued.
     """
     rasterizer.set_backend(config.rasterizer)
-    training.require_even_split(config.batch_size)
+    distributed.require_even_split(config.batch_size)
     configure_logging()
     model_file.refuse_another_kind(config)
     run = RunDirectory(config.folder)

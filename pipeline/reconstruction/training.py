@@ -385,7 +385,7 @@ def flatness_weight(final: float, step: int) -> float:
 
 
 def _check_batch(batch_size: int, norm: str) -> None:
-    training.require_even_split(batch_size)
+    distributed.require_even_split(batch_size)
     # Synchronized normalization counts the images of all processes
     counted = batch_size // (distributed.world_size() if norm == "batch" else 1)
     if norm in ("batch", "syncbatch") and counted < 2:

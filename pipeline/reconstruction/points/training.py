@@ -45,7 +45,7 @@ def train(device: torch.device, config: PointConfig) -> None:
     found = run.newest_checkpoint()
     if found is not None:
         config = model_file.with_architecture(config, *found)
-    training.require_even_split(config.batch_size)
+    distributed.require_even_split(config.batch_size)
     data = PointData(config.dataset, "train", config.model.image_resolution)
     seeding.seed_everything(config.seed, "points")
     network = model_file.untrained(config.model).to(device)
