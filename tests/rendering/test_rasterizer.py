@@ -1,11 +1,6 @@
 """The CPU rasterizer against the naive one, stored renderings, and its promises."""
 
-import importlib
-import multiprocessing
-import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rendering.backends import Options
-from rendering.rasterizer import available_backends, rasterize, set_backend, silhouette_loss
-from utils import numba_jit
-from utils.cli import UserError
-from utils.numba_jit import cache_folder
+from rendering.rasterizer import rasterize, silhouette_loss
 
 SIZE = 24
 SEEDS = range(4)
@@ -334,121 +325,3 @@ def test_wrong_arguments_are_refused() -> None:
         silhouette_loss(vertices, faces, mask, index + 1)
     with pytest.raises(ValueError, match="targets"):
         silhouette_loss(vertices, faces, mask[..., 1:], index)
-
-
-def test_backends_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMG_RASTERIZER", "auto")
-    vertices, faces = small_sphere(1)
-    assert {"numba", "dense"} <= set(available_backends())
-    set_backend("dense")
-    assert render(vertices, faces, SIZE).alpha.dtype == torch.float64
-    set_backend("auto")
-    assert render(vertices, faces, SIZE).alpha.dtype == torch.float32
-    with pytest.raises(UserError, match="not known"):
-        set_backend("opengl")
-
-
-@pytest.mark.parametrize("threads", ["0", "-1", "many"])
-def test_a_wrong_number_of_threads_is_told(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMG_THREADS", threads)
-    with pytest.raises(UserError, match="TMG_THREADS: expected a positive number"):
-        render(*small_sphere(2), SIZE)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_forked_processes_render(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMG_THREADS", "2")
-    vertices, faces = small_sphere(2)
-    expected = render(vertices, faces, SIZE).alpha.sum().item()  # starts the pool of the parent
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        result = pool.apply_async(alpha_sum, (vertices.numpy(), faces.numpy()))
-        assert result.get(timeout=60) == expected
-
-
-def alpha_sum(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Renders in another process."""
-    raster = render(torch.from_numpy(vertices), torch.from_numpy(faces), SIZE)
-    return raster.alpha.sum().item()
-
-
-def test_machine_code_is_kept_where_one_may_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    source = tmp_path / "source"
-    kernels = source / "rendering" / "backends" / "numba_loops.py"
-    kernels.parent.mkdir(parents=True)
-    kernels.write_text("first")
-    beside = cache_folder(source)
-    assert beside.parent == source / "utils" / "__pycache__"
-    kernels.write_text("second")
-    assert cache_folder(source) != beside
-    shutil.rmtree(source / "utils" / "__pycache__")
-    (source / "utils" / "__pycache__").write_text("a file in the way, as in a read-only folder")
-    assert cache_folder(source).is_relative_to(tmp_path / "user")
-    # Neither a variable nor the list of users names a home
-    for name in ("XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 2**31)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert cache_folder(source).parent == tmp_path
-    assert not (tmp_path / "~").exists()
-
-
-def test_every_file_of_kernels_is_in_the_key_of_the_cache() -> None:
-    root = Path(numba_jit.__file__).parents[1]
-    using = {
-        path
-        for package in ("utils", "rendering", "pipeline", "geometry", "models", "data")
-        for path in root.glob(f"{package}/**/*.py")
-        if "@compiled" in path.read_text()
-    }
-    assert len(using) > 4
-    assert using <= {path for pattern in numba_jit.KERNELS for path in root.glob(pattern)}
-
-
-def test_the_kaolin_wrapper_speaks_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
-    vertices, faces = small_sphere(2)
-    seen = {}
-
-    def dibr(
-        height: int, width: int, z: Tensor, xy: Tensor, shown: Tensor, normal: Tensor, **more: Any
-    ) -> Any:
-        seen.update(more, shapes=[t.shape for t in (z, xy, shown, normal)])
-        raster = render(vertices, faces, height, attributes=vertices)
-        return raster.attributes.permute(0, 2, 3, 1), raster.alpha[:, 0], raster.face_index
-
-    mesh = SimpleNamespace(dibr_rasterization=dibr)
-    monkeypatch.setitem(sys.modules, "kaolin", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "kaolin.render", SimpleNamespace(mesh=mesh))
-    kaolin = importlib.import_module("rendering.backends.kaolin_cuda")
-    monkeypatch.delitem(sys.modules, "rendering.backends.kaolin_cuda")
-    expected = render(vertices, faces, SIZE, attributes=vertices)
-    actual = kaolin.rasterize(vertices, faces, vertices, faces, Options(SIZE))
-    for image, wanted in zip(actual, expected, strict=True):
-        assert torch.equal(image, wanted)
-    assert seen == {
-        "sigmainv": 7000.0,
-        "boxlen": 0.02,
-        "knum": 30,
-        "shapes": [(2, 128, 3), (2, 128, 3, 2), (2, 128, 3, 3), (2, 128)],
-    }
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_meshes_are_rendered_on_the_cpu_on_request() -> None:
-    vertices, faces = small_sphere(2)
-    on_gpu = vertices.cuda().requires_grad_()
-    raster = render(on_gpu, faces.cuda(), SIZE, attributes=on_gpu, backend="numba")
-    assert raster.alpha.is_cuda
-    assert torch.equal(raster.alpha.cpu(), render(vertices, faces, SIZE).alpha)
-    assert torch.autograd.grad(raster.alpha.sum(), on_gpu)[0].is_cuda
-
-
-@pytest.mark.skipif("kaolin" in available_backends(), reason="Kaolin is installed")
-def test_a_missing_kaolin_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match="rasterizer 'kaolin' lacks the package kaolin"):
-        render(*small_sphere(1), SIZE, backend="kaolin")
