@@ -329,7 +329,8 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     rotation = best.candidates.pose.rotation
     report.report(detections, "step2", collection.mode, figures, rotation, chosen.rows)
     scored = chosen.scored
-    fit = report.verdict(scored.iou.amax(dim=1).mean().item(), scored.conflict())
+    overlap = scored.iou.amax(dim=1).mean().item()
+    fit = report.verdict(overlap, scored.conflict(), figures["mean_confidence"])
     if poses.shapes is not None:
         fit += f", overlap of its fitted shapes {poses.shapes.iou.mean().item():.2f}"
     words = (len(kept.score), len(detections), 100 * confidence[chosen.rows].mean().item(), fit)

@@ -195,6 +195,11 @@ def largest_conflict() -> float:
     return max(x / 100 for x in range(101) if "fits" in report.verdict(1.0, x / 100))
 
 
+def least_confidence() -> float:
+    """Returns the least confidence, in hundredths, with which a template of overlap 1 fits."""
+    return min(x / 100 for x in range(101) if "fits" in report.verdict(1.0, 0.0, x / 100))
+
+
 def given(*speaks: bool) -> parts.GivenParts:
     return parts.GivenParts(["head"], torch.tensor(speaks))
 
@@ -666,6 +671,7 @@ CASES: list[tuple[ModuleType, str, Quantity, float]] = [
     (report, "TEMPERATURE", spread_of_overlaps, 2 * math.e / (1 + math.e) ** 2),
     (report, "FITTING", lambda: first_overlap("fits"), 0.8),
     (report, "LARGEST_CONFLICT", largest_conflict, 0.1),
+    (report, "LEAST_CONFIDENCE", least_confidence, 0.65),
     (report, "UNLIKE", lambda: first_overlap("resembles"), 0.65),
     (outlines, "LEAST_NOISE", lambda: outlines.judge(torch.ones(1, 1)).noise.item(), 0.02),
     (outlines, "MISFIT_NOISE", lambda: outlines.judge(torch.zeros(1, 1)).noise.item(), 0.17),
