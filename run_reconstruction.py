@@ -115,6 +115,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("points (--shape_model points)")
     group.add_argument("--shape_model", choices=["mesh", "points"], default="mesh", help="textured meshes from photographs with poses, or point clouds from several views of each object without (default: %(default)s)")
     group.add_argument("--num_points", type=cli.positive_int, default=8000, metavar="N", help="points of a cloud (default: %(default)s)")
+    group.add_argument("--camera_prior", choices=["free", "upright"], default="free", help="free: views from any direction, as published; upright: from elevations between -20 and 40 degrees, of objects that are their own mirror images (default: %(default)s)")
     group.add_argument("--num_candidates", type=cli.positive_int, default=4, metavar="K", help="poses that are proposed for each view, of which the best one counts (default: %(default)s)")
     group.add_argument("--point_grid", type=cli.pixels, default=cli.POINT_GRID, metavar="G", help="cells along each edge of the grid that points fill, and pixels of their silhouettes; also with --silhouette volume (default: %(default)s)")
 
@@ -208,7 +209,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 def check_points(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuses options that have no meaning for points, and options of points for meshes."""
     if args.shape_model == "mesh":
-        for name in ("num_points", "num_candidates"):
+        for name in ("num_points", "num_candidates", "camera_prior"):
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"--{name} needs --shape_model points")
         cli.check_silhouette_options(parser, args)
@@ -221,6 +222,13 @@ def check_points(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     size = args.image_resolution
     if size & (size - 1):
         parser.error(f"--image_resolution {size}: points need a power of 2, such as 64 or 128")
+    if args.camera_prior == "upright":
+        if args.num_points % 2:
+            parser.error(
+                f"--num_points {args.num_points}: expected an even number of mirror images"
+            )
+        if args.num_candidates != parser.get_default("num_candidates"):
+            parser.error("--num_candidates is for --camera_prior free")
     if args.split == "val":
         parser.error("--split val: expected train or test, which are the lists of the renderings")
 

@@ -1,7 +1,8 @@
 """From an image to a cloud of points, to several candidates for its pose, and to the student's pose.
 
-Insafutdinov and Dosovitskiy 2018, "Unsupervised Learning of Shape and Pose with Differentiable Point
-Clouds", which the experiments of Zubic and Lio 2021 on ShapeNet follow.
+`PointCloudNetwork` is that of Insafutdinov and Dosovitskiy 2018, "Unsupervised Learning of Shape and Pose with
+Differentiable Point Clouds", which the experiments of Zubic and Lio 2021 on ShapeNet follow.
+`UprightNetwork` knows that cameras stand upright, and that objects are their own mirror images.
 """
 
 import itertools
@@ -15,6 +16,9 @@ from geometry import quaternion
 
 CHANNELS, CODE, POSE_FEATURES = 16, 1024, 128  # at width 1
 SMALLEST = 4  # side of the last feature maps
+MOST_CHANNELS, GROUPS, FEATURES = 128, 4, 256  # of an upright network at width 1
+SECTORS = 24  # of the azimuth, each with a pose
+MIDDLE, REACH = 10.0, 30.0  # degrees of elevation: at first, and per unit of what a head says
 START_RADIUS = 0.15  # standard deviation of the first points
 
 
@@ -86,14 +90,92 @@ class PointCloudNetwork(nn.Module):
         return quaternion.normalize(self.student(code.pose))
 
 
-def _convolutions(image_size: int, channels: int) -> nn.Sequential:
-    """Returns convolutions that halve an image until its side is SMALLEST; ValueError if they cannot."""
+class UprightNetwork(nn.Module):
+    """Encoder, decoder of a cloud and its mirror image, and a student with a pose for each azimuth.
+
+    Args:
+        image_size: of the inputs, a multiple of 4 by a power of 2.
+        num_points: N, an even number; the second half are the mirror images of the first.
+        width: factor on the numbers of channels.
+    """
+
+    def __init__(self, image_size: int, num_points: int, width: float = 1.0) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(*_normalized_convolutions(image_size, width))
+        code, features = (max(4, round(size * width)) for size in (CODE, FEATURES))
+        area = _channels(MOST_CHANNELS, width) * SMALLEST**2
+        self.shape_code, self.pose_code = _layers(area, code, code), _layers(area, features)
+        self.points, self.scale = nn.Linear(code, num_points // 2 * 3), nn.Linear(code, 1)
+        self.student = nn.Linear(features, SECTORS * 3)
+        _spread(self.points)
+
+    @torch.no_grad()
+    def start_from(self, points: Tensor) -> None:
+        """Lets all objects begin as points (P, 3) and their mirror images; those that lack are copies."""
+        bias = self.points.bias.view(-1, 3)
+        copies = points[torch.arange(len(bias), device=points.device) % len(points)]
+        bias.copy_((2 * copies.to(bias)).clamp(-0.99, 0.99).atanh())
+
+    def encode(self, image: Tensor) -> Code:
+        """Encodes images (B, 4, h, h): colors in [-1, 1] times the mask, then the mask."""
+        features = self.convolutions(image).flatten(1)
+        return Code(self.shape_code(features), self.pose_code(features))
+
+    def decode(self, code: Code) -> Cloud:
+        """Returns the points behind codes, then their mirror images."""
+        points = self.points(code.shape).unflatten(1, (-1, 3)).tanh() / 2
+        return Cloud(with_mirror_images(points), self.scale(code.shape)[:, 0].sigmoid())
+
+    def poses(self, code: Code) -> tuple[Tensor, Tensor]:
+        """Returns the logits (B, SECTORS) of the azimuths, and the rotation of each (B, SECTORS, 4)."""
+        logits, turn, tilt = self.student(code.pose).unflatten(1, (SECTORS, 3)).unbind(2)
+        width = 360 / SECTORS
+        azimuth = (torch.arange(SECTORS, device=turn.device) + turn) * width
+        elevation = MIDDLE + REACH * tilt
+        return logits, quaternion.from_view(azimuth, elevation, torch.zeros_like(tilt))
+
+    def estimate_pose(self, code: Code) -> Tensor:
+        """Returns the likeliest rotations (B, 4)."""
+        logits, rotation = self.poses(code)
+        return rotation[torch.arange(len(logits)), logits.argmax(dim=1)]
+
+
+def with_mirror_images(points: Tensor) -> Tensor:
+    """Returns points (..., P, 3), then their mirror images in x = 0: (..., 2 P, 3)."""
+    return torch.cat([points, points * points.new_tensor([-1.0, 1.0, 1.0])], dim=-2)
+
+
+def _channels(number: int, width: float) -> int:
+    """Returns a number of channels that the groups divide."""
+    return GROUPS * max(1, round(number * width / GROUPS))
+
+
+def _normalized_convolutions(image_size: int, width: float) -> list[nn.Module]:
+    """Returns convolutions with twice the channels after each halving; ValueError as `_convolutions`."""
+    layers: list[nn.Module] = []
+    before, halvings = 4, _halvings(image_size)
+    for left in reversed(range(halvings)):
+        after = _channels(MOST_CHANNELS >> min(left, 3), width)
+        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(GROUPS, after)]
+        layers.append(nn.ReLU())
+        before = after
+    return layers
+
+
+def _halvings(image_size: int) -> int:
+    """Returns how often an image is halved until its side is SMALLEST; ValueError if it cannot be."""
     halvings = math.log2(image_size / SMALLEST)
     if halvings < 1 or halvings % 1:
         raise ValueError(f"image_size: expected 4 times a power of 2, got {image_size}.")
+    return int(halvings)
+
+
+def _convolutions(image_size: int, channels: int) -> nn.Sequential:
+    """Returns convolutions that halve an image until its side is SMALLEST; ValueError if they cannot."""
+    halvings = _halvings(image_size)
     layers: list[nn.Module] = [nn.Conv2d(4, channels, 5, 2, 2), nn.ReLU()]
     # Between two halvings a convolution that keeps the size
-    for _ in range(int(halvings) - 1):
+    for _ in range(halvings - 1):
         layers += [nn.Conv2d(channels, channels, 3, 1, 1), nn.ReLU()]
         layers += [nn.Conv2d(channels, channels, 3, 2, 1), nn.ReLU()]
     for layer in layers:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geometry import quaternion
-from models.point_clouds import PointCloudNetwork
+from models.point_clouds import SECTORS, PointCloudNetwork, UprightNetwork
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,50 @@ def test_the_paper_size_is_that_of_its_layers():
 def test_other_sizes_are_refused(size):
     with pytest.raises(ValueError, match="4 times a power of 2"):
         PointCloudNetwork(size, 100, 4, 0.25)
+
+
+@pytest.fixture(scope="module")
+def upright() -> UprightNetwork:
+    torch.manual_seed(0)
+    return UprightNetwork(16, 200, 0.25)
+
+
+def test_upright_points_come_in_pairs_of_mirror_images(upright):
+    code = upright.encode(torch.randn(3, 4, 16, 16))
+    first, second = upright.decode(code).points.chunk(2, dim=1)
+    assert first.shape == (3, 100, 3)
+    assert torch.equal(first[..., 0], -second[..., 0])
+    assert torch.equal(first[..., 1:], second[..., 1:])
+
+
+def test_upright_poses_have_no_roll_and_the_azimuths_of_their_sectors(upright):
+    logits, rotation = upright.poses(upright.encode(torch.randn(2, 4, 16, 16)))
+    assert logits.shape == (2, SECTORS)
+    azimuth, elevation, roll = quaternion.to_view(rotation)
+    assert roll.abs().max() < 1e-2
+    away = (azimuth - torch.arange(SECTORS) * (360 / SECTORS) + 180) % 360 - 180
+    assert away.abs().max() < 2 * 360 / SECTORS
+    assert (elevation - 10).abs().max() < 30
+
+
+def test_the_likeliest_sector_is_the_estimate(upright):
+    code = upright.encode(torch.randn(4, 4, 16, 16))
+    logits, rotation = upright.poses(code)
+    for i, found in enumerate(upright.estimate_pose(code)):
+        assert torch.equal(found, rotation[i, int(logits[i].argmax())])
+
+
+def test_all_objects_begin_as_given_points(upright):
+    points = torch.rand(40, 3) * 0.8 - 0.4
+    upright.start_from(points)
+    with torch.no_grad():
+        upright.points.weight.zero_()
+        found = upright.decode(upright.encode(torch.randn(2, 4, 16, 16))).points
+    expected = points[torch.arange(100) % 40]
+    assert torch.allclose(found[:, :100], expected.expand(2, -1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 24, 100])
+def test_other_sizes_are_refused_upright(size):
+    with pytest.raises(ValueError, match="4 times a power of 2"):
+        UprightNetwork(size, 100, 0.25)

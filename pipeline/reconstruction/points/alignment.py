@@ -25,7 +25,7 @@ class Accuracy(NamedTuple):
     median: float
 
 
-def common_rotation(estimated: Tensor, true: Tensor) -> Tensor:
+def common_rotation(estimated: Tensor, true: Tensor, upright: bool = False) -> Tensor:
     """Returns the rotation A (4,) under which most estimates are within 30 degrees of true * A.
 
     Of equally good ones, that with the smallest mean angle of those; then refined to their mean.
@@ -33,9 +33,13 @@ def common_rotation(estimated: Tensor, true: Tensor) -> Tensor:
     Args:
         estimated: (N, 4) rotations from the points to the camera frame.
         true: (N, 4) from the true shapes to the camera frame.
+        upright: whether both frames have the same vertical z, so that A turns about it.
     """
     estimated, true = estimated.double(), true.double()
+    axes = estimated.new_tensor([1.0, 0.0, 0.0, 1.0] if upright else [1.0, 1.0, 1.0, 1.0])
     proposals = quaternion.multiply(quaternion.conjugate(true), estimated)
+    # The nearest turns about the vertical lack the other two axes
+    proposals = quaternion.normalize(proposals * axes)
     # Every image proposes the rotation that is right for itself
     degrees = quaternion.angle_between(
         estimated[None], quaternion.multiply(true[None], proposals[:, None])

@@ -19,6 +19,7 @@ class PointModelOptions:
         num_candidates: rotations that the ensemble proposes.
         width: factor on all channel counts; 1 is the paper's size.
         point_grid: cells along each edge of the grid, whose side the silhouettes have.
+        camera_prior: "free", or "upright" around objects that are their own mirror images.
     """
 
     image_resolution: int
@@ -26,6 +27,7 @@ class PointModelOptions:
     num_candidates: int
     width: float
     point_grid: int
+    camera_prior: str
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,15 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, V, 4, h, h), colors in [-1, 1] times the mask, then the mask; augmented.
-        mask: (B, V, h, h) of the views.
+        mask: (B, V, h, h) of the views, where the camera sees them.
+        row: (B, V) int64, positions of the views in `PointData.images`.
+        mirrored: (B,) whether the views of an object are mirror images.
     """
 
     image: Tensor
     mask: Tensor
+    row: Tensor
+    mirrored: Tensor
 
 
 class PointData:
@@ -140,8 +144,7 @@ def batches(
     number = num_views(data.objects)
     for at in itertools.count(step):
         drawn = [_draw(data, data.objects[i], number, seed, at) for i in sampler.batch(at)]
-        image, mask = (torch.stack(x).to(device) for x in zip(*drawn, strict=True))
-        yield Batch(image, mask)
+        yield Batch(*(torch.stack(x).to(device) for x in zip(*drawn, strict=True)))
 
 
 def num_views(objects: Sequence[Object]) -> int:
@@ -149,21 +152,20 @@ def num_views(objects: Sequence[Object]) -> int:
     return min(MAX_VIEWS, *(len(each.rows) for each in objects))
 
 
-def _draw(
-    data: PointData, chosen: Object, count: int, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Returns different views of an object and their masks, a function of its name and the step."""
+def _draw(data: PointData, chosen: Object, count: int, seed: int, step: int) -> Batch:
+    """Returns different views of an object, without the first axis; a function of its name and the step."""
     generator = torch_generator(seed, "views", step, chosen.name)
-    order = torch.randperm(len(chosen.rows), generator=generator)[:count]
-    image = data.select(torch.tensor(chosen.rows)[order])
+    row = torch.tensor(chosen.rows)[torch.randperm(len(chosen.rows), generator=generator)[:count]]
+    image = data.select(row)
     # Mirrored pictures of all sides show another object, the mirror image
-    if torch.rand((), generator=generator) < 0.5:
+    mirrored = torch.rand((), generator=generator) < 0.5
+    if mirrored:
         image = image.flip(-1)
-    return augment(image, generator), image[:, 3]
+    return Batch(augment(image, generator), image[:, 3], row, mirrored)
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Varies the colors of an object and shifts its views (V, 4, h, h) a little; masks go along.
+    """Varies the colors of an object and shifts its views (V, 4, h, h) a little, masks with them.
 
     Hues stay about the same: red lamps tell the rear of a car.
     """

@@ -12,11 +12,10 @@ from data.ground_truth import load_ground_truth
 from data.multiview.objects import load_true_points
 from geometry import quaternion
 from geometry.distances import surface_points
-from models.point_clouds import PointCloudNetwork
 from pipeline.reconstruction.points import alignment
 from pipeline.reconstruction.points.config import PointConfig
 from pipeline.reconstruction.points.dataset import PointData
-from pipeline.reconstruction.points.model_file import load_model
+from pipeline.reconstruction.points.model_file import PointNetwork, load_model
 from pipeline.reconstruction.points.pictures import from_sides
 from pipeline.reconstruction.points.projection import to_screen
 from pipeline.reconstruction.points.surface import try_to_rebuild
@@ -65,7 +64,8 @@ def evaluate(device: torch.device, config: PointConfig) -> dict[str, float]:
     figures: dict[str, float] = {"images": len(data.images), "objects": len(data.objects)}
     truth, common = load_ground_truth(data.detections), torch.tensor([1.0, 0.0, 0.0, 0.0])
     if truth is not None:
-        common = alignment.common_rotation(known.rotation, truth.rotation[train.source]).float()
+        upright, seen = model.options.camera_prior == "upright", truth.rotation[train.source]
+        common = alignment.common_rotation(known.rotation, seen, upright).float()
         true = truth.rotation[data.source]
         found = alignment.accuracy(made.rotation, true, common)
         figures |= {"pose_under_30": found.share, "pose_median": found.median}
@@ -79,7 +79,7 @@ def evaluate(device: torch.device, config: PointConfig) -> dict[str, float]:
 
 
 def estimate(
-    network: PointCloudNetwork, data: PointData, device: torch.device, batch_size: int = 64
+    network: PointNetwork, data: PointData, device: torch.device, batch_size: int = 64
 ) -> Estimates:
     """Returns what a network makes of all images, each by itself."""
     parts = []

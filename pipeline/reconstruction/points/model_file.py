@@ -7,25 +7,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.point_clouds import PointCloudNetwork
+from models.point_clouds import PointCloudNetwork, UprightNetwork
 from pipeline.reconstruction.points.config import PointConfig, PointModelOptions
 from utils import checkpoint, model_file, training
 from utils.cli import UserError
 from utils.options import flatten
 
+PointNetwork = PointCloudNetwork | UprightNetwork
+
 
 class PointModel(NamedTuple):
     """A trained network, its options, its category, the file and the number of steps."""
 
-    network: PointCloudNetwork
+    network: PointNetwork
     options: PointModelOptions
     category: str
     path: Path
     step: int | None
 
 
-def untrained(options: PointModelOptions) -> PointCloudNetwork:
+def untrained(options: PointModelOptions) -> PointNetwork:
     """Returns a network with random weights; ValueError if it cannot be."""
+    if options.camera_prior == "upright":
+        return UprightNetwork(options.image_resolution, options.num_points, options.width)
     return PointCloudNetwork(
         options.image_resolution, options.num_points, options.num_candidates, options.width
     )
@@ -37,7 +41,7 @@ def describe(config: PointConfig, category: str) -> dict[str, Any]:
 
 
 def save_model(
-    folder: Path, network: PointCloudNetwork, description: Mapping[str, Any], step: int
+    folder: Path, network: PointNetwork, description: Mapping[str, Any], step: int
 ) -> None:
     """Writes the model file of a run."""
     state = {**description, "generator": network.state_dict(), "iteration": step}

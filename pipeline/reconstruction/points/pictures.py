@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from geometry import quaternion
 from geometry.mesh_files import Mesh
-from models.point_clouds import PointCloudNetwork
 from pipeline.reconstruction.points.dataset import PointData
+from pipeline.reconstruction.points.model_file import PointNetwork
 from pipeline.reconstruction.points.projection import to_screen
 from rendering.point_pictures import draw_points
 from rendering.projection.schedule import SIGMA
@@ -24,7 +24,7 @@ SIDES = ((30.0, 15.0), (150.0, 15.0), (90.0, 60.0))  # azimuths and elevations, 
 
 @torch.no_grad()
 def draw(
-    network: PointCloudNetwork, data: PointData, grid: int, device: torch.device, step: int
+    network: PointNetwork, data: PointData, grid: int, device: torch.device, step: int
 ) -> np.ndarray:
     """Returns images, masks, silhouettes and points in rows, (H, W, 3) uint8.
 

@@ -53,13 +53,15 @@ def explain(
     """
     number, count = candidates.shape[:2]
     views = torch.arange(number, device=owner.device)
+    best = torch.zeros_like(views)
     # All candidates without gradients, then the best ones with them: the same as the minimum of all
-    with torch.no_grad():
-        repeated = owner.repeat_interleave(count)
-        screen = to_screen(cloud.points[repeated], candidates.flatten(0, 1))
-        index, scale = views.repeat_interleave(count), cloud.scale[repeated]
-        errors, _ = volume_loss(screen, masks, index, size=size, sigma=sigma, scale=scale)
-        best = errors.view(number, count).argmin(dim=1)
+    if count > 1:
+        with torch.no_grad():
+            repeated = owner.repeat_interleave(count)
+            screen = to_screen(cloud.points[repeated], candidates.flatten(0, 1))
+            index, scale = views.repeat_interleave(count), cloud.scale[repeated]
+            errors, _ = volume_loss(screen, masks, index, size=size, sigma=sigma, scale=scale)
+            best = errors.view(number, count).argmin(dim=1)
     chosen = candidates[views, best]
     screen = to_screen(cloud.points[owner], chosen)
     error, iou = volume_loss(screen, masks, views, size=size, sigma=sigma, scale=cloud.scale[owner])

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from geometry import quaternion
-from models.point_clouds import PointCloudNetwork
+from models.point_clouds import Cloud, Code, PointCloudNetwork, UprightNetwork
 from pipeline.reconstruction.points import model_file
+from pipeline.reconstruction.points.common_shape import FINE
 from pipeline.reconstruction.points.config import PointConfig
 from pipeline.reconstruction.points.dataset import Batch, PointData, batches, num_views
+from pipeline.reconstruction.points.model_file import PointNetwork
 from pipeline.reconstruction.points.pictures import draw
 from pipeline.reconstruction.points.projection import explain
+from pipeline.reconstruction.points.upright import Poses, teach
 from rendering.projection.schedule import keep, share_at, sigma_at
 from utils import distributed, seeding, training
 from utils.options import flatten
@@ -49,6 +52,11 @@ def train(device: torch.device, config: PointConfig) -> None:
     data = PointData(config.dataset, "train", config.model.image_resolution)
     seeding.seed_everything(config.seed, "points")
     network = model_file.untrained(config.model).to(device)
+    poses = None
+    if isinstance(network, UprightNetwork):
+        poses = Poses(len(data.images)).to(device)
+        if found is None:
+            poses.initialize(network, data, config.seed)
     count = len(data.objects)
     epochs = config.epochs or DEFAULT_EPOCHS
     length = training.make_length(count, config.batch_size, config.iters, epochs)
@@ -57,7 +65,7 @@ def train(device: torch.device, config: PointConfig) -> None:
     text = "training %s: %d objects, %d views of each in a step, %d steps"
     logger.info(text, config.name, count, num_views(data.objects), length.total)
     training.train(
-        make_task(network, data, config, length, device),
+        make_task(network, poses, data, config, length, device),
         make_schedule(config, length),
         run,
         flatten(config),
@@ -80,17 +88,24 @@ def make_schedule(config: PointConfig, length: training.Length) -> training.Sche
 
 
 def make_task(
-    network: PointCloudNetwork,
+    network: PointNetwork,
+    poses: Poses | None,
     data: PointData,
     config: PointConfig,
     length: training.Length,
     device: torch.device,
 ) -> training.Task:
-    """Returns what the training loop calls."""
-    update = Update(network, config, length)
+    """Returns what the training loop calls; poses of the views are those of an upright network."""
+    members: dict[str, training.Stateful] = {"generator": network}
+    if poses is None:
+        update = Update(network, config, length)
+    else:
+        assert isinstance(network, UprightNetwork)
+        update, members["poses"] = UprightUpdate(network, config, length, poses), poses
+    members["optimizer"] = update.optimizer
     description = model_file.describe(config, data.detections.category)
     return training.Task(
-        members={"generator": network, "optimizer": update.optimizer},
+        members=members,
         constants=description,
         batches=partial(batches, data, config.batch_size, config.seed, device),
         update=update,
@@ -102,11 +117,9 @@ def make_task(
 
 
 class Update:
-    """A step of training."""
+    """A step of training; the best of several candidates for the pose of a view counts."""
 
-    def __init__(
-        self, network: PointCloudNetwork, config: PointConfig, length: training.Length
-    ) -> None:
+    def __init__(self, network: PointNetwork, config: PointConfig, length: training.Length) -> None:
         """Makes the optimizer of a network, whose every step depends on nothing but its number."""
         self.network, self.config, self.total = network, config, length.total
         # Fused: else its step takes a third of the time on a CPU
@@ -140,19 +153,28 @@ class Update:
     def terms(self, step: int, batch: Batch) -> tuple[dict[str, Term], Tensor]:
         """Returns the terms of the loss, and the mean overlap of silhouettes and masks."""
         count, views = batch.image.shape[:2]
-        progress = step / self.total
+        share, sigma = self.schedule(step)
         code = self.network.encode(batch.image.flatten(0, 1))
         cloud = self.network.decode(type(code)(*(x[::views] for x in code)))
         # Few points at first, the same ones of all objects
         number = cloud.points.shape[1]
-        share = min(1.0, max(share_at(progress), LEAST_POINTS / number))
+        share = min(1.0, max(share, LEAST_POINTS / number))
         drawn = keep(number, share, seeding.torch_generator(self.config.seed, "points", step))
         cloud = cloud._replace(points=cloud.points[:, drawn.to(cloud.points.device)])
-        # Every view under its best candidate
         owner = torch.arange(count, device=batch.image.device).repeat_interleave(views)
-        masks = batch.mask.flatten(0, 1)
-        candidates, size = self.network.propose(code), self.config.model.point_grid
-        explained = explain(cloud, owner, candidates, masks, size, sigma_at(progress))
+        return self.compare(code, cloud, owner, batch, sigma)
+
+    def schedule(self, step: int) -> tuple[float, float]:
+        """Returns the share of the points that take part, and the width of the Gaussian in cells."""
+        return share_at(step / self.total), sigma_at(step / self.total)
+
+    def compare(
+        self, code: Code, cloud: Cloud, owner: Tensor, batch: Batch, sigma: float
+    ) -> tuple[dict[str, Term], Tensor]:
+        """Compares all views with points under their best candidates, and these with the student."""
+        assert isinstance(self.network, PointCloudNetwork)
+        candidates, masks = self.network.propose(code), batch.mask.flatten(0, 1)
+        explained = explain(cloud, owner, candidates, masks, self.config.model.point_grid, sigma)
         student = self.network.estimate_pose(code)
         distance = quaternion.squared_distance(student, explained.rotation)
         return {
@@ -163,3 +185,32 @@ class Update:
     def rates(self, step: int) -> dict[str, float]:
         """Returns the learning rate of a step."""
         return {"lr": self.config.lr * 0.5 ** (step // self.decay_interval)}
+
+
+class UprightUpdate(Update):
+    """A step of training with a table of poses. All points take part, and silhouettes are sharp from the start."""
+
+    def __init__(
+        self, network: UprightNetwork, config: PointConfig, length: training.Length, poses: Poses
+    ) -> None:
+        """Makes the optimizer."""
+        super().__init__(network, config, length)
+        self.upright, self.poses = network, poses
+
+    def schedule(self, step: int) -> tuple[float, float]:
+        """See `Update`."""
+        return 1.0, FINE.sigma[1]
+
+    def compare(
+        self, code: Code, cloud: Cloud, owner: Tensor, batch: Batch, sigma: float
+    ) -> tuple[dict[str, Term], Tensor]:
+        """Compares all views with points under the likeliest pose of each, and these with the student."""
+        mirrored = batch.mirrored[:, None].expand_as(batch.row)
+        lesson = teach(self.upright, code, *self.poses(batch.row.flatten(), mirrored.flatten()))
+        size, masks = self.config.model.point_grid, batch.mask.flatten(0, 1)
+        explained = explain(cloud, owner, lesson.rotation[:, None], masks, size, sigma)
+        return {
+            "projection": Term(explained.loss.mean()),
+            "student": Term(lesson.distance.mean(), self.config.student_weight),
+            "azimuth": Term(lesson.entropy.mean()),
+        }, explained.iou.mean()

@@ -38,6 +38,16 @@ def test_wrong_estimates_do_not_move_it():
     assert accuracy(estimated, true, found).share == pytest.approx(28 / 40, abs=0.05)
 
 
+def test_between_upright_frames_only_turns_about_the_vertical_count():
+    axis = torch.tensor([0.0, 0.0, 1.0]).double()
+    turn = quaternion.from_axis_angle(axis, torch.tensor(70.0).double())
+    true = random_rotations(30)
+    tilted = slightly_turned(turn[None], 8.0)[0]
+    found = common_rotation(quaternion.multiply(true, tilted), true, upright=True)
+    assert found[1] == found[2] == 0
+    assert quaternion.angle_between(found, turn) < 8
+
+
 def test_the_angle_of_all_is_the_median():
     true = random_rotations(9)
     estimated = slightly_turned(true, 20.0)

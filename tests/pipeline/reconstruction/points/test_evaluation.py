@@ -28,7 +28,7 @@ def _right(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_renderings(MultiviewConfig("cars", "car", 3, 2, 64, seed=1), 9.0)
     prepare(PrepareConfig("cars", None, 16, False))
-    options = PointModelOptions(32, 100, 4, 0.1, 32)
+    options = PointModelOptions(32, 100, 4, 0.1, 32, "free")
     model = PointModel(untrained(options), options, "car", Path("model.pth"), 1)
     monkeypatch.setattr(evaluation, "load_model", lambda config, device: model)
     monkeypatch.setattr(evaluation, "estimate", known)

@@ -32,7 +32,8 @@ def bars() -> Batch:
     mask = torch.zeros(2, 2, 32, 32)
     mask[0, :, 13:19, 6:26] = 1
     mask[1, :, 6:26, 13:19] = 1
-    return Batch(torch.cat([mask[:, :, None].expand(-1, -1, 3, -1, -1), mask[:, :, None]], 2), mask)
+    image = torch.cat([mask[:, :, None].expand(-1, -1, 3, -1, -1), mask[:, :, None]], 2)
+    return Batch(image, mask, torch.arange(4).view(2, 2), torch.tensor([False, True]))
 
 
 @pytest.fixture

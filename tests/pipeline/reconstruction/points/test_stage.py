@@ -16,7 +16,7 @@ from data.preparation.preparation import prepare
 from data.synthetic.multiview import MultiviewConfig, make_renderings
 from geometry.mesh_files import load_mesh
 from geometry.points.files import load_points
-from pipeline.reconstruction.points import training
+from pipeline.reconstruction.points import common_shape, training
 from pipeline.reconstruction.points.dataset import PointData, augment, batches, framed
 from tests.runs import assert_equal, die_at, left_behind
 from utils import checkpoint
@@ -50,14 +50,25 @@ def _world(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the common shape of upright views be found in few steps."""
+    monkeypatch.setattr(common_shape, "STARTS", 1)
+    for name in ("COARSE", "FINE"):
+        stage = getattr(common_shape, name)
+        monkeypatch.setattr(common_shape, name, stage._replace(steps=2))
+
+
 def run(*options: str) -> None:
     run_reconstruction.main([*OPTIONS, *options])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("prior", ["free", "upright"])
 @pytest.mark.usefixtures("_world")
-def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(monkeypatch) -> None:
+def test_a_killed_run_ends_as_an_uninterrupted_one_bitwise(prior, monkeypatch) -> None:
     options = ("--checkpoint_freq", "2", "--image_freq", "3", "--save_freq", "2")
+    options = (*options, "--camera_prior", prior)
     run(*options)
     whole, expected = checkpoint.load(LATEST), left_behind(RUN)
     RUN.rename("first")
@@ -122,6 +133,16 @@ def test_a_step_does_not_depend_on_those_before() -> None:
     assert torch.equal(batch.image, again.image)
     assert batch.image.shape == (2, 3, 4, 16, 16)
     assert batch.mask.shape == (2, 3, 16, 16)
+    assert torch.equal(batch.row, again.row)
+
+
+@pytest.mark.usefixtures("_world")
+def test_masks_stay_where_the_camera_sees_them() -> None:
+    data = PointData("cars", "train", 16)
+    batch = next(batches(data, 2, 1, CPU, 0))
+    for row, mask, mirrored in zip(batch.row, batch.mask, batch.mirrored, strict=True):
+        expected = data.images[row, 3].float() / 255
+        assert torch.equal(mask, expected.flip(-1) if mirrored else expected)
 
 
 def test_augmentation_moves_color_and_mask_together_and_leaves_the_background() -> None:
@@ -168,6 +189,8 @@ def test_other_objects_are_brought_to_the_usual_size() -> None:
             ["--shape_model", "mesh", "--num_points", "10"],
             "--num_points needs --shape_model points",
         ),
+        (["--camera_prior", "upright", "--num_points", "301"], "expected an even number"),
+        (["--camera_prior", "upright", "--num_candidates", "2"], "is for --camera_prior free"),
         (["--generate_pseudogt"], "--generate_pseudogt is for meshes"),
         (["--image_resolution", "96"], "need a power of 2"),
         (["--split", "val"], "expected train or test"),
