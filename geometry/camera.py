@@ -52,6 +52,14 @@ def from_vector(vectors: Tensor) -> Pose:
     return Pose(scale, translation, quaternion.normalize(rotation), z0)
 
 
+def between(start: Pose, end: Pose, share: float) -> Pose:
+    """Returns the poses at a share, in [0, 1], of the way from some poses (...) to others (...)."""
+    # q and -q are the same rotation: the nearer one
+    sign = (start.rotation * end.rotation).sum(-1, keepdim=True).sign()
+    end = end._replace(rotation=torch.where(sign < 0, -end.rotation, end.rotation))
+    return from_vector(torch.lerp(to_vector(start), to_vector(end), share))
+
+
 def mirror(pose: Pose) -> Pose:
     """Returns the pose that shows a symmetric object in the left-right flipped image."""
     flipped = pose.translation * pose.translation.new_tensor([-1.0, 1.0])

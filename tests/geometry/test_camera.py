@@ -123,3 +123,16 @@ def test_select_and_concatenate_undo_each_other(random_rotations):
 def test_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"vertices: expected shape \(B, V, 3\)"):
         project(torch.zeros(1, 5, 2), level_pose())
+
+
+def test_half_of_the_way_between_poses_is_half_of_the_turn():
+    start = level_pose(scale=(1.0,), translation=(0.1, 0.0))
+    end = level_pose(60.0, scale=(2.0,), translation=(0.3, -0.2))
+    # Of either sign, a quaternion is the same rotation
+    for sign in (1.0, -1.0):
+        half = camera.between(start, end._replace(rotation=sign * end.rotation), 0.5)
+        expected = level_pose(30.0, scale=(1.5,), translation=(0.2, -0.1))
+        assert quaternion.angle_between(half.rotation, expected.rotation) < 1e-2
+        torch.testing.assert_close(half[:2], expected[:2])
+    for share, pose in ((0.0, start), (1.0, end)):
+        torch.testing.assert_close(camera.between(start, end, share), pose)

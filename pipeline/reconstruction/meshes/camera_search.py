@@ -2,7 +2,8 @@
 
 The network estimates shape and texture without knowing the camera. The contour search of stage 1 then
 moves the outline of that shape onto the outline of the mask. Outlines leave several poses open, among
-them the complementary ones with the opposite depth; the colors decide between them.
+them the complementary ones with the opposite depth; the colors decide between them. Shapes that are only
+nearly right fit best when turned, so that poses that a network has seen are also moved part of the way.
 """
 
 from typing import NamedTuple
@@ -24,8 +25,9 @@ from rendering.texture import render_textured
 SIZE = 96  # pixels of the renderings that are compared
 COLOR_WEIGHT = 1.0  # of the correlation of the colors, beside the overlap
 PRIOR_WEIGHT = 0.03  # of the logarithm of the prior
-PROPOSAL_WEIGHT = 0.1  # of the logarithm of their density
-PROPOSAL_SPREAD = 25.0  # degrees by which proposals are wrong
+PROPOSAL_WEIGHT = 0.3  # of the logarithm of their density
+PROPOSAL_SPREAD = 20.0  # degrees by which proposals are wrong
+WAY = (1 / 3, 2 / 3, 1.0)  # from a proposal to where the outline moves it
 LEAST_SUPPORT = 0.01  # of the density: proposals may be wrong altogether
 
 
@@ -92,7 +94,7 @@ def search_camera(seen: Appearance, prior: ViewPrior, proposals: Proposals | Non
     Args:
         seen: estimated mesh and photograph.
         prior: of the views of the category.
-        proposals: poses that are moved onto the outline and compared as well.
+        proposals: poses that are compared as well, on the way from there onto the outline.
     """
     mask = seen.image[3:].cpu()
     search = ContourSearch(seen.vertices[None], seen.template.faces, prior)
@@ -100,11 +102,13 @@ def search_camera(seen: Appearance, prior: ViewPrior, proposals: Proposals | Non
     # Poses with the opposite depth, moved on since perspective sets their outlines apart
     opposite = modes.pose._replace(rotation=quaternion.complementary(modes.pose.rotation))
     found = modes.extend(search.improve(mask, Candidates(opposite, modes.choice)))
+    poses = [camera.select(found.pose, 0)]
     if proposals is not None:
         pose = Pose(*(member[None].cpu() for member in proposals.pose))
         starts = Candidates(pose, torch.zeros_like(pose.scale[..., 0], dtype=torch.int64))
-        found = found.extend(search.improve(mask, starts))
-    pose = camera.to_device(camera.select(found.pose, 0), seen.vertices.device)
+        moved = search.improve(mask, starts).pose
+        poses += [camera.select(camera.between(pose, moved, share), 0) for share in WAY]
+    pose = camera.to_device(camera.concatenate(poses), seen.vertices.device)
     return choose_camera(seen, pose, prior, proposals)
 
 

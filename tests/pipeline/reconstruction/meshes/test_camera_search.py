@@ -85,6 +85,22 @@ def test_proposals_decide_where_colors_say_nothing(template: SphereMesh) -> None
         assert float(quaternion.angle_between(found.pose.rotation, likely.rotation)) < 8
 
 
+def test_shapes_that_are_not_right_turn_proposals_only_part_of_the_way(
+    template: SphereMesh,
+) -> None:
+    # The car is longer than the photograph's, so that its outline fits best when turned
+    vertices, texture, pose = car(), torch.zeros(3, 64, 64), pose_at(20.0, 5.0)
+    image = photograph(template, vertices, texture, pose)
+    longer = vertices * vertices.new_tensor([1.0, 1.5, 1.0])
+    seen, views = Appearance(template, longer, texture, image), usual_views("car")
+    alone = search_camera(seen, views)
+    asked = search_camera(seen, views, Proposals(pose, torch.ones(1)))
+    alone, asked = (
+        quaternion.angle_between(x.pose.rotation, pose.rotation) for x in (alone, asked)
+    )
+    assert float(asked) < float(alone) - 10
+
+
 def test_the_fit_does_not_depend_on_level_and_contrast_of_the_prediction(
     template: SphereMesh,
 ) -> None:
