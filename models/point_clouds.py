@@ -89,6 +89,11 @@ class PointCloudNetwork(nn.Module):
         """Returns the student's rotations (B, 4)."""
         return quaternion.normalize(self.student(code.pose))
 
+    def forward(self, image: Tensor) -> tuple[Cloud, Tensor]:
+        """Returns the points in images and the student's rotations (B, 4)."""
+        code = self.encode(image)
+        return self.decode(code), self.estimate_pose(code)
+
 
 class UprightNetwork(nn.Module):
     """Encoder, decoder of a cloud and its mirror image, and a student with a pose for each azimuth.
@@ -134,10 +139,30 @@ class UprightNetwork(nn.Module):
         elevation = MIDDLE + REACH * tilt
         return logits, quaternion.from_view(azimuth, elevation, torch.zeros_like(tilt))
 
-    def estimate_pose(self, code: Code) -> Tensor:
-        """Returns the likeliest rotations (B, 4)."""
+    def estimate_pose(self, code: Code, mirrored: Code) -> Tensor:
+        """Returns the likeliest rotations (B, 4), given the codes of images and of their mirror images.
+
+        What is said of both is averaged, so that a mirrored image gets the mirrored pose.
+        """
         logits, rotation = self.poses(code)
-        return rotation[torch.arange(len(logits)), logits.argmax(dim=1)]
+        others, flipped = self.poses(mirrored)
+        order = mirrored_sectors(logits.device)
+        best = (logits + others[:, order]).argmax(dim=1)
+        rows = torch.arange(len(best))
+        first, second = rotation[rows, best], quaternion.mirror(flipped[rows, order[best]])
+        # Opposite quaternions are the same rotation
+        sign = (first * second).sum(-1, keepdim=True).sign()
+        return quaternion.normalize(first + sign * second)
+
+    def forward(self, image: Tensor) -> tuple[Cloud, Tensor]:
+        """Returns the points in images and the student's rotations (B, 4)."""
+        code = self.encode(image)
+        return self.decode(code), self.estimate_pose(code, self.encode(image.flip(-1)))
+
+
+def mirrored_sectors(device: torch.device) -> Tensor:
+    """Returns the sector (SECTORS,) that the mirror image of each shows: azimuth a becomes 180 - a."""
+    return (SECTORS // 2 - torch.arange(SECTORS, device=device)) % SECTORS
 
 
 def with_mirror_images(points: Tensor) -> Tensor:

@@ -80,11 +80,25 @@ def test_upright_poses_have_no_roll_and_the_azimuths_of_their_sectors(upright):
     assert (elevation - 10).abs().max() < 30
 
 
-def test_the_likeliest_sector_is_the_estimate(upright):
-    code = upright.encode(torch.randn(4, 4, 16, 16))
-    logits, rotation = upright.poses(code)
-    for i, found in enumerate(upright.estimate_pose(code)):
-        assert torch.equal(found, rotation[i, int(logits[i].argmax())])
+@torch.no_grad()
+def test_the_likeliest_sector_of_both_images_is_the_estimate(upright):
+    image = torch.randn(4, 4, 16, 16)
+    own, other = upright.encode(image), upright.encode(image.flip(-1))
+    (logits, rotation), (others, flipped) = upright.poses(own), upright.poses(other)
+    for i, found in enumerate(upright(image)[1]):
+        # The sector of azimuth a is that of 180 - a in the mirror image
+        said = [float(logits[i, k] + others[i, (12 - k) % 24]) for k in range(SECTORS)]
+        best = said.index(max(said))
+        pair = rotation[i, best], quaternion.mirror(flipped[i, (12 - best) % 24])
+        halves = [quaternion.squared_distance(found, q).item() for q in pair]
+        assert halves[0] == pytest.approx(halves[1], abs=1e-6)
+        assert halves[0] < quaternion.squared_distance(*pair) + 1e-6
+
+
+def test_mirrored_images_get_mirrored_poses(upright):
+    image = torch.randn(4, 4, 16, 16)
+    found, other = upright(image)[1], upright(image.flip(-1))[1]
+    assert quaternion.squared_distance(found, quaternion.mirror(other)).abs().max() < 1e-6
 
 
 def test_all_objects_begin_as_given_points(upright):

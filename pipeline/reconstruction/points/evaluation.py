@@ -84,8 +84,8 @@ def estimate(
     """Returns what a network makes of all images, each by itself."""
     parts = []
     for rows in torch.arange(len(data.images)).split(batch_size):
-        code = network.encode(data.select(rows).to(device))
-        parts.append((*network.decode(code), network.estimate_pose(code)))
+        cloud, rotation = network(data.select(rows).to(device))
+        parts.append((*cloud, rotation))
     return Estimates(*(torch.cat(members).cpu() for members in zip(*parts, strict=True)))
 
 

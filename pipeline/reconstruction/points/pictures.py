@@ -37,8 +37,7 @@ def draw(
     """
     rows = torch.linspace(0, len(data.images) - 1, min(COLUMNS, len(data.images))).long()
     image = data.select(rows).to(device)
-    code = network.eval().encode(image)
-    cloud, rotation = network.decode(code), network.estimate_pose(code)
+    cloud, rotation = network.eval()(image)
     size = image.shape[-1]
     volume = occupancy(to_screen(cloud.points, rotation), grid, SIGMA[1], cloud.scale)
     shadow = F.interpolate(silhouette(volume)[:, None], (size, size))

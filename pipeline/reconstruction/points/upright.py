@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geometry import quaternion
-from models.point_clouds import SECTORS, Code, UprightNetwork
+from models.point_clouds import SECTORS, Code, UprightNetwork, mirrored_sectors
 from pipeline.reconstruction.points import common_shape
 from pipeline.reconstruction.points.dataset import PointData
 from rendering.projection.losses import shrink
@@ -41,8 +41,7 @@ class Poses(nn.Module):
 
     def forward(self, row: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
         """Returns errors and rotations (..., SECTORS) of views (...), of their mirror images where `mirrored`."""
-        # What is seen from azimuth a shows in its mirror image what is seen from 180 - a
-        order = (SECTORS // 2 - torch.arange(SECTORS)) % SECTORS
+        order = mirrored_sectors(self.error.device)
         error, rotation = self.error[row], self.rotation[row]
         flipped = quaternion.mirror(rotation[..., order, :])
         return (
