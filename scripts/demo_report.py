@@ -12,7 +12,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data.cache.folders import cache_folder
 from utils import cli
@@ -113,7 +113,7 @@ def save_photographs(paths: Sequence[Path], output: Path) -> None:
     sheet = Image.new("RGB", (_COLUMNS * _SIDE, _ROWS * _SIDE), "white")
     for i in range(min(_COLUMNS * _ROWS, len(paths))):
         photograph = Image.open(paths[i * len(paths) // min(_COLUMNS * _ROWS, len(paths))])
-        tile = photograph.convert("RGB").resize((_SIDE, _SIDE))
+        tile = ImageOps.pad(photograph.convert("RGB"), (_SIDE, _SIDE), color="white")
         sheet.paste(tile, (i % _COLUMNS * _SIDE, i // _COLUMNS * _SIDE))
     save_image(output / "photographs.png", np.asarray(sheet))
 
