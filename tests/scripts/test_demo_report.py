@@ -62,10 +62,13 @@ def test_the_page_shows_the_pictures_of_all_stages(tmp_path):
     # Twelve of the fifteen photographs: 0, 1, 2, 3, 5, 6, 7, 8, 10, ...
     sheet = np.asarray(Image.open(tmp_path / "photographs.png"))
     assert sheet.shape == (320, 960, 3)
-    assert sheet[::160, ::160, 0].tolist() == [
+    assert sheet[80::160, 80::160, 0].tolist() == [
         [0, 10, 20, 30, 50, 60],
         [70, 80, 100, 110, 120, 130],
     ]
+    # They are 3 : 2, and keep these proportions
+    assert (sheet[[25, 133, 185, 293]] == 255).all()
+    assert (sheet[[27, 131, 187, 291]] < 255).all()
 
 
 def test_the_table_holds_the_time_and_the_quality_of_every_stage(tmp_path, capsys):
