@@ -332,7 +332,7 @@ def write(options: Step2Options, detections: Detections, chosen: Chosen) -> None
     overlap = scored.iou.amax(dim=1).mean().item()
     fit = report.verdict(overlap, scored.conflict(), figures["mean_confidence"])
     if poses.shapes is not None:
-        fit += f", overlap of its fitted shapes {poses.shapes.iou.mean().item():.2f}"
+        fit += f"; shapes fitted to them overlap by {poses.shapes.iou.mean().item():.2f}"
     words = (len(kept.score), len(detections), 100 * confidence[chosen.rows].mean().item(), fit)
     logger.info("step 2: %d of %d poses kept, right with a probability of %.0f %%; %s", *words)
 

@@ -21,7 +21,7 @@ from pipeline.all_stages.presets import PRESETS
 from tests.conftest import REPOSITORY
 from tests.test_documentation import parse, program
 from utils.cli import UserError
-from utils.files import read_json
+from utils.files import read_json, write_json
 
 CONFIG = stages.Config(
     "toy", "car", "toy_singletpl", "singletpl", "cpu-30min", 4, ("--gpu_ids", "cpu")
@@ -228,3 +228,29 @@ def test_verdicts_follow_the_figures():
     assert verdicts._judged(True, "111 photographs", "100 or more") == "good: 111 photographs"
     doubt = verdicts._judged(False, "9 photographs", "100 or more")
     assert doubt == "doubtful: 9 photographs, expected 100 or more"
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        # 480 photobirds: the template of a songbird is too short for some, fitted shapes are not
+        ({"mean_shape_iou": 0.894}, "good: 432 of 480 photographs kept, confidence 97%, outlines overlap 0.79, of fitted shapes 0.89"),
+        ({}, "doubtful: 432 of 480 photographs kept, confidence 97%, outlines overlap 0.79, expected 50%, 65% and 0.80; see"),
+        ({"mean_shape_iou": 0.75}, "doubtful: "),
+        # Shapes cover anything, that of a bird deformed to cars, too
+        ({"mean_shape_iou": 0.91, "mean_confidence": 0.46}, "doubtful: 432 of 480 photographs kept, confidence 46%, "),
+        ({"mean_shape_iou": 0.91, "kept": 200}, "doubtful: 200 of 480 photographs kept, "),
+    ],
+)  # fmt: skip
+def test_poses_are_judged_by_fitted_shapes_and_confidence(tmp_path, monkeypatch, figures, expected):
+    monkeypatch.chdir(tmp_path)
+    bird = {"images": 480, "kept": 432, "mean_iou": 0.7896, "mean_confidence": 0.966}
+    write_json(
+        Path("cache/toy/metrics.json"),
+        {"step1": {"singletpl": bird}, "step2": {"singletpl": bird | figures}},
+    )
+    assert verdicts.verdict("poses, step 2", CONFIG).startswith(expected)
+    step1 = verdicts.verdict("poses, step 1", CONFIG)
+    assert step1.startswith(
+        "doubtful: 432 of 480 photographs kept, outlines overlap 0.79, expected"
+    )
