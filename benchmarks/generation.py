@@ -2,7 +2,8 @@
 
 A cycle is two steps of the discriminator and one of the generator, in single precision and full width.
 Both run in turns, each turn in a process of its own, so that other work on the machine disturbs both and
-the peaks of memory are theirs. Prints the medians and their ratios; the last line is JSON.
+the peaks of memory (on a GPU: of its memory) are theirs. Prints the medians and their ratios; the last
+line is JSON.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def build_parser() -> cli.Parser:
     parser.add_argument("--turns", type=cli.positive_int, default=3, metavar="N", help="processes of each kind (default: %(default)s)")
     parser.add_argument("--cycles", type=cli.positive_int, default=3, metavar="N", help="that are timed in a turn, after one that is not (default: %(default)s)")
     parser.add_argument("--threads", type=cli.positive_int, default=os.cpu_count() or 1, metavar="N", help="of PyTorch (default: one per core)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: the GPU if there is one")
     parser.add_argument("--only", choices=KINDS, default=None, help="time one kind, in this process")
     return parser
 # fmt: on
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
         make = {"plain": plain_cycle, "ours": our_cycle}[options.only]
-        cost = measure(make(options.resolutions[0], options.batch_size), options.cycles)
+        cycle = make(options.resolutions[0], options.batch_size, torch.device(options.device))
+        cost = measure(cycle, options.cycles, torch.device(options.device))
         print(json.dumps(cost))  # noqa: T201
         return
     rows = []
@@ -69,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         rows.append({"resolution": resolution, **medians})
         print(describe(resolution, medians), flush=True)  # noqa: T201
-    machine = {"torch": torch.__version__, "threads": options.threads, "batch": options.batch_size}
-    print(json.dumps(machine | {"rows": rows}))  # noqa: T201
+    machine = {"torch": torch.__version__, "device": options.device, "threads": options.threads}
+    print(json.dumps(machine | {"batch": options.batch_size, "rows": rows}))  # noqa: T201
 
 
 def describe(resolution: int, costs: dict[str, dict[str, float]]) -> str:
@@ -85,39 +88,46 @@ def describe(resolution: int, costs: dict[str, dict[str, float]]) -> str:
 def in_own_process(kind: str, resolution: int, options: argparse.Namespace) -> dict[str, float]:
     """Returns what `measure` returns in a new process."""
     words = ["--only", kind, "--resolutions", str(resolution)]
-    for name in ("batch_size", "cycles", "threads"):
+    for name in ("batch_size", "cycles", "threads", "device"):
         words += [f"--{name}", str(getattr(options, name))]
     command = [sys.executable, "-m", "benchmarks.generation", *words]
     return json.loads(subprocess.check_output(command))
 
 
-def measure(cycle: Callable[[int], object], cycles: int) -> dict[str, float]:
+def measure(cycle: Callable[[int], object], cycles: int, device: torch.device) -> dict[str, float]:
     """Returns the median seconds of a cycle, without the first, and the peak of the process in MB."""
+    on_gpu = device.type == "cuda"
     durations = []
     for number in range(cycles + 1):
         start = time.perf_counter()
         cycle(number)
+        if on_gpu:
+            torch.cuda.synchronize()  # kernels are only queued until then
         durations.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated() / 1e6
     return {"seconds": statistics.median(durations[1:]), "megabytes": peak}
 
 
-def plain_cycle(resolution: int, batch_size: int) -> Callable[[int], None]:
+def plain_cycle(resolution: int, batch_size: int, device: torch.device) -> Callable[[int], None]:
     """Returns a cycle of the plain networks."""
-    gan = PlainGan(resolution)
-    texture, alpha, mesh = random_maps(resolution, batch_size)
+    gan = PlainGan(resolution, device)
+    texture, alpha, mesh = (x.to(device) for x in random_maps(resolution, batch_size))
     return lambda _: gan.cycle(texture, alpha, mesh)
 
 
-def our_cycle(resolution: int, batch_size: int) -> Callable[[int], None]:
+def our_cycle(resolution: int, batch_size: int, device: torch.device) -> Callable[[int], None]:
     """Returns a cycle as run_generation.py trains."""
     keep_freed_memory()
     config = configuration(resolution, batch_size)
-    gan = Gan(config, 0, 0, torch.device("cpu"))
-    update = Update(gan, SphereMesh(31), config, Length(epoch=1000, total=10**6, in_steps=True))
-    texture, alpha, mesh = random_maps(resolution, batch_size)
+    gan = Gan(config, 0, 0, device)
+    update = Update(
+        gan, SphereMesh(31).to(device), config, Length(epoch=1000, total=10**6, in_steps=True)
+    )
+    maps = random_maps(resolution, batch_size)
     none, zeros = torch.zeros(batch_size, 0, 1, 1), torch.zeros(batch_size, dtype=torch.int64)
-    batch = UVSample(texture, alpha, mesh, none, zeros, zeros)
+    batch = UVSample(*(x.to(device) for x in (*maps, none, zeros, zeros)))
 
     def cycle(number: int) -> None:
         for step in range(_CYCLE * number, _CYCLE * (number + 1)):

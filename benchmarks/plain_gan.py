@@ -137,9 +137,9 @@ class PlainDiscriminator(nn.Module):
 class PlainGan:
     """The networks, their optimizers, and a cycle of training."""
 
-    def __init__(self, resolution: int) -> None:
-        self.generator = PlainGenerator(resolution)
-        self.discriminator = PlainDiscriminator(resolution)
+    def __init__(self, resolution: int, device: torch.device) -> None:
+        self.generator = PlainGenerator(resolution).to(device)
+        self.discriminator = PlainDiscriminator(resolution).to(device)
         self.average = {k: v.clone() for k, v in self.generator.state_dict().items()}
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.0, 0.99))
@@ -152,13 +152,13 @@ class PlainGan:
         optimizer_g, optimizer_d = self.optimizers
         for _ in range(2):
             with torch.no_grad():
-                fake, shape = self.generator(torch.randn(len(mesh), 64))
+                fake, shape = self.generator(torch.randn(len(mesh), 64, device=mesh.device))
             fake = torch.cat([fake * alpha, alpha], 1)
             scores = self.discriminator(torch.cat([fake, real]), torch.cat([shape, mesh]))
             halves = [x.chunk(2) for x in scores]
             loss = sum(F.relu(1 + fake).mean() + F.relu(1 - real).mean() for fake, real in halves)
             _descend(optimizer_d, loss)
-        fake, shape = self.generator(torch.randn(len(mesh), 64))
+        fake, shape = self.generator(torch.randn(len(mesh), 64, device=mesh.device))
         scores = self.discriminator(torch.cat([fake * alpha, alpha], 1), shape)
         _descend(optimizer_g, -sum(x.mean() for x in scores))
         # The moving average of the weights

@@ -42,5 +42,5 @@ def test_a_turn_leaves_the_first_cycle_out(monkeypatch: pytest.MonkeyPatch):
     times = iter([0.0, 100.0, 100.0, 101.0, 101.0, 103.0, 103.0, 106.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     seen: list[int] = []
-    assert generation.measure(seen.append, 3)["seconds"] == 2.0
+    assert generation.measure(seen.append, 3, torch.device("cpu"))["seconds"] == 2.0
     assert seen == [0, 1, 2, 3]
