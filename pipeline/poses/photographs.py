@@ -14,6 +14,7 @@ from pipeline.poses.options import CollectionOptions, ComputeOptions
 from utils import distributed
 
 IMAGES_PER_BATCH = 4  # per device: part maps are large
+ON_GPU = 8  # times as many on a GPU, which small batches leave idle
 
 
 class Photographs(NamedTuple):
@@ -71,13 +72,21 @@ class Reader:
             parts="scores" if self.part_names else "none",
             part_names=self.part_names,
         )
-        size = images_per_batch(self._compute.batch_size, IMAGES_PER_BATCH)
+        size = images_per_batch(self._compute.batch_size, IMAGES_PER_BATCH, self.device)
         with closing(load_once(dataset, size, self._compute.num_workers)) as loaded:
             for item in loaded:
                 at = torch.tensor(rows)[item.index]
                 yield Photographs(at, item.image.to(self.device), item.parts[:, 1:].to(self.device))
 
 
-def images_per_batch(batch_size: int, automatic: int) -> int:
-    """Returns this process's share of the batch size over all; -1 chooses `automatic`."""
-    return max(1, batch_size // distributed.world_size()) if batch_size > 0 else automatic
+def images_per_batch(batch_size: int, automatic: int, device: torch.device) -> int:
+    """Returns this process's share of the batch size over all; -1 chooses.
+
+    Args:
+        batch_size: over all processes, or -1.
+        automatic: what is chosen for a processor.
+        device: of this process.
+    """
+    if batch_size > 0:
+        return max(1, batch_size // distributed.world_size())
+    return automatic * (ON_GPU if device.type == "cuda" else 1)

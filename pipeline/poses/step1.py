@@ -67,7 +67,7 @@ def estimate_hypotheses(device: torch.device, options: Step1Options) -> None:
         "silhouettes: %s", describe(options.search.silhouette, options.search.point_grid, device)
     )
     start = len(shard) - len(rows)
-    size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind])
+    size = images_per_batch(options.compute.batch_size, IMAGES_PER_BATCH[kind], device)
     with (
         progress(total=len(shard), description="images", initial=start) as bar,
         closing(load_once(dataset, size, options.compute.num_workers)) as loaded,

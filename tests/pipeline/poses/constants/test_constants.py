@@ -23,6 +23,7 @@ EXEMPT = {
     "candidates._CHUNK": "images at a time",
     "part_discovery._CHUNK": "images at a time",
     "photographs.IMAGES_PER_BATCH": "images at a time",
+    "photographs.ON_GPU": "images at a time",
     "view_prior.GROUP": "poses at a time",
     "part_discovery.SAVE_INTERVAL": "steps between saves",
     "contour_search.VIEW_RADIUS": "drawn views are scaled to the masks",
