@@ -156,7 +156,7 @@ def moved(sighting: Sighting) -> Box:
     scale = sighting.box.side / INPUT_SIZE
     x1, y1, x2, y2 = mask_box((sighting.probability > 0.5).numpy())
     crop = square_box((x1, y1, x2, y2))
-    side = round(MARGIN * crop.side * scale)
+    side = max(1, round(MARGIN * crop.side * scale))
     center_x, center_y = (sighting.box.x + (crop.x + crop.side / 2) * scale, sighting.box.y + (crop.y + crop.side / 2) * scale)  # fmt: skip
     return Box(round(center_x - side / 2), round(center_y - side / 2), side)
 

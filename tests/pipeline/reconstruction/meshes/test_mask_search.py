@@ -10,6 +10,7 @@ from models.companions.mask_head import INPUT_SIZE
 from models.layers import resize
 from pipeline.reconstruction.meshes.mask_search import (
     SHARES,
+    Sighting,
     find_mask,
     largest_piece,
     look,
@@ -100,6 +101,12 @@ def test_a_square_moves_onto_what_it_shows() -> None:
     assert abs(box.x + box.side / 2 - 180) < 4
     assert abs(box.y + box.side / 2 - 90) < 4
     assert box.side == pytest.approx(1.3 * 1.1 * 80, rel=0.1)
+
+
+def test_a_square_never_shrinks_to_nothing() -> None:
+    probability = torch.zeros(INPUT_SIZE, INPUT_SIZE)
+    probability[10, 10] = 1
+    assert moved(Sighting(Box(0, 0, 8), probability, 1.0, 0.1)).side == 1
 
 
 def test_only_the_largest_piece_stays() -> None:
