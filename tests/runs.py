@@ -37,6 +37,14 @@ def left_behind(folder: Path) -> tuple[list[dict], dict[str, bytes], list[str]]:
     return records, pictures, sorted(path.name for path in folder.glob("*.pth"))
 
 
+def assert_alike(first: Path, second: Path, tolerance: float) -> None:
+    """Compares the recorded losses of two runs, relative to the first's, or to 1 where that is larger."""
+    ours, theirs = left_behind(first)[0], left_behind(second)[0]
+    assert ours
+    for one, other in zip(ours, theirs, strict=True):
+        assert other == pytest.approx(one, rel=tolerance, abs=tolerance)
+
+
 def die_at(
     death: int, update: type, run: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.rendering.test_rasterizer import gradients, random_mesh, relative_error, render
 from utils.cli import UserError
 
+pytestmark = pytest.mark.gpu  # without one in the interpreter
 pytest.importorskip("triton", reason="Triton belongs to PyTorch's CUDA builds")
 SIZE = 16
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
