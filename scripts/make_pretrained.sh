@@ -27,7 +27,7 @@ for step in 1 2; do
     call "$repository/pose_optimization_step$step.py" --dataset "$dataset" --mode singletpl --image_resolution 128
 done
 reconstruction=("$repository/run_reconstruction.py" --name "$run" --dataset "$dataset" --gpu_ids cpu)
-call "${reconstruction[@]}" --iters 1500 --width 0.25 --image_resolution 128 --batch_size 10
+call "${reconstruction[@]}" --iters 1500 --width 0.235 --image_resolution 128 --batch_size 10
 call "${reconstruction[@]}" --evaluate
 call "${reconstruction[@]}" --generate_pseudogt --pseudogt_resolution 128
 call "$repository/run_generation.py" --name "$run" --dataset "$dataset" --gpu_ids cpu --model linear \

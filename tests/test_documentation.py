@@ -193,7 +193,7 @@ def test_parsers_load_without_pytorch():
 
 
 def test_the_repository_stays_small():
-    # Clones should take seconds: 25 MB of tracked files, none of which needs to be large
+    # Clones should take seconds: 25 MB of tracked files, of which none has more than 4 MB
     sizes = {name: (REPOSITORY / name).stat().st_size for name in tracked_files()}
     assert sum(sizes.values()) <= 25e6
-    assert {name: size for name, size in sizes.items() if size > 4 * 2**20} == {}
+    assert {name: size for name, size in sizes.items() if size > 4e6} == {}
