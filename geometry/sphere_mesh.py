@@ -20,7 +20,7 @@ class SphereMesh(nn.Module):
     """Sphere whose vertices are moved by displacement maps, symmetric about x = 0.
 
     Attributes:
-        vertices: (V, 3) unit sphere in object space; 962 vertices with 31 rings.
+        vertices: (V, 3) unit sphere in object space; 962 vertices with 31 rings, 3970 with 63.
         faces: (F, 3) counter-clockwise seen from outside.
         uvs: (U, 2) texture coordinates in [0, 1].
         face_uvs: (F, 3) indices into `uvs`.
@@ -110,9 +110,10 @@ class SphereMesh(nn.Module):
             vertices: (B, V, 3) object space.
 
         Returns:
-            (B, 3, 32, 16) the half x >= 0 of displacement maps.
+            (B, 3, S, S/2) the half x >= 0 of displacement maps, one texel per segment of the sphere.
         """
-        rows, columns = 32, 16
+        rows = self.grid.shape[1]
+        columns = rows // 2
         half = self.nonnegative
         frames = self.tangent_frames[half].double()
         offsets = (vertices - self.vertices)[:, half].double()
@@ -124,7 +125,7 @@ class SphereMesh(nn.Module):
         across, down = texels.diff(dim=3).flatten(1).T, texels.diff(dim=2).flatten(1).T
         rough = torch.cat([across, down])
         normal = reading.T @ reading + _ROUGHNESS * rough.T @ rough
-        maps = torch.linalg.solve(normal, reading.T @ local)  # (B, 512, 3)
+        maps = torch.linalg.solve(normal, reading.T @ local)  # (B, S S/2, 3)
         return maps.transpose(1, 2).unflatten(2, (rows, columns)).to(vertices.dtype)
 
     def symmetrize(self, vertices: Tensor) -> Tensor:
@@ -166,13 +167,25 @@ class SphereMesh(nn.Module):
 
     def vertex_map(self, values: Tensor, size: int) -> Tensor:
         """Spreads values at the vertices (B, V, C) over texture space: (B, C, size, size), row 0 at v = 1."""
+        texels = (torch.arange(size, device=values.device, dtype=values.dtype) + 0.5) / size * 2 - 1
+        return self._spread(values, torch.stack(torch.meshgrid(texels, texels, indexing="xy"), -1))
+
+    def resample(self, values: Tensor, other: "SphereMesh") -> Tensor:
+        """Carries values at the vertices (B, V, C) to those of a sphere of other rings, (B, V', C).
+
+        Bilinear in texture space, so that a resampled mesh is the same surface in smaller faces.
+        """
+        if other.rings == self.rings:
+            return values
+        return self._spread(values, other.topology_map[None])[:, :, 0].transpose(1, 2)
+
+    def _spread(self, values: Tensor, where: Tensor) -> Tensor:
+        """Values (B, C, h, w) at points (h, w, 2) of texture space, x right and y down in [-1, 1]."""
         shape = (len(values), 1, self.grid.shape[1], values.shape[-1])
         north, south = (values[:, self.poles[i], None, None].expand(shape) for i in (0, 1))
         rows = torch.cat([north, values[:, self.grid.flip(0)], south], dim=1)
         # Rows and columns are even in v and u; the first column follows the last
         closed = torch.cat([rows, rows[:, :, :1]], dim=2).permute(0, 3, 1, 2)
-        texels = (torch.arange(size, device=values.device, dtype=values.dtype) + 0.5) / size * 2 - 1
-        where = torch.stack(torch.meshgrid(texels, texels, indexing="xy"), dim=-1)
         return nn.functional.grid_sample(
             closed, where.expand(len(values), -1, -1, -1), align_corners=True
         )

@@ -7,7 +7,10 @@ horizontally, but the first and last row lie exactly on v = 1 and v = 0.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+MESH_RESOLUTIONS = (32, 64)  # sides S of displacement maps, on spheres of S - 1 rings
 
 
 def circular_pad(x: Tensor, columns: int) -> Tensor:
@@ -71,6 +74,20 @@ def average_poles(half: Tensor) -> Tensor:
     # All texels of a polar row are the same point
     means = [row.mean(-1, keepdim=True).expand_as(row) for row in (top, bottom)]
     return torch.cat([means[0], half[..., 1:-1, :], means[1]], dim=-2)
+
+
+def double_map(half: Tensor) -> Tensor:
+    """Interpolates half maps (B, C, H, W) to (B, C, 2 H, 2 W), without creases: bilinear, then by (1, 2, 1) / 4."""
+    height, width = half.shape[-2:]
+    # Rows lie on both ends of v, columns in the middle of their shares of u
+    taller = F.interpolate(half, (2 * height, width), mode="bilinear", align_corners=True)
+    wider = F.interpolate(taller, (2 * height, 2 * width), mode="bilinear", align_corners=False)
+    for axis in (-2, -1):
+        size = wider.shape[axis]
+        ends = wider.narrow(axis, 0, 1), wider.narrow(axis, size - 1, 1)
+        padded = torch.cat([ends[0], wider, ends[1]], dim=axis)
+        wider = (padded.narrow(axis, 0, size) + 2 * wider + padded.narrow(axis, 2, size)) / 4
+    return wider
 
 
 def mirror_map(full: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Builds the category templates from their signed distances, and the spheres deformed onto them.
 
 Examples:
-  # Rewrite classes/<name>.obj of every template and uvsphere_{16,31}rings.obj
+  # Rewrite classes/<name>.obj of every template and uvsphere_{16,31,63}rings.obj
   python -m mesh_templates.build
   # Rewrite two templates and look at them from all sides
   python -m mesh_templates.build --only bird1,horse1 --preview output/templates
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trimesh
 
-from geometry.uv_sphere import UVSphere, uv_sphere
+from geometry.uv_sphere import SEGMENTS, UVSphere, uv_sphere
 from mesh_templates import animals, preview, vehicles
 from mesh_templates.primitives import mesh_from_distance
 from utils import cli
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         build(name, options.preview)
     if not options.only:
-        for rings in (16, 31):
+        for rings in SEGMENTS:
             write_sphere(uv_sphere(rings), FOLDER / f"uvsphere_{rings}rings.obj")
 
 

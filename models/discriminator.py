@@ -10,7 +10,6 @@ from geometry.uv_maps import circular_pad
 from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 from models.layers import SpectralConv2d, positional_encoding, resize, scaled
 
-_MESH_RESOLUTION = 32
 _ALPHA = slice(3, 4)
 NORMS = ("none", "instance")
 
@@ -102,6 +101,7 @@ class MultiScaleDiscriminator(nn.Module):
         norm: "none" or "instance".
         width: factor on all channel counts; 1 is the paper's size.
         texture_only: leaves out d2, so that only textures are judged.
+        mesh_resolution: S, side of the displacement maps; d2 has as many scores for each.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class MultiScaleDiscriminator(nn.Module):
         width: float = 1.0,
         *,
         texture_only: bool = False,
+        mesh_resolution: int = 32,
     ) -> None:
         super().__init__()
         # Three discriminators need a texture that is large at a quarter of its size, too
@@ -130,6 +131,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.num_classes = class_sizes(num_classes)
         self.num_parts = num_parts
         self.texture_only = texture_only
+        self.mesh_resolution = mesh_resolution
         # d1 sees textures, d2 displacement maps with small textures, d3 textures at a quarter
         hidden = [scaled(channels, width) for channels in (64, 128, 256, 512)]
         texture_channels = [4 + num_parts, *hidden]
@@ -140,9 +142,9 @@ class MultiScaleDiscriminator(nn.Module):
         )
         if not texture_only:
             self.d2 = PatchDiscriminator(
-                _MESH_RESOLUTION,
+                mesh_resolution,
                 mesh_channels,
-                halve=False,
+                halve=mesh_resolution > 32,
                 num_classes=self.num_classes,
                 norm=norm,
             )
@@ -162,7 +164,7 @@ class MultiScaleDiscriminator(nn.Module):
 
         Args:
             texture_and_alpha: (B, 4, R, R), colors in [-1, 1] times alpha, then alpha.
-            displacement_map: (B, 3, 32, 32), ignored by a texture-only model.
+            displacement_map: (B, 3, S, S), ignored by a texture-only model.
             conditions: category and part map, as far as the model is conditional on them.
 
         Returns:
@@ -181,7 +183,7 @@ class MultiScaleDiscriminator(nn.Module):
                 raise ValueError(
                     "displacement_map: needed unless the discriminator is texture-only."
                 )
-            small = F.avg_pool2d(x, self.texture_resolution // _MESH_RESOLUTION)
+            small = F.avg_pool2d(x, self.texture_resolution // self.mesh_resolution)
             # Alpha stays in channel 3, where the masks below are read
             judged.append((self.d2, torch.cat((small[:, :4], displacement_map, small[:, 4:]), 1)))
         # The second scale of the texture

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geometry.uv_maps import average_poles, half_map, symmetric_extension
+from geometry.uv_maps import MESH_RESOLUTIONS, average_poles, half_map, symmetric_extension
 from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 from models.layers import (
     LatentNorm,
@@ -81,6 +81,8 @@ class Generator(nn.Module):
         num_parts: channels of the part map; 0 makes the model unconditional on parts.
         norm: normalization, one of models.layers.NORMS.
         width: factor on all channel counts; 1 is the paper's size.
+        mesh_resolution: S, side of the displacement maps, one of MESH_RESOLUTIONS; 32 in the published
+            networks.
     """
 
     def __init__(
@@ -91,8 +93,13 @@ class Generator(nn.Module):
         num_parts: int = 0,
         norm: str = "syncbatch",
         width: float = 1.0,
+        mesh_resolution: int = 32,
     ) -> None:
         super().__init__()
+        if mesh_resolution not in MESH_RESOLUTIONS:
+            raise ValueError(
+                f"mesh_resolution: expected one of {MESH_RESOLUTIONS}, got {mesh_resolution}."
+            )
         if texture_resolution not in RESOLUTIONS:
             raise ValueError(
                 f"texture_resolution: expected one of {RESOLUTIONS}, got {texture_resolution}."
@@ -100,6 +107,7 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.num_classes = class_sizes(num_classes)
         self.num_parts = num_parts
+        self.mesh_resolution = mesh_resolution
         # Channel counts of the paper times width
         c512, c256, c128, c64 = (scaled(channels, width) for channels in (512, 256, 128, 64))
         sets = len(self.num_classes)
@@ -128,6 +136,8 @@ class Generator(nn.Module):
         self.conv_final = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         # Displacement branch; it starts at zero, which is the sphere itself
         self.blk3_mesh = _Block(norm, c256, c64, code)
+        if mesh_resolution == 64:
+            self.blk4_mesh = _Block(norm, c64, c64, code)
         self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
         nn.init.zeros_(self.conv_mesh.weight)
         assert self.conv_mesh.bias is not None
@@ -147,7 +157,7 @@ class Generator(nn.Module):
             conditions: category and part map, as far as the model is conditional on them.
 
         Returns:
-            Textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, 32, 32).
+            Textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, S, S).
         """
         conditions.check(self.num_classes, self.num_parts)
         class_id, seg = conditions
@@ -162,7 +172,10 @@ class Generator(nn.Module):
         x = self.blk2(self._add_parts("parts2", x, half, doubled=True), z, doubled=small)
         # Two branches from the same features, (B, 256, 32, 16) when doubled
         trunk = self._add_parts("parts3", x, half, doubled=True)
-        x = F.leaky_relu(self.blk3_mesh(trunk, z, doubled=small), 0.2)
+        x = self.blk3_mesh(trunk, z, doubled=small)
+        if self.mesh_resolution == 64:
+            x = self.blk4_mesh(x, z, doubled=True)
+        x = F.leaky_relu(x, 0.2)
         return self._texture(trunk, z, half), self._displacement_map(x)
 
     def _add_parts(

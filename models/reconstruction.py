@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geometry.uv_maps import average_poles, symmetric_extension
+from geometry.uv_maps import MESH_RESOLUTIONS, average_poles, double_map, symmetric_extension
 from models.layers import CategoryNorm, convolve3, replicate_pad, scaled, upsample
 
 TEXTURE_RESOLUTIONS = (64, 128, 256)
@@ -14,7 +14,7 @@ PREDICTION_TYPES = ("none", "texture", "semantics", "both")
 TEXTURE_MODELS = ("rgb", "flow")  # colors, or where the image shows them
 SHAPE_HEADS = ("convolution", "linear", "both")
 _STRIDE = 32
-_HALF_MESH = (3, 32, 16)  # half of a displacement map
+_COARSE = (3, 32, 16)  # half of a displacement map that is a linear function of the code
 _IMPOSSIBLE = -10000.0  # logit of the parts that the category of an image does not have
 
 
@@ -63,9 +63,11 @@ class ReconstructionNetwork(nn.Module):
         texture_model: what textures consist of, one of TEXTURE_MODELS.
         shape_head: how displacement maps are made, one of SHAPE_HEADS: by convolutions, as in the
             published networks, as a mean shape plus a linear function of the code, or as their sum.
+        mesh_resolution: S, side of the displacement maps, one of MESH_RESOLUTIONS; 32 in the published
+            networks.
 
     Attributes:
-        mean_mesh: (num_categories, 3, 32, 16) half maps of the mean shapes; not of convolutions alone.
+        mean_mesh: (num_categories, 3, S, S/2) half maps of the mean shapes; not of convolutions alone.
         flow_start: (num_categories, 2, R, R/2) half maps of the hyperbolic arctangents of the positions
             where the flow begins, x right and y up; only of networks that predict flow.
     """
@@ -83,8 +85,13 @@ class ReconstructionNetwork(nn.Module):
         width: float = 1.0,
         texture_model: str = "rgb",
         shape_head: str = "convolution",
+        mesh_resolution: int = 32,
     ) -> None:
         super().__init__()
+        if mesh_resolution not in MESH_RESOLUTIONS:
+            raise ValueError(
+                f"mesh_resolution: expected one of {MESH_RESOLUTIONS}, got {mesh_resolution}."
+            )
         if shape_head not in SHAPE_HEADS:
             raise ValueError(f"shape_head: expected one of {SHAPE_HEADS}, got {shape_head!r}.")
         if texture_model not in TEXTURE_MODELS:
@@ -107,6 +114,7 @@ class ReconstructionNetwork(nn.Module):
         self.prediction_type = prediction_type
         self.texture_model = texture_model
         self.shape_head = shape_head
+        self._half_mesh = (3, mesh_resolution, mesh_resolution // 2)
         self._make_encoder(norm, image_resolution // _STRIDE, width)
         self._make_decoder(norm, num_parts, texture_resolution, width)
 
@@ -150,11 +158,13 @@ class ReconstructionNetwork(nn.Module):
             self.conv_seg = nn.Conv2d(c64, num_parts, 5, padding=(2, 0))
         # Displacement branch; it starts at zero, which is the sphere itself, or at the mean shapes
         if self.shape_head != "convolution":
-            self.fc_mesh = nn.Linear(scaled(1024, width), math.prod(_HALF_MESH), bias=False)
+            self.fc_mesh = nn.Linear(scaled(1024, width), math.prod(_COARSE), bias=False)
             nn.init.zeros_(self.fc_mesh.weight)
-            self.mean_mesh = nn.Parameter(torch.zeros(n, *_HALF_MESH))
+            self.mean_mesh = nn.Parameter(torch.zeros(n, *self._half_mesh))
         if self.shape_head != "linear":
             self.blk4_mesh = _Block(norm, c256, c64, n)
+            if self._half_mesh[1] == 64:
+                self.blk5_mesh = _Block(norm, c64, c64, n)
             self.conv_mesh = nn.Conv2d(c64, 3, 5, padding=(2, 0))
             _zero(self.conv_mesh)
 
@@ -181,7 +191,7 @@ class ReconstructionNetwork(nn.Module):
 
         Returns:
             The texture (B, 3, R, R) in [-1, 1], or the positions in the image (B, 2, R, R) that show it,
-            x right and y up in [-1, 1], or None; the displacement map (B, 3, 32, 32); and the part
+            x right and y up in [-1, 1], or None; the displacement map (B, 3, S, S); and the part
             probabilities (B, Cg, R, R) or None.
         """
         # Image to code, code to half of a UV map
@@ -206,10 +216,15 @@ class ReconstructionNetwork(nn.Module):
     def _displacement_map(self, code: Tensor, x: Tensor, category: Tensor) -> Tensor:
         halves = []
         if self.shape_head != "convolution":
-            halves.append(self.mean_mesh[category] + self.fc_mesh(code).unflatten(1, _HALF_MESH))
+            change = self.fc_mesh(code).unflatten(1, _COARSE)
+            if self._half_mesh != _COARSE:
+                change = double_map(change)
+            halves.append(self.mean_mesh[category] + change)
         if self.shape_head != "linear":
-            features = F.relu(self.blk4_mesh(x, category, doubled=True))
-            halves.append(self.conv_mesh(replicate_pad(features, 2)))
+            x = self.blk4_mesh(x, category, doubled=True)
+            if self._half_mesh[1] == 64:
+                x = self.blk5_mesh(x, category, doubled=True)
+            halves.append(self.conv_mesh(replicate_pad(F.relu(x), 2)))
         return symmetric_extension(average_poles(sum(halves[1:], halves[0])))
 
     def _maps(

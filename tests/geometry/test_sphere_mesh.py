@@ -8,13 +8,13 @@ import torch
 
 from geometry.operators import face_neighbors
 from geometry.sphere_mesh import SphereMesh
-from geometry.uv_maps import mirror_map, symmetric_extension
+from geometry.uv_maps import average_poles, double_map, mirror_map, symmetric_extension
 from geometry.uv_sphere import uv_sphere
 
 
-def random_map(count: int = 2) -> torch.Tensor:
+def random_map(count: int = 2, size: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
-    return symmetric_extension(0.2 * torch.randn(count, 3, 32, 16, generator=generator))
+    return symmetric_extension(0.2 * torch.randn(count, 3, size, size // 2, generator=generator))
 
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,6 +139,70 @@ def test_symmetrize_averages_pairs_and_keeps_sides(template):
     pair = (template.positive[3], template.negative[3])
     height = (vertices[:, pair[0], 2] + vertices[:, pair[1], 2]) / 2
     torch.testing.assert_close(symmetric[:, pair[0], 2], height)
+
+
+@pytest.fixture(scope="module")
+def fine() -> SphereMesh:
+    return SphereMesh(63)
+
+
+def test_finer_spheres_are_symmetric_and_scaled_by_constant_maps(fine: SphereMesh) -> None:
+    assert fine.vertices.shape == (3970, 3)
+    assert torch.equal(fine.deform(torch.zeros(1, 3, 64, 64))[0], fine.vertices)
+    constant = torch.zeros(1, 3, 64, 64)
+    constant[:, 0] = 0.5
+    torch.testing.assert_close(fine.deform(constant)[0], 1.5 * fine.vertices, atol=1e-6, rtol=0)
+    vertices = fine.deform(random_map(size=64))
+    mirrored = vertices[:, fine.positive] * torch.tensor([-1.0, 1.0, 1.0])
+    assert torch.equal(vertices[:, fine.negative], mirrored)
+    assert (vertices[:, fine.zero, 0] == 0).all()
+    assert len(fine.zero) == 126  # two meridians of 62 vertices, and the poles
+
+
+@pytest.mark.slow
+def test_maps_of_finer_meshes_deform_the_sphere_into_them(fine: SphereMesh) -> None:
+    mesh = fine.vertices[None] * torch.tensor([0.5, 1.2, 0.8])
+    maps = fine.half_displacement_map(mesh)
+    assert maps.shape == (1, 3, 64, 32)
+    again = fine.deform(symmetric_extension(average_poles(maps)))
+    torch.testing.assert_close(again, mesh, rtol=0, atol=0.006)
+
+
+def test_resampled_meshes_lie_on_the_edges_and_diagonals_they_come_from(fine: SphereMesh) -> None:
+    """Of a sphere: chords of every second segment, and between rings that are half as dense."""
+    coarse = SphereMesh()
+    mesh = coarse.resample(coarse.vertices[None], fine)[0]
+    # Poles and the mirror plane stay what they are
+    torch.testing.assert_close(mesh[fine.poles], fine.vertices[fine.poles])
+    torch.testing.assert_close(mesh[fine.positive, 1:], mesh[fine.negative, 1:], atol=2e-7, rtol=0)
+    torch.testing.assert_close(mesh[fine.positive, 0], -mesh[fine.negative, 0], atol=2e-7, rtol=0)
+    # Ring 21 of 63 lies at a third, between rings 10 and 11 of 31; 42 segments are 21 of 32
+    below, above = coarse.vertices[coarse.grid[9:11, 21]]
+    expected = (2 * below + above) / 3
+    torch.testing.assert_close(mesh[fine.grid[20, 42]], expected, atol=1e-6, rtol=0)
+    below, above = coarse.vertices[coarse.grid[9:11, 21:23]].mean(1)
+    expected = (2 * below + above) / 3
+    torch.testing.assert_close(mesh[fine.grid[20, 43]], expected, atol=1e-6, rtol=0)
+    # The same rings: nothing changes
+    assert torch.equal(coarse.resample(coarse.vertices[None], SphereMesh())[0], coarse.vertices)
+    assert coarse.resample(torch.zeros(0, 962, 3), fine).shape == (0, 3970, 3)
+
+
+def test_doubled_maps_continue_lines_and_spread_a_texel() -> None:
+    # Linear in v, whose ends are the first and last row, and in u, whose texels have their middles there
+    v, u = torch.linspace(0, 1, 32), (torch.arange(16) + 0.5) / 16
+    fine_v, fine_u = torch.linspace(0, 1, 64), (torch.arange(32) + 0.5) / 32
+    plane = double_map((2 * v[:, None] + 3 * u)[None, None])[0, 0]
+    expected = 2 * fine_v[:, None] + 3 * fine_u
+    inner = (slice(1, -1), slice(2, -2))
+    torch.testing.assert_close(plane[inner], expected[inner], atol=1e-6, rtol=0)
+    # (1, 3, 3, 1) / 4 by interpolation, then (1, 2, 1) / 4
+    column = torch.zeros(1, 1, 32, 16)
+    column[..., 5] = 1
+    spread = torch.tensor([1.0, 5, 10, 10, 5, 1]) / 16
+    torch.testing.assert_close(double_map(column)[0, 0, 30, 8:14], spread)
+    assert double_map(column)[0, 0, 30, :8].abs().max() == 0
+    torch.testing.assert_close(double_map(torch.ones(1, 1, 32, 16)), torch.ones(1, 1, 64, 32))
 
 
 def test_laplacian_and_edge_length_are_those_of_the_reference(golden, template):

@@ -102,7 +102,7 @@ def test_committed_file_is_what_the_script_builds(name, tmp_path, monkeypatch):
     assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("rings", [16, 31])
+@pytest.mark.parametrize("rings", [16, 31, 63])
 def test_sphere_file_has_the_order_of_the_sphere(rings):
     lines = (build.FOLDER / f"uvsphere_{rings}rings.obj").read_text().splitlines()
     rows = [line.split()[1:] for line in lines if line.startswith("v ")]

@@ -56,6 +56,25 @@ def test_every_normalization_trains(norm: str) -> None:
     assert all(p.grad is not None for p in discriminator.parameters())
 
 
+def test_finer_maps_have_as_many_scores_with_as_many_weights() -> None:
+    torch.manual_seed(0)
+    coarse = MultiScaleDiscriminator(**TINY)
+    fine = MultiScaleDiscriminator(**TINY, mesh_resolution=64)
+    assert fine.state_dict().keys() == coarse.state_dict().keys()
+    x, maps = torch.rand(2, 4, 128, 128), torch.randn(2, 3, 64, 64)
+    outputs, masks = fine(x, maps)
+    assert [o.shape[-1] for o in outputs] == [16, 8]
+    # A mask is the share of each eighth that was seen, whatever the resolution
+    for mask, size in zip(masks, (8, 16), strict=True):
+        expected = x[:, 3:].unflatten(2, (-1, size)).unflatten(4, (-1, size)).mean((3, 5))
+        torch.testing.assert_close(mask, expected)
+    # Every texel of the map is looked at
+    maps.requires_grad_()
+    fine(x, maps)[0][1].sum().backward()
+    assert maps.grad is not None
+    assert (maps.grad.abs().sum((0, 1)) > 0).all()
+
+
 def test_scores_turn_with_the_texture() -> None:
     torch.manual_seed(0)
     discriminator = MultiScaleDiscriminator(**TINY, texture_only=True).eval()

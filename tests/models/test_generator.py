@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from geometry.uv_maps import half_map, mirror_map
 from models.conditions import Conditions
 from models.generator import Generator, sizes
 from tests.models.golden import fill, key_list, wave
@@ -47,6 +48,29 @@ def test_every_normalization_trains(norm: str) -> None:
 def test_the_first_displacement_map_is_the_sphere() -> None:
     _, displacement_map = Generator(**TINY)(torch.randn(2, 4))
     assert not displacement_map.any()
+
+
+@pytest.mark.parametrize("num_parts", [0, 3])
+def test_finer_maps_are_those_of_one_more_block(num_parts: int) -> None:
+    torch.manual_seed(0)
+    coarse = Generator(**TINY, num_parts=num_parts)
+    fine = Generator(**TINY, num_parts=num_parts, mesh_resolution=64)
+    added = fine.state_dict().keys() - coarse.state_dict().keys()
+    assert {name.partition(".")[0] for name in added} == {"blk4_mesh"}
+    assert coarse.state_dict().keys() <= fine.state_dict().keys()
+    assert sizes(fine.state_dict()) == {"num_classes": [], "num_parts": num_parts}
+    # Symmetric, and all texels of a pole are one point
+    torch.nn.init.normal_(fine.conv_mesh.weight)
+    seg = torch.rand(2, 3, 64, 64) if num_parts else None
+    texture, maps = fine(torch.randn(2, 4), Conditions(seg=seg))
+    assert (texture.shape[-1], maps.shape) == (128, (2, 3, 64, 64))
+    assert torch.equal(mirror_map(maps), maps)
+    assert maps[:, :, [0, -1]].std(-1).max() < 1e-6
+    # Neighboring texels differ, so that nothing is merely repeated
+    half = half_map(maps)[:, :, 1:-1]
+    assert all((half.diff(dim=axis) != 0).float().mean() > 0.99 for axis in (2, 3))
+    with pytest.raises(ValueError, match=r"mesh_resolution: expected one of \(32, 64\), got 48"):
+        Generator(**TINY, mesh_resolution=48)
 
 
 def test_both_halves_of_a_texture_are_mirror_images() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from geometry.uv_maps import mirror_map
 from models.reconstruction import ReconstructionNetwork
 from tests.models.golden import fill, key_list, wave
 
@@ -51,6 +52,25 @@ def test_every_combination_trains(prediction_type: str, norm: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.parametrize("head", ["convolution", "linear", "both"])
+def test_finer_maps_keep_all_names_and_train(head: str) -> None:
+    torch.manual_seed(0)
+    coarse, fine = (
+        ReconstructionNetwork(2, shape_head=head, mesh_resolution=size, **TINY) for size in (32, 64)
+    )
+    added = fine.state_dict().keys() - coarse.state_dict().keys()
+    expected = set() if head == "linear" else {"blk5_mesh"}
+    assert {name.partition(".")[0] for name in added} == expected
+    assert coarse.state_dict().keys() <= fine.state_dict().keys()
+    image, selection = torch.randn(2, 4, 64, 64), torch.ones(2, 1, 1)
+    _, maps, _ = fine(image, torch.tensor([0, 1]), selection)
+    assert maps.shape == (2, 3, 64, 64)
+    assert torch.equal(mirror_map(maps), maps)
+    maps.sum().backward()
+    heads = [p for name, p in fine.named_parameters() if "_mesh" in name and "blk" not in name]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads)
+
+
 def test_parts_of_other_categories_get_no_probability() -> None:
     torch.manual_seed(0)
     network = ReconstructionNetwork(1, 4, **TINY).eval()
@@ -68,3 +88,5 @@ def test_wrong_arguments_are_refused() -> None:
         ReconstructionNetwork(prediction_type="parts")
     with pytest.raises(ValueError, match="texture_resolution"):
         ReconstructionNetwork(texture_resolution=512)
+    with pytest.raises(ValueError, match="mesh_resolution"):
+        ReconstructionNetwork(mesh_resolution=48)
