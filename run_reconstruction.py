@@ -101,7 +101,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mesh_path", default="autodetect", metavar="SPHERE", help="topology: autodetect or uvsphere_31rings.obj")
     group.add_argument("--image_resolution", type=cli.pixels, default=256, metavar="H", help="size of the crops, a multiple of 32 (default: %(default)s)")
     group.add_argument("--texture_resolution", type=int, choices=[64, 128, 256], default=128, help="size of the predicted texture (default: %(default)s)")
-    group.add_argument("--mesh_resolution", type=int, choices=[32], default=32, help="displacement map size (default: %(default)s)")
+    group.add_argument("--mesh_resolution", type=int, choices=[32, 64], default=32, help="size of displacement maps: 64 are finer shapes, on a sphere of 63 rings (default: %(default)s)")
     group.add_argument("--prediction_type", choices=["none", "texture", "semantics", "both"], default="both", help="what is predicted besides the mesh (default: %(default)s)")
     group.add_argument("--texture_model", choices=["rgb", "flow"], default="rgb", help="textures as colors, or as the places where the photograph shows them (default: %(default)s)")
     group.add_argument("--shape_head", choices=["convolution", "linear", "both"], default="linear", help="shapes by convolutions from a sphere, as published, as a linear function of the code from the mean of the templates, which takes far fewer steps, or as their sum (default: %(default)s)")

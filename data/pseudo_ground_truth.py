@@ -23,7 +23,7 @@ class UVSample(NamedTuple):
     Attributes:
         texture: (3, R, R) in [-1, 1], 0 where unseen.
         alpha: (1, R, R) in [0, 1], 1 = seen.
-        mesh: (3, 32, 32) displacement map.
+        mesh: (3, S, S) displacement map.
         seg: (K + 1, h, w) part probabilities; (0, 1, 1) if not asked for.
         category: () int64, position in the category list of the run; (S,) with labels.
         row: () int64, row of the pose metadata.
@@ -46,26 +46,33 @@ class PseudoGroundTruth(Dataset[UVSample]):
         metadata: poses and categories of the items; in the place of categories (K, S) labels, once
             these were chosen.
         label_names: labels of each chosen set, by its name.
+        mesh_resolution: S, side of the displacement maps.
     """
 
     def __init__(
-        self, dataset: str, resolution: int, mode: str, *, segmentation: bool = False
+        self,
+        dataset: str,
+        resolution: int,
+        mode: str,
+        *,
+        segmentation: bool = False,
+        mesh_resolution: int = 32,
     ) -> None:
         """Checks that the export is complete; items are read on access.
 
         Raises:
-            UserError: if metadata or items are missing, or the part maps of several datasets have
-                different channels.
+            UserError: if metadata or items are missing, their displacement maps have another resolution,
+                or the part maps of several datasets have different channels.
         """
         self.metadata = pseudo_files.load_metadata(dataset, mode)
         self.label_names: dict[str, list[str]] = {}
-        self.segmentation = segmentation
+        self.segmentation, self.mesh_resolution = segmentation, mesh_resolution
         self._places: list[tuple[str, int, str, int]] = []
         # Items of several datasets lie in the folder of each
         names = folder_names(dataset)
         per_name = self.metadata.category.bincount(minlength=len(names)).tolist()
         for name, count in zip(names, per_name if len(names) > 1 else [len(self)], strict=True):
-            pseudo_files.check_pseudo_ground_truth(name, resolution, mode, count)
+            pseudo_files.check_pseudo_ground_truth(name, resolution, mode, count, mesh_resolution)
             self._places += [(name, resolution, mode, index) for index in range(count)]
         if segmentation and len(names) > 1:
             pseudo_files.check_common_parts(dataset, resolution, mode)
@@ -102,7 +109,8 @@ class PseudoGroundTruth(Dataset[UVSample]):
         category = arrays.pop("category")
         # First to single precision, in which numbers are checked three times as fast
         arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-        pseudo_files.check_item(*self._places[index], arrays | {"category": category})
+        everything = arrays | {"category": category}
+        pseudo_files.check_item(*self._places[index], everything, self.mesh_resolution)
         maps = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.segmentation:
             seg = torch.softmax(_SEG_SHARPNESS * maps["seg"], dim=0)

@@ -102,7 +102,7 @@ class Generator:
 
     def __init__(self, model: generators.Model, config: GenerationConfig) -> None:
         self._model, self._config = model, config
-        self._sphere = SphereMesh(sampling.rings_of(config.model.mesh_path))
+        self._sphere = sampling.make_sphere(config.model)
         self._sphere.to(next(model.generator.parameters()).device)
 
     @property

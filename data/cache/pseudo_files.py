@@ -13,6 +13,7 @@ from data.cache.storage import PUBLISHED, check_numbers, load_arrays, save_array
 from data.cache.template_files import present_fingerprint
 from data.definitions import CATEGORIES, folder_names
 from geometry.camera import Pose
+from geometry.uv_maps import MESH_RESOLUTIONS
 from utils.cli import UserError
 from utils.files import read_json
 
@@ -53,7 +54,7 @@ class PseudoItem(NamedTuple):
     """Pseudo-ground-truth of one image; arrays of the types stored.
 
     Attributes:
-        mesh: (3, 32, 32) float32 displacement map.
+        mesh: (3, S, S) float32 displacement map.
         seg: (K + 1, h, w) float32 part probabilities in UV space.
         texture: (3, R, R) float16 in [-1, 1], 0 where unseen.
         texture_alpha: (1, R, R) float16 in [0, 1].
@@ -193,16 +194,17 @@ def save_pseudo_item(
     return save_arrays(path, arrays, COMPRESSED)
 
 
-def item_bytes(resolution: int, num_parts: int, maps: int) -> int:
+def item_bytes(resolution: int, num_parts: int, maps: int, mesh_resolution: int) -> int:
     """Returns how much one item takes at most, in bytes.
 
     Args:
         resolution: of the texture, texels.
         num_parts: channels of its part maps.
         maps: resolution of the part maps.
+        mesh_resolution: of the displacement map.
     """
     half = 4 * resolution**2 + 4 * IMAGE_RESOLUTION**2
-    return 2 * half + 4 * (3 * 32**2 + num_parts * maps**2)
+    return 2 * half + 4 * (3 * mesh_resolution**2 + num_parts * maps**2)
 
 
 def load_pseudo_arrays(
@@ -214,10 +216,10 @@ def load_pseudo_arrays(
     return load_arrays(path, names, f"Create it with: {command}", verify=False)
 
 
-def item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
-    """Returns the shapes of an item's arrays, whose textures have that resolution."""
+def item_shapes(resolution: int, mesh_resolution: int = 32) -> dict[str, tuple[int | str, ...]]:
+    """Returns the shapes of an item's arrays, whose textures and displacement maps have these resolutions."""
     return {
-        "mesh": (3, 32, 32),
+        "mesh": (3, mesh_resolution, mesh_resolution),
         "seg": ("P", "h", "w"),
         "texture": (3, resolution, resolution),
         "texture_alpha": (1, resolution, resolution),
@@ -227,22 +229,30 @@ def item_shapes(resolution: int) -> dict[str, tuple[int | str, ...]]:
 
 
 def check_item(
-    dataset: str, resolution: int, mode: str, index: int, arrays: Mapping[str, np.ndarray]
+    dataset: str,
+    resolution: int,
+    mode: str,
+    index: int,
+    arrays: Mapping[str, np.ndarray],
+    mesh_resolution: int = 32,
 ) -> None:
     """Raises a UserError unless the arrays of an item are finite, of their shapes, and its category is one."""
     path = pseudo_folder(dataset, resolution, mode) / f"{index}.npz"
     remedy = f"Delete it and run: {_export_command(dataset, mode, resolution)}"
     # Only what was read
-    shapes = {name: shape for name, shape in item_shapes(resolution).items() if name in arrays}
+    known = item_shapes(resolution, mesh_resolution)
+    shapes = {name: shape for name, shape in known.items() if name in arrays}
     check_numbers(path, arrays, shapes, remedy)
     if arrays["category"] not in range(len(CATEGORIES)):
         raise UserError(f"{path}: category {arrays['category']}, expected 0-{len(CATEGORIES) - 1}.")
 
 
-def load_pseudo_item(dataset: str, resolution: int, mode: str, index: int) -> PseudoItem:
+def load_pseudo_item(
+    dataset: str, resolution: int, mode: str, index: int, mesh_resolution: int = 32
+) -> PseudoItem:
     """Reads one item of the pseudo-ground-truth."""
     arrays = load_pseudo_arrays(dataset, resolution, mode, index, PseudoItem._fields)
-    check_item(dataset, resolution, mode, index, arrays)
+    check_item(dataset, resolution, mode, index, arrays, mesh_resolution)
     category = int(arrays.pop("category"))
     return PseudoItem(**arrays, category=category)
 
@@ -253,8 +263,13 @@ def pseudo_item_paths(dataset: str, resolution: int, mode: str) -> list[Path]:
     return sorted((p for p in paths if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
-def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected: int) -> None:
-    """Raises a UserError unless exactly the items 0..expected-1 are present, of the present templates."""
+def check_pseudo_ground_truth(
+    dataset: str, resolution: int, mode: str, expected: int, mesh_resolution: int = 32
+) -> None:
+    """Raises a UserError unless exactly the items 0..expected-1 are present, of the present templates.
+
+    Displacement maps of the first item, and so of all that one model has made, have `mesh_resolution`.
+    """
     command = _export_command(dataset, mode, resolution)
     folder = pseudo_folder(dataset, resolution, mode)
     source = _read_source(folder, command)
@@ -266,6 +281,15 @@ def check_pseudo_ground_truth(dataset: str, resolution: int, mode: str, expected
         raise UserError(
             f"{folder}/ has {len(paths)} items, but {metadata_path(dataset, mode)} lists {expected}. "
             f"Export them (again) with: {command}"
+        )
+    mesh = load_pseudo_arrays(dataset, resolution, mode, 0, ["mesh"])["mesh"]
+    found = mesh.shape[-1] if mesh.shape else 0
+    if found != mesh_resolution and found in MESH_RESOLUTIONS:
+        train = command.replace("--generate_pseudogt", f"--mesh_resolution {mesh_resolution}")
+        raise UserError(
+            f"{folder}/ has displacement maps of {found} x {found}, expected {mesh_resolution} x "
+            f"{mesh_resolution}: train with --mesh_resolution {found}, or export those of another model, trained "
+            f"with: {train}"
         )
 
 

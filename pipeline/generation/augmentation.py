@@ -29,7 +29,7 @@ def augment(
 
     Args:
         texture: (B, 4, R, R), colors in [-1, 1] times alpha, then alpha.
-        displacement: (B, 3, 32, 32).
+        displacement: (B, 3, S, S).
         uniform: (B, 9), see `uniform_numbers`.
         probability: of each of the three changes, for each sample.
 

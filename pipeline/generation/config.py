@@ -33,19 +33,21 @@ class GeneratorOptions:
         kind: gan or linear.
         start_from: "linear" if the network adds to what the statistical generator makes, else "scratch".
         texture_resolution: R, side of the textures in texels.
+        mesh_resolution: S, side of the displacement maps, one of geometry.uv_maps.MESH_RESOLUTIONS.
         width: factor on all channel counts; 1 is the paper's size.
         latent_dim: length of the latent code.
         norm_g: normalization, one of models.layers.NORMS.
         conditional_class: whether the category, or labels, are a condition.
         label_sets: names of the sets that these labels are from; none for the category.
         conditional_semantics: whether the part map in UV space is a condition.
-        mesh_path: autodetect, or a name that contains the number of rings of the sphere (16 or 31).
+        mesh_path: autodetect, or a name that contains the number of rings of the sphere (16, 31 or 63).
         texture_only: whether the meshes are those of the pseudo-ground-truth.
     """
 
     kind: str
     start_from: str
     texture_resolution: int
+    mesh_resolution: int
     width: float
     latent_dim: int
     norm_g: str

@@ -64,7 +64,7 @@ def _compare_with_training(
     if dataset is None or not distributed.is_main():
         return {}
     held_out = sampling.open_dataset(config, held_out=True) if config.data.held_out else None
-    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    template = sampling.make_sphere(config.model).to(device)
     compared = originality.collect(model.generator, config, dataset, held_out, template)
     found = originality.originality(compared)
     recognized = recognition.recognize(compared, dataset.label_names, model.generator.num_classes)
@@ -143,7 +143,7 @@ def compute_scores(
     textures on its meshes and of its textures on generated meshes. The same for every batch size
     and number of processes.
     """
-    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    template = sampling.make_sphere(config.model).to(device)
     # The other kinds take one half from the pseudo-ground-truth
     kinds = [kind for kind in kinds if kind == "combined" or dataset is not None]
     rows = sampling.eligible_rows(config, metadata)

@@ -41,7 +41,7 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
     path = choose_file(config, device)
     model, config = load_trained(config, path, device)
     items = _items(model, config)
-    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    template = sampling.make_sphere(config.model).to(device)
     how_many = config.sampling.how_many or config.batch_size
     eligible = _with_items(_rows(model, config), model)
     rows = sampling.sample_rows(eligible, how_many, config.seed)

@@ -201,7 +201,8 @@ def save_parts(folder: Path, drawn: Drawn, count: int, origin: Mapping[str, obje
 def part_texture(config: GenerationConfig) -> Tensor:
     """Returns a texture (3, R, R) in [-1, 1] in which each texel has the color of its usual part."""
     names = (config.data.dataset, config.model.texture_resolution, config.data.mode)
-    dataset = PseudoGroundTruth(*names, segmentation=True)
+    shape = config.model.mesh_resolution
+    dataset = PseudoGroundTruth(*names, segmentation=True, mesh_resolution=shape)
     mean = torch.stack([dataset[row].seg for row in range(len(dataset))]).mean(0)
     if len(mean) < 2:
         raise UserError(

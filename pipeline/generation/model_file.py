@@ -23,7 +23,7 @@ from models import generator as generators
 from models.state_dicts import translate
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig, GeneratorOptions
-from pipeline.generation.linear.generator import from_state
+from pipeline.generation.linear.generator import LinearGenerator, from_state
 from pipeline.generation.linear.refined import (
     AnyGenerator,
     RefinedGenerator,
@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
     Attributes:
         seg: (K, r, r) part probabilities in UV space; (0, 1, 1) if not wanted.
-        mesh: (3, 32, 32) displacement map.
+        mesh: (3, S, S) displacement map.
     """
 
     seg: Tensor
@@ -143,7 +143,7 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     try:
         options = build(
             GeneratorOptions,
-            {"label_sets": (), "kind": "gan", "start_from": "scratch", **state.get("args", {})},
+            {"label_sets": (), "kind": "gan", "start_from": "scratch", **_known_args(state)},
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not state its architecture ({error}).") from None
@@ -164,7 +164,7 @@ def load_trained(
     """
     state = model_file.load(path)
     # The architecture is the file's
-    other = checkpoint.stored_options(path, state, asdict(config.model))
+    other = stored_architecture(path, state, config.model)
     if other:
         text = ", ".join(f"{key} {value}" for key, value in other.items())
         logger.info("%s brings its own options: %s", path, text)
@@ -188,6 +188,23 @@ def load_trained(
     return _build(path, without, config.model, names, views, device), config
 
 
+def stored_architecture(
+    path: Path, state: Mapping[str, Any], present: GeneratorOptions
+) -> dict[str, Any]:
+    """Returns the options of a file's architecture that differ from the present ones, by name.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    return checkpoint.stored_options(path, {**state, "args": _known_args(state)}, asdict(present))
+
+
+def _known_args(state: Mapping[str, Any]) -> Any:
+    """Returns the options of a file; those from before there was a choice have maps of 32 x 32."""
+    args = state.get("args", {})
+    return {"mesh_resolution": 32, **args} if isinstance(args, dict) else args
+
+
 def load_generator(
     options: GeneratorOptions, path: Path, state: Mapping[str, Any], device: torch.device
 ) -> AnyGenerator:
@@ -202,14 +219,13 @@ def load_generator(
         # Sizes come from the weights, so that no data set is needed
         weights = translate(state["generator_running_avg"])
         if options.kind == "linear":
-            fitted = from_state(weights)
-            return fitted.to(device).eval()
+            return _fitting(from_state(weights), options).to(device).eval()
         refined = options.start_from == "linear"
         sizes = network_sizes(weights) if refined else generators.sizes(weights)
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             generator = make_generator(options, **sizes)
         if refined:
-            generator = RefinedGenerator(base_of(weights), generator)
+            generator = RefinedGenerator(_fitting(base_of(weights), options), generator)
         generator.load_state_dict(weights, assign=True)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -217,6 +233,14 @@ def load_generator(
             f"{path} holds no generator, or one of another architecture: {reason}"
         ) from None
     return generator.to(device).float().eval().requires_grad_(False)
+
+
+def _fitting(fitted: LinearGenerator, options: GeneratorOptions) -> LinearGenerator:
+    """Returns a statistical generator; ValueError unless its maps have the size that the options state."""
+    side = fitted.shape.shape[2]
+    if side != options.mesh_resolution:
+        raise ValueError(f"displacement maps of {side}, options of {options.mesh_resolution}")
+    return fitted
 
 
 def _build(

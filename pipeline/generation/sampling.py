@@ -39,7 +39,7 @@ class Generated(NamedTuple):
 
     Attributes:
         texture: (B, 3, R, R) in [-1, 1].
-        displacement: (B, 3, 32, 32).
+        displacement: (B, 3, S, S).
         pose: B poses of training photographs.
     """
 
@@ -78,15 +78,15 @@ def latent_codes(samples: Sequence[int], size: int, sigma: float, seed: int) -> 
     return (math.sqrt(2) * torch.erfinv((2 * uniform - 1) * bound)).float().clamp(-sigma, sigma)
 
 
-def rings_of(mesh_path: str) -> int:
-    """Returns the rings of the sphere that --mesh_path names."""
-    for rings in (16, 31):
-        if f"{rings}rings" in mesh_path:
-            return rings
-    if mesh_path == "autodetect":
-        return 31
+def make_sphere(options: GeneratorOptions) -> SphereMesh:
+    """Returns the sphere that --mesh_path names, else the one with a row of vertices for each of the maps."""
+    for rings in (16, 31, 63):
+        if f"{rings}rings" in options.mesh_path:
+            return SphereMesh(rings)
+    if options.mesh_path == "autodetect":
+        return SphereMesh(options.mesh_resolution - 1)
     raise cli.UserError(
-        f"--mesh_path {mesh_path}: expected autodetect, uvsphere_16rings.obj or uvsphere_31rings.obj."
+        f"--mesh_path {options.mesh_path}: expected autodetect or uvsphere_{{16,31,63}}rings.obj."
     )
 
 
@@ -101,6 +101,7 @@ def make_generator(
         num_parts=num_parts,
         norm=options.norm_g,
         width=options.width,
+        mesh_resolution=options.mesh_resolution,
     )
 
 
@@ -237,6 +238,7 @@ def open_dataset(config: GenerationConfig, *, held_out: bool = False) -> PseudoG
         config.model.texture_resolution,
         config.data.mode,
         segmentation=config.model.conditional_semantics,
+        mesh_resolution=config.model.mesh_resolution,
     )
     if config.data.held_out:
         kept = set(held_out_rows(dataset.metadata.paths, config.data.held_out))

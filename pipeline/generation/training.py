@@ -107,7 +107,7 @@ def with_architecture(
     config: GenerationConfig, path: Path, state: Mapping[str, Any]
 ) -> GenerationConfig:
     """Returns the options with the architecture of a checkpoint, and says where that differs."""
-    model = checkpoint.stored_options(path, dict(state), asdict(config.model))
+    model = model_file.stored_architecture(path, state, config.model)
     discriminator = checkpoint.stored_options(path, dict(state), asdict(config.discriminator))
     data = checkpoint.stored_options(path, dict(state), {"held_out": config.data.held_out})
     training.announce(path, flatten(config), {**model, **discriminator, **data})
@@ -177,6 +177,7 @@ class Gan:
             norm=config.discriminator.norm_d,
             texture_only=config.model.texture_only,
             width=config.model.width,
+            mesh_resolution=config.model.mesh_resolution,
         ).to(device)
         for convolutional in (network, self.discriminator):
             convolutional.to(
@@ -205,7 +206,7 @@ def make_task(
     device: torch.device,
 ) -> training.Task:
     """Returns what the training loop calls."""
-    template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+    template = sampling.make_sphere(config.model).to(device)
     shown = pictures.Shown(template, dataset, config)
     wanted = measures.make_measures_or_explain(config, device)
     update = Update(gan, template, config, length)

@@ -46,6 +46,7 @@ class DataOptions:
 EARLIER_MODEL = {
     **{"texture_model": "rgb", "shape_head": "convolution"},
     **{"pose_source": "estimated", "camera_source": "estimated", "num_hypotheses": 8},
+    "mesh_resolution": 32,
 }
 
 
@@ -64,6 +65,7 @@ class ModelOptions:
         pose_source: where the poses of the photographs come from: "estimated" by step 2, or "sfm".
         camera_source: "predicted" learns them with the meshes; "estimated" has them from there.
         num_hypotheses: cameras that are proposed for each photograph, if they are predicted.
+        mesh_resolution: S, side of the displacement maps, one of geometry.uv_maps.MESH_RESOLUTIONS.
     """
 
     image_resolution: int
@@ -76,6 +78,12 @@ class ModelOptions:
     pose_source: str
     camera_source: str
     num_hypotheses: int
+    mesh_resolution: int
+
+    @property
+    def rings(self) -> int:
+        """Rings of the sphere: its vertices have as many rows as the displacement maps."""
+        return self.mesh_resolution - 1
 
     @property
     def poses_from(self) -> str:

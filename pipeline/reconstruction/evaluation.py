@@ -60,7 +60,9 @@ def evaluate(device: torch.device, config: ReconstructionConfig) -> dict[str, fl
     rasterizer.set_backend(config.rasterizer)
     model, data, config = load_trained(config, device, config.data.cache_bytes)
     configure_logging(config.folder / "log.txt")
-    setting = Setting(config, data, make_scene(model.vocabulary, device), model.student)
+    setting = Setting(
+        config, data, make_scene(model.vocabulary, config.model, device), model.student
+    )
     metrics = choose_metrics(setting)
     for batch in _batches(model.network, setting, device):
         for metric in metrics:

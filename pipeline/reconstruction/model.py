@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
     """What the network says about a batch of images.
 
     Attributes:
-        displacement_map: (B, 3, 32, 32).
+        displacement_map: (B, 3, S, S).
         texture: (B, 3, R, R) in [-1, 1], or None.
         parts: (B, Cg, R, R) probabilities over the common part list, or None.
         vertices: (B, V, 3) object space.
@@ -83,13 +83,25 @@ def make_data(config: ReconstructionConfig, cache_bytes: int = 0) -> Reconstruct
     )
 
 
-def make_scene(vocabulary: Vocabulary, device: torch.device, modes: Tensor | None = None) -> Scene:
-    """Moves what all images share to a device; training needs the modes (T, M, V, 3) as well."""
+def make_scene(
+    vocabulary: Vocabulary,
+    options: ModelOptions,
+    device: torch.device,
+    modes: Tensor | None = None,
+) -> Scene:
+    """Moves what all images share to a device; training needs the modes (T, M, 962, 3) as well.
+
+    Templates and modes have the vertices of the sphere of 31 rings, and are carried to that of the model.
+    """
+    sphere, templates = SphereMesh(options.rings), vocabulary.templates
     if modes is None:
-        count, size = vocabulary.templates.shape[:2]
-        modes = vocabulary.templates.new_zeros(count, 0, size, 3)
-    tensors = (vocabulary.templates.to(device), vocabulary.selection.to(device), modes.to(device))
-    return Scene(SphereMesh().to(device), *tensors)
+        modes = templates.new_zeros(len(templates), 0, templates.shape[1], 3)
+    # Each mode is carried like a mesh
+    coarse, shape = SphereMesh(), modes.shape[:2]
+    templates = coarse.resample(templates, sphere)
+    modes = coarse.resample(modes.flatten(0, 1), sphere).unflatten(0, shape)
+    tensors = (templates.to(device), vocabulary.selection.to(device), modes.to(device))
+    return Scene(sphere.to(device), *tensors)
 
 
 def make_network(
@@ -99,7 +111,9 @@ def make_network(
     seeding.seed_everything(config.seed, "network")
     network = untrained(config.model, data.vocabulary)
     if config.model.shape_head != "convolution":
-        network.mean_mesh.data.copy_(SphereMesh().half_displacement_map(mean_shapes(data)))
+        sphere = SphereMesh(config.model.rings)
+        shapes = SphereMesh().resample(mean_shapes(data), sphere)
+        network.mean_mesh.data.copy_(sphere.half_displacement_map(shapes))
     if config.model.predicts_flow:
         sphere, resolution = SphereMesh(), config.model.texture_resolution
         count = len(data.vocabulary.categories)
@@ -134,6 +148,7 @@ def untrained(options: ModelOptions, vocabulary: Vocabulary) -> ReconstructionNe
         width=options.width,
         texture_model=options.texture_model,
         shape_head=options.shape_head,
+        mesh_resolution=options.mesh_resolution,
     )
 
 

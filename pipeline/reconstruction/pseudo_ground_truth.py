@@ -130,7 +130,7 @@ def _export(
     mine = distributed.shard(len(share.rows))
     missing = [i for i in mine if not (folder / f"{i}.npz").exists()]
     _check_disk(config, share, folder, len(missing) * distributed.world_size())
-    scene = make_scene(model.vocabulary, device)
+    scene = make_scene(model.vocabulary, model.options, device)
     batches = [
         missing[i : i + config.batch_size] for i in range(0, len(missing), config.batch_size)
     ]
@@ -154,10 +154,8 @@ def _check_disk(config: ReconstructionConfig, share: Share, folder: Path, count:
     resolution = config.export.pseudogt_resolution
     # An upper bound, since compression is not known in advance
     parts, maps = 1 + len(share.data.part_names), config.model.texture_resolution
-    wanted, free = (
-        count * pseudo_files.item_bytes(resolution, parts, maps),
-        free_space(folder),
-    )
+    item = pseudo_files.item_bytes(resolution, parts, maps, config.model.mesh_resolution)
+    wanted, free = count * item, free_space(folder)
     logger.info("%d items take up to %.2f GB", count, wanted / 1e9)
     if wanted > free:
         raise UserError(

@@ -119,7 +119,7 @@ def make_teaching(
     student = make_student(data.labels, len(data.detections), config.seed).to(device)
     return Teaching(
         student,
-        make_scene(data.vocabulary, device),
+        make_scene(data.vocabulary, config.model, device),
         data.labels.to(device),
         data.confidence.to(device),
         weight=weight,

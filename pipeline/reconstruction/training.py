@@ -144,7 +144,7 @@ def make_task(
 ) -> training.Task:
     """Returns what the training loop calls."""
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
-    scene = make_scene(data.vocabulary, device, data.modes)
+    scene = make_scene(data.vocabulary, config.model, device, data.modes)
     labels = data.labels.to(device)
     update = Update(
         network, optimizer, scene, labels, config.optimizer, length, companions=companions

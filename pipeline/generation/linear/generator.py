@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from geometry.uv_maps import average_poles, symmetric_extension
+from geometry.uv_maps import MESH_RESOLUTIONS, average_poles, symmetric_extension
 from models.conditions import UNCONDITIONAL, Conditions, class_sizes, columns_of
 
 
@@ -15,7 +15,7 @@ class LinearGenerator(nn.Module):
     The first latent codes are those of the shape, the others those of the texture.
 
     Attributes:
-        shape: (P + S, 3, 32, 16) half displacement maps: the mean, what each of the P - 1 labels of all
+        shape: (P + S, 3, H, H/2) half displacement maps: the mean, what each of the P - 1 labels of all
             sets adds to it, and S modes, the strongest first; scaled to codes of unit variance.
         texture: (P + T, 3, R, R/2) half textures, likewise.
         latent_dim: S + T.
@@ -37,7 +37,7 @@ class LinearGenerator(nn.Module):
         self.latent_dim = len(shape) + len(texture) - 2 * means
 
     def forward(self, z: Tensor, conditions: Conditions = UNCONDITIONAL) -> tuple[Tensor, Tensor]:
-        """Generates textured meshes: textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, 32, 32).
+        """Generates textured meshes: textures (B, 3, R, R) in [-1, 1] and displacement maps (B, 3, H, H).
 
         Args:
             z: (B, latent_dim) latent codes.
@@ -47,7 +47,7 @@ class LinearGenerator(nn.Module):
         return self._generate(design(conditions.category, self.num_classes, len(z)).to(z), z)
 
     def mean(self, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the mean texture (3, R, R) and displacement map (3, 32, 32) over some classes (B,) or (B, S)."""
+        """Returns the mean texture (3, R, R) and displacement map (3, H, H) over some classes (B,) or (B, S)."""
         count = 1 if category is None else len(category)
         known = design(category, self.num_classes, count).mean(0, keepdim=True).to(self.shape)
         texture, displacement = self._generate(known, known.new_zeros(1, self.latent_dim))
@@ -76,7 +76,7 @@ def from_state(weights: Mapping[str, Tensor]) -> LinearGenerator:
     sizes = [int(size) for size in classes.flatten().tolist()]
     fits = (
         shape.ndim == 4
-        and shape.shape[1:] == (3, 32, 16)
+        and shape.shape[1:] in [(3, side, side // 2) for side in MESH_RESOLUTIONS]
         and texture.ndim == 4
         and texture.shape[1:] == (3, texture.shape[2], texture.shape[2] // 2)
         and min(sizes, default=1) > 0

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.pseudo_ground_truth import PseudoGroundTruth, UVSample
-from geometry.sphere_mesh import SphereMesh
 from geometry.uv_maps import fold, half_map, symmetric_extension
 from pipeline.generation import model_file, pictures, sampling
 from pipeline.generation.config import GenerationConfig
@@ -56,7 +55,7 @@ def fit(device: torch.device, config: GenerationConfig) -> None:
         config = replace(config, model=replace(config.model, latent_dim=generator.latent_dim))
         description = model_file.describe(dataset, config)
         model_file.save_model(config.folder, generator, description, 0)
-        template = SphereMesh(sampling.rings_of(config.model.mesh_path)).to(device)
+        template = sampling.make_sphere(config.model).to(device)
         shown = pictures.Shown(template, dataset, config)
         picture = pictures.draw_samples(generator.to(device).eval(), shown, 0)
         save_image(config.folder / "samples.png", picture)
@@ -82,8 +81,9 @@ def make_generator(dataset: PseudoGroundTruth, num_classes: tuple[int, ...]) -> 
     ones = torch.ones(shapes.shape[:2], dtype=torch.double)
     shape_maps, texture_maps = modes.Maps(shapes, ones, known), modes.Maps(textures, seen, known)
     # Both by the same method; only textures have gaps
+    side = dataset.mesh_resolution
     fitted_shapes = _fit("shape", shape_maps)
-    basis = fitted_shapes.basis.movedim((0, 1), (2, 1)).unflatten(2, (32, 16))
+    basis = fitted_shapes.basis.movedim((0, 1), (2, 1)).unflatten(2, (side, side // 2))
     fitted_textures = _fit("texture", texture_maps)
     texture_basis = _full_textures(dataset, texture_maps, fitted_textures)
     return LinearGenerator(basis.float(), texture_basis, num_classes)
@@ -106,7 +106,7 @@ def _fit(name: str, maps: modes.Maps) -> modes.Modes:
 
 
 def _small_maps(dataset: PseudoGroundTruth) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns displacement maps (N, 512, 3), textures (N, 2048, 3), and where these were seen (N, 2048)."""
+    """Returns displacement maps (N, S S/2, 3), textures (N, 2048, 3), and where these were seen (N, 2048)."""
     shapes, textures, seen = [], [], []
     for row in progress(range(len(dataset)), description="maps"):
         item = dataset[row]

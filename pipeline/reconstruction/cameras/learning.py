@@ -253,5 +253,5 @@ def make_cameras(
     network = make_camera_network(
         mean_shapes(data), vocabulary.views, config.model.num_hypotheses, config.seed
     )
-    scene = make_scene(vocabulary, device, data.modes)
+    scene = make_scene(vocabulary, config.model, device, data.modes)
     return CameraLearning(network.to(device), scene, len(data), total, config.seed)

@@ -111,4 +111,6 @@ def make_semantics(
             if name in names:
                 table[..., 1 + names.index(name)] = template.probabilities[..., channel]
         tables.append(table)
-    return SemanticConsistency(kind, torch.cat(tables).to(device), SphereMesh().to(device))
+    sphere = SphereMesh(config.model.rings)
+    probabilities = SphereMesh().resample(torch.cat(tables), sphere)
+    return SemanticConsistency(kind, probabilities.to(device), sphere.to(device))

@@ -53,14 +53,17 @@ class Memory:
     """What was last predicted for each of K images, at half precision; a member of the checkpoint.
 
     Attributes:
-        displacement: (K, 3, 32, 32) maps.
+        displacement: (K, 3, S, S) maps.
         texture: (K, 3, r, r) in [-1, 1].
         known: (K,) bool, images that were seen.
     """
 
-    def __init__(self, count: int, texture_resolution: int, device: torch.device) -> None:
+    def __init__(
+        self, count: int, texture_resolution: int, mesh_resolution: int, device: torch.device
+    ) -> None:
+        shape = (count, 3, mesh_resolution, mesh_resolution)
         side = min(texture_resolution, TEXTURE_SIZE)
-        self.displacement = torch.zeros(count, 3, 32, 32, dtype=torch.float16, device=device)
+        self.displacement = torch.zeros(shape, dtype=torch.float16, device=device)
         self.texture = torch.zeros(count, 3, side, side, dtype=torch.float16, device=device)
         self.known = torch.zeros(count, dtype=torch.bool, device=device)
 
@@ -214,8 +217,8 @@ def make_swaps(
             f"{config.model.prediction_type} predicts none. Use --prediction_type texture or both."
         )
     return NeighborSwaps(
-        Memory(len(data), config.model.texture_resolution, device),
-        make_scene(data.vocabulary, device),
+        Memory(len(data), config.model.texture_resolution, config.model.mesh_resolution, device),
+        make_scene(data.vocabulary, config.model, device),
         data.labels.to(device),
         lambda row: data[row].image,
         criterion,

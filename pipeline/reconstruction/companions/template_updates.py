@@ -90,4 +90,4 @@ def make_template_updates(
         return None
     length = training.make_length(len(data), config.batch_size, options.iters, options.epochs or 1)
     interval = length.interval(options.update_template_every, 1)
-    return TemplateUpdates(make_scene(data.vocabulary, device, data.modes), interval)
+    return TemplateUpdates(make_scene(data.vocabulary, config.model, device, data.modes), interval)

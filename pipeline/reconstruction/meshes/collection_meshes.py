@@ -71,13 +71,13 @@ def export_meshes(device: torch.device, config: ReconstructionConfig) -> None:
     distributed.barrier()
     # Each process writes those of its shard that are missing
     mine = [i for i in distributed.shard(len(plan.rows)) if not done[i]]
-    scene = make_scene(model.vocabulary, device)
+    scene = make_scene(model.vocabulary, model.options, device)
     for i in progress(mine, description="meshes"):
         estimate = _estimate(model, data, scene, plan.rows[i], device)
         _write(plan, i, data, estimate, scene)
     distributed.barrier()
     if distributed.is_main():
-        mesh_folder.save_overview(plan.folder, config.name, plan.names)
+        mesh_folder.save_overview(plan.folder, config.name, plan.names, model.options.rings)
         count, folder = len(plan.rows), plan.folder
         logger.info("wrote %d meshes to %s/, see %s/index.html", count, folder, folder)
 

@@ -83,7 +83,9 @@ def make_estimator(
         raise UserError(f"--category {category}: {model.path} knows {', '.join(names)}.")
     number = names.index(category) if category else 0
     views = check_views(model.vocabulary.views[number].tolist(), f"{model.path}: views")
-    return Estimator(model, make_scene(model.vocabulary, device), number, views, camera, device)
+    return Estimator(
+        model, make_scene(model.vocabulary, model.options, device), number, views, camera, device
+    )
 
 
 @torch.no_grad()

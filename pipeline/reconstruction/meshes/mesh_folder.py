@@ -127,20 +127,21 @@ def is_complete(folder: Path, origin: Mapping[str, Any]) -> bool:
     return True
 
 
-def save_overview(folder: Path, title: str, names: Sequence[str]) -> None:
+def save_overview(folder: Path, title: str, names: Sequence[str], rings: int) -> None:
     """Writes index.html, photographs beside their meshes, and turntable.gif of the first ones.
 
     Args:
         folder: of the export.
         title: of the page.
         names: folders of the photographs, which are complete.
+        rings: of the sphere that they are.
     """
     shown = [_photograph(folder / name, name) for name in names[: gallery.GALLERY_MESHES]]
     meshes = [folder / name / "mesh.glb" for name in names]
     gallery.save_page(folder / "index.html", title, meshes, shown)
     turning = [_read_mesh(folder / name) for name in names[: gallery.TURNTABLE_MESHES]]
     vertices, textures = (torch.stack(members) for members in zip(*turning, strict=True))
-    frames = gallery.turntable_frames(SphereMesh(), vertices, textures)
+    frames = gallery.turntable_frames(SphereMesh(rings), vertices, textures)
     gallery.save_turntable(folder / "turntable.gif", frames)
 
 

@@ -88,7 +88,8 @@ def reconstruct(device: torch.device, config: ReconstructionConfig) -> None:
             failed[i] = error.reason
             continue
         _reconstruct(estimator, found, work, i, config)
-    _report(work, {i: reason for part in distributed.gather(failed) for i, reason in part.items()})
+    failed = {i: reason for part in distributed.gather(failed) for i, reason in part.items()}
+    _report(work, failed, estimator.model.options.rings)
 
 
 def _open(config: ReconstructionConfig, device: torch.device) -> Estimator:
@@ -180,8 +181,8 @@ def least_overlap(usual: float | None) -> float:
     return LEAST_SHARE * (EARLIER_OVERLAP if usual is None else usual)
 
 
-def _report(work: Work, failed: Mapping[int, str]) -> None:
-    """Writes the page of what was made, and says what was not."""
+def _report(work: Work, failed: Mapping[int, str], rings: int) -> None:
+    """Writes the page of what was made, meshes of so many rings, and says what was not."""
     reasons = [f"{work.photographs[i]} {failed[i]}" for i in sorted(failed)]
     made = [name for i, name in enumerate(work.names) if i not in failed]
     if not made:
@@ -192,6 +193,6 @@ def _report(work: Work, failed: Mapping[int, str]) -> None:
         return
     for reason in reasons:
         logger.warning("%s", reason)
-    mesh_folder.save_overview(work.folder, work.folder.name, made)
+    mesh_folder.save_overview(work.folder, work.folder.name, made, rings)
     count, folder = len(made), work.folder
     logger.info("wrote %d meshes to %s/, see %s/index.html", count, folder, folder)

@@ -73,7 +73,8 @@ class KeypointTransfer(Metric):
         self._found.append((batch.index[annotated], *found))
 
     def figures(self) -> dict[str, float]:
-        return measure_transfer(self._images()[1], SphereMesh(), self._options)
+        sphere = SphereMesh(self._setting.config.model.rings)
+        return measure_transfer(self._images()[1], sphere, self._options)
 
     def lines(self, figures: dict[str, float]) -> list[str]:
         return describe(figures, self._options)
@@ -83,7 +84,8 @@ class KeypointTransfer(Metric):
         index, images = self._images()
         pairs = draw_pairs(images.group, COLUMNS, self._options.seed)
         source, target = pairs.unbind(1)
-        moved = transfer(images, source, target, SphereMesh(), self._options.kp_mode)
+        sphere = SphereMesh(self._setting.config.model.rings)
+        moved = transfer(images, source, target, sphere, self._options.kp_mode)
         visible = images.visible[source] & images.visible[target]
         crops = {
             row: self._setting.data[int(index[row])].image[:3] for row in pairs.unique().tolist()

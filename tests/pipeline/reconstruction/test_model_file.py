@@ -36,7 +36,9 @@ def estimate(model: Model) -> dict[str, torch.Tensor]:
     pose = Pose(torch.ones(2, 1), torch.zeros(2, 2), rotation, torch.full((2, 1), 2.0))
     number = torch.zeros(2, dtype=torch.int64)
     labels = Labels(pose, number, number, number.bool(), torch.zeros(2, 0))
-    prediction = predict(model.network, make_scene(model.vocabulary, CPU), image, labels)
+    prediction = predict(
+        model.network, make_scene(model.vocabulary, model.options, CPU), image, labels
+    )
     return {name: value for name, value in prediction._asdict().items() if value is not None}
 
 

@@ -28,7 +28,7 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
     try:
         data = make_data(options)
         network = make_network(options, data, device).double()
-        scene = make_scene(data.vocabulary, device)
+        scene = make_scene(data.vocabulary, options.model, device)
         scene = scene._replace(
             sphere=scene.sphere.double(),
             templates=scene.templates.double(),
@@ -38,7 +38,7 @@ def train_in_double(device: torch.device, options: ReconstructionConfig) -> dict
         optimizer = torch.optim.Adam(network.parameters())
         length = make_length(len(data), options.batch_size, STEPS, 1)
         corrections = PoseCorrections(labels.pose)
-        memory = Memory(len(data), options.model.texture_resolution, device)
+        memory = Memory(len(data), options.model.texture_resolution, 32, device)
         swaps = NeighborSwaps(
             memory, scene, labels, lambda row: data[row].image, F.mse_loss, weight=1, seed=0
         )

@@ -45,7 +45,10 @@ def test_shapes_begin_at_the_mean_of_what_was_fitted(head: str) -> None:
     data = make_data(options)
     expected = data.templates + torch.tensor([0, 0, 0.1])
     torch.testing.assert_close(mean_shapes(data), expected)
-    network, scene = make_network(options, data, CPU).eval(), make_scene(data.vocabulary, CPU)
+    network, scene = (
+        make_network(options, data, CPU).eval(),
+        make_scene(data.vocabulary, options.model, CPU),
+    )
     image = torch.stack([data[i].image for i in range(2)])
     vertices = predict(network, scene, image, data.labels.select(torch.arange(2))).vertices
     assert (vertices - expected).norm(dim=-1).mean() < 0.004

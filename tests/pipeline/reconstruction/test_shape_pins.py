@@ -31,8 +31,9 @@ def test_meshes_are_pinned_to_the_shapes_of_their_images() -> None:
     modes[0, 0, :, 1], modes[0, 1, :, 2] = 1, 1
     number = torch.arange(4.0)
     with_shapes("toy", modes, torch.stack([number, number], dim=1))
-    data = make_data(config())
-    scene = make_scene(data.vocabulary, torch.device("cpu"), data.modes)
+    options = config()
+    data = make_data(options)
+    scene = make_scene(data.vocabulary, options.model, torch.device("cpu"), data.modes)
     labels = data.labels.select(torch.tensor([3, 1]))
     moved = scene.shapes(labels) - scene.templates[labels.template]
     expected = torch.tensor([[0.0, 3, 3], [0, 1, 1]])[:, None].expand(-1, 962, -1)

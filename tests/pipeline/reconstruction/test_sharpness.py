@@ -18,7 +18,10 @@ CPU = torch.device("cpu")
 def test_sharpness_rises_by_the_same_factor_in_every_step(final: float) -> None:
     options = config("--final_sharpness", str(final))
     data = make_data(options)
-    network, scene = make_network(options, data, CPU), make_scene(data.vocabulary, CPU)
+    network, scene = (
+        make_network(options, data, CPU),
+        make_scene(data.vocabulary, options.model, CPU),
+    )
     optimizer = torch.optim.Adam(network.parameters())
     length = Length(total=4, epoch=1, in_steps=True)
     update = Update(network, optimizer, scene, data.labels, options.optimizer, length)
@@ -31,7 +34,10 @@ def test_sharpness_rises_by_the_same_factor_in_every_step(final: float) -> None:
 def test_silhouettes_are_compared_as_sharp_as_asked_for() -> None:
     options = config()
     data = make_data(options)
-    network, scene = make_network(options, data, CPU).eval(), make_scene(data.vocabulary, CPU)
+    network, scene = (
+        make_network(options, data, CPU).eval(),
+        make_scene(data.vocabulary, options.model, CPU),
+    )
     labels = data.labels.select(torch.tensor([0, 1]))
     items = [data[0], data[1]]
     image = torch.stack([item.image for item in items])

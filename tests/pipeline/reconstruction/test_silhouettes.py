@@ -15,7 +15,8 @@ from tests.runs import assert_equal
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(("kind", "weight"), [("volume", 1.0), ("cover", COVER_WEIGHT)])
 def test_screens_are_compared_with_the_masks_of_their_images(kind: str, weight: float) -> None:
-    scene = make_scene(make_data(config()).vocabulary, torch.device("cpu"))
+    options = config()
+    scene = make_scene(make_data(options).vocabulary, options.model, torch.device("cpu"))
     screen = torch.cat([0.5 * scene.sphere.vertices[None], 0.8 * scene.sphere.vertices[None]])
     masks = rasterize(screen, scene.sphere.faces, 64, soft=False).coverage
     template = torch.zeros(2, dtype=torch.int64)

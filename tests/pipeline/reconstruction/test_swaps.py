@@ -54,7 +54,7 @@ def test_neighbors_are_those_of_a_loop_over_all_images() -> None:
     azimuth = 360 * torch.rand(COUNT, generator=torch_generator(0))
     labels, prediction = labels_at(azimuth), random_prediction(COUNT, 1)
     labels = labels._replace(category=torch.arange(COUNT) % 2)
-    memory = Memory(COUNT, 64, CPU)
+    memory = Memory(COUNT, 64, 32, CPU)
     seen = torch.arange(COUNT - 2)  # two images are not known yet
     memory.remember(seen, Prediction(*(None if x is None else x[seen] for x in prediction)))  # type: ignore[arg-type]
     numbers = torch.rand(COUNT, generator=torch_generator(2))
@@ -101,7 +101,7 @@ def two_views() -> tuple[Labels, Prediction, Tensor]:
 
 
 def swaps_of(labels: Labels, images: Tensor, seed: int = 0) -> NeighborSwaps:
-    memory = Memory(len(images), 64, CPU)
+    memory = Memory(len(images), 64, 32, CPU)
     return NeighborSwaps(
         memory, SCENE, labels, lambda row: images[row], F.mse_loss, weight=1, seed=seed
     )
