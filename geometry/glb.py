@@ -81,6 +81,12 @@ def save_glb(
     write_bytes(path, content)
 
 
+def target_names(path: Path) -> list[str]:
+    """Returns the names of the morph targets of a file that `save_glb` wrote."""
+    tree, _ = split(path.read_bytes())
+    return tree["meshes"][0]["extras"]["targetNames"]
+
+
 def _with_targets(content: bytes, names: list[str], offsets: list[np.ndarray]) -> bytes:
     """Adds morph targets, offsets (V, 3) of the positions, to the only mesh of a file."""
     tree, binary = split(content)

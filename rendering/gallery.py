@@ -2,6 +2,7 @@
 
 import base64
 import html
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from geometry import quaternion
 from geometry.camera import Pose, project
+from geometry.glb import target_names
 from geometry.sphere_mesh import SphereMesh
 from rendering.texture import render_textured
 from utils.files import atomic_path, write_bytes
@@ -26,6 +28,8 @@ TURNTABLE_SIZE = 128  # pixels
 _ELEVATION = 15.0  # degrees
 _MILLISECONDS = 100  # per frame
 _VIEWER = Path(__file__).parent / "viewer"
+
+logger = logging.getLogger(__name__)
 
 
 class Photograph(NamedTuple):
@@ -46,15 +50,13 @@ class Extras(NamedTuple):
     """What a page shows beside its meshes.
 
     Attributes:
-        morphs: .glb file with morph targets, which get sliders; None for none.
-        names: of the targets.
-        pictures: beside the page, shown with their names.
+        morphs: .glb file with named morph targets, which get sliders; None for none.
+        pictures: beside the page, and what each shows.
         origin: what the meshes were made from.
     """
 
     morphs: Path | None
-    names: Sequence[str]
-    pictures: Sequence[Path]
+    pictures: Mapping[Path, str]
     origin: Mapping[str, object]
 
 
@@ -88,6 +90,12 @@ def save_page(
     write_bytes(path, page.encode())
 
 
+def announce(folder: Path, count: int) -> None:
+    """Logs where the meshes of an export and their page are."""
+    number = f"{count} mesh" if count == 1 else f"{count} meshes"
+    logger.info("wrote %s to %s/, see %s/index.html", number, folder, folder)
+
+
 def _figure(mesh: Path, photograph: Photograph | None) -> str:
     name = html.escape(photograph.name if photograph else mesh.stem)
     kind, orbit, picture = "", "60deg 75deg auto", ""
@@ -111,7 +119,7 @@ def _extras(extras: Extras) -> str:
         # A mode is shown up to three standard deviations to either side
         sliders = "".join(
             f'<label>{html.escape(name)}<input type="range" min="-3" max="3" step="0.05" value="0"></label>'
-            for name in extras.names
+            for name in target_names(extras.morphs)
         )
         name = html.escape(extras.morphs.name)
         parts.append(
@@ -121,10 +129,10 @@ def _extras(extras: Extras) -> str:
             f'<form>{sliders}<button type="reset">mean</button> <a href="{name}" download>{name}</a></form>'
             "</section>"
         )
-    for picture in extras.pictures:
+    for picture, caption in extras.pictures.items():
         kind, name = picture.suffix.removeprefix("."), html.escape(picture.name)
         source = f"data:image/{kind};base64,{_base64(picture.read_bytes())}"
-        parts.append(f'<p><img alt="{name}" src="{source}"><br>{name}</p>')
+        parts.append(f'<p><img alt="{name}" src="{source}"><br>{name}: {html.escape(caption)}</p>')
     entries = "".join(
         f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
         for key, value in extras.origin.items()
@@ -154,10 +162,12 @@ def turntable_frames(template: SphereMesh, vertices: Tensor, texture: Tensor) ->
     return torch.stack(frames, dim=1)
 
 
-def turned(template: SphereMesh, vertices: Tensor, texture: Tensor, number: int) -> Tensor:
+def turned(
+    template: SphereMesh, vertices: Tensor, texture: Tensor, number: int, size: int = TURNTABLE_SIZE
+) -> Tensor:
     """Renders one frame (B, 3, size, size) uint8 of the turntable of meshes, of TURNTABLE_FRAMES."""
     azimuth = number * (360 // TURNTABLE_FRAMES)
-    colors = render_turned(template, vertices, texture, TURNTABLE_SIZE, azimuth, _ELEVATION)
+    colors = render_turned(template, vertices, texture, size, azimuth, _ELEVATION)
     return ((colors.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 

@@ -82,29 +82,26 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         added = _save_extras(folder, drawn, how_many, record)
         gallery.save_page(folder / "index.html", config.name, meshes, extras=added)
         export_folder.finish(folder, how_many)
-        logger.info("wrote %d meshes to %s/, see %s/index.html", how_many, folder, folder)
+        gallery.announce(folder, how_many)
 
 
 def _save_extras(
     folder: Path, drawn: extras.Drawn, how_many: int, record: Mapping[str, object]
 ) -> gallery.Extras:
-    """Writes what was asked for beside the meshes, and returns what the page shows of it."""
-    options, pictures = drawn.config.sampling, []
+    """Writes what was asked for beside the meshes; returns that and what earlier exports of the model left there."""
+    options, morphs = drawn.config.sampling, folder / extras.MORPHS
     origin = {key: record[key] for key in (*_ORIGIN, "checkpoint_sha256")}
-    morphs, names = None, []
     if options.export_morphs:
-        morphs = folder / "morphs.glb"
-        names = extras.save_morphs(morphs, drawn, origin)
+        extras.save_morphs(morphs, drawn, origin)
     if options.interpolate is not None:
-        pictures.append(folder / "walk.gif")
-        extras.save_walk(pictures[-1], drawn, options.interpolate)
+        extras.save_walk(folder / "walk.gif", drawn, options.interpolate)
     if options.swap:
-        pictures.append(folder / "swap.png")
         extras.save_swaps(folder, drawn, origin)
     if options.part_colors:
-        pictures.append(folder / "parts.png")
         extras.save_parts(folder, drawn, how_many, origin)
-    return gallery.Extras(morphs, names, pictures, origin)
+    pictures = {folder / name: text for name, text in extras.CAPTIONS.items()}
+    present = {path: text for path, text in pictures.items() if path.exists()}
+    return gallery.Extras(morphs if morphs.exists() else None, present, origin)
 
 
 def _rows(model: Model, config: GenerationConfig) -> list[int]:

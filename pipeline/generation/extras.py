@@ -26,6 +26,14 @@ SWAPPED = 4  # samples whose textures are swapped
 _WORDS = (("wider", "narrower"), ("longer", "shorter"), ("higher", "lower"))  # x, y, z
 _CHANGE = 0.02  # of an extent, from which on a mode is named by it
 _SIZE = 192  # pixels of a rendering
+_WALK_SIZE = 256  # the same of a walk
+# What pictures show, for the page
+MORPHS = "morphs.glb"
+CAPTIONS = {
+    "walk.gif": "from one mesh to another, and back",
+    "swap.png": "every texture, by column, on every shape, by row",
+    "parts.png": "the parts of the meshes",
+}
 
 
 class Drawn(NamedTuple):
@@ -119,8 +127,8 @@ def _describe(change: Tensor) -> str:
     return ", ".join(words) or "form"
 
 
-def save_morphs(path: Path, drawn: Drawn, origin: Mapping[str, object]) -> list[str]:
-    """Writes the mean mesh and texture with the strongest modes of shape as morph targets; returns their names."""
+def save_morphs(path: Path, drawn: Drawn, origin: Mapping[str, object]) -> None:
+    """Writes the mean mesh and texture with the strongest modes of shape as morph targets."""
     generator = drawn.model.generator
     if isinstance(generator, LinearGenerator):
         rows = list(drawn.eligible)
@@ -132,7 +140,6 @@ def save_morphs(path: Path, drawn: Drawn, origin: Mapping[str, object]) -> list[
         found = shape_modes(drawn.template.deform(sample.displacement))
         texture = sample.texture.mean(0)
     save_glb(path, drawn.template, found.mean, texture, origin, found.modes)
-    return list(found.modes)
 
 
 def save_walk(path: Path, drawn: Drawn, ends: Sequence[tuple[int, int]]) -> None:
@@ -154,7 +161,7 @@ def save_walk(path: Path, drawn: Drawn, ends: Sequence[tuple[int, int]]) -> None
             code, generator, config, drawn.model.views, drawn.items, row
         )
         vertices = drawn.template.deform(sample.displacement)
-        frames.append(gallery.turned(drawn.template, vertices, sample.texture, number))
+        frames.append(gallery.turned(drawn.template, vertices, sample.texture, number, _WALK_SIZE))
     gallery.save_turntable(path, torch.stack(frames, dim=1))
 
 

@@ -208,7 +208,7 @@ def test_a_slider_changes_the_shape_in_a_browser(tmp_path: Path) -> None:
     save_glb(path, template, template.vertices * 0.5, gray, ORIGIN, offsets)
     issues = run_node("validate.cjs", path, environment=environment)
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0)
-    extras = gallery.Extras(path, list(offsets), [], ORIGIN)
+    extras = gallery.Extras(path, {}, ORIGIN)
     gallery.save_page(tmp_path / "index.html", "run", [], extras=extras)
     shots = [tmp_path / "mean.png", tmp_path / "moved.png"]
     page = (tmp_path / "index.html").as_uri()

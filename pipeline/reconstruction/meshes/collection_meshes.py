@@ -22,7 +22,7 @@ from pipeline.reconstruction.meshes import mesh_folder
 from pipeline.reconstruction.meshes.mesh_folder import Estimate, cut_subject
 from pipeline.reconstruction.model import Scene, make_scene, predict
 from pipeline.reconstruction.model_file import Model, load_trained
-from rendering import rasterizer
+from rendering import gallery, rasterizer
 from utils import distributed
 from utils.cli import UserError
 from utils.digests import file_digest
@@ -78,8 +78,7 @@ def export_meshes(device: torch.device, config: ReconstructionConfig) -> None:
     distributed.barrier()
     if distributed.is_main():
         mesh_folder.save_overview(plan.folder, config.name, plan.names, model.options.rings)
-        count, folder = len(plan.rows), plan.folder
-        logger.info("wrote %d meshes to %s/, see %s/index.html", count, folder, folder)
+        gallery.announce(plan.folder, len(plan.rows))
 
 
 def require_texture(model: Model) -> None:

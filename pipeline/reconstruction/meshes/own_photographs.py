@@ -23,7 +23,7 @@ from pipeline.reconstruction.meshes.mask_search import ESTIMATED_MASK, MaskFinde
 from pipeline.reconstruction.meshes.mesh_folder import Estimate
 from pipeline.reconstruction.meshes.photograph_files import Found
 from pipeline.reconstruction.model_file import Model, load_model
-from rendering import rasterizer
+from rendering import gallery, rasterizer
 from utils import distributed, model_file
 from utils.cli import UserError
 from utils.digests import file_digest
@@ -194,5 +194,4 @@ def _report(work: Work, failed: Mapping[int, str], rings: int) -> None:
     for reason in reasons:
         logger.warning("%s", reason)
     mesh_folder.save_overview(work.folder, work.folder.name, made, rings)
-    count, folder = len(made), work.folder
-    logger.info("wrote %d meshes to %s/, see %s/index.html", count, folder, folder)
+    gallery.announce(work.folder, len(made))

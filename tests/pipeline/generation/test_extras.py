@@ -115,8 +115,12 @@ def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:
     for name in ("walk.gif", "swap.png", "parts.png"):
         assert f'alt="{name}"' in page
     assert (FOLDER / "mesh_1_parts.glb").exists()
-    # Fewer meshes, and no leftovers of those before
+    # Fewer meshes, and no leftovers of those before; the page keeps what is not made again
     run("--part_colors", "--how_many", "1")
+    later = (FOLDER / "index.html").read_text()
+    assert later.count('type="range"') == extras.NUM_MODES
+    assert [f'alt="{name}"' in later for name in extras.CAPTIONS] == [True] * 3
+    assert 'href="mesh_1.glb" download' not in later
     assert not (FOLDER / "mesh_1_parts.glb").exists()
     assert (FOLDER / "mesh_0_parts.glb").exists()
 
