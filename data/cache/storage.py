@@ -48,6 +48,14 @@ def save_tensors(path: Path, content: dict[str, Any], origin: Origin) -> Path:
     return path
 
 
+def belongs_to(path: Path, detections: str) -> bool:
+    """Returns whether a file of `save_tensors` was made from detections with a fingerprint; False if damaged."""
+    try:
+        return checkpoint.load(path, remedy="").get("fingerprint", PUBLISHED) == detections
+    except UserError:
+        return False
+
+
 def load_tensors(
     path: Path, names: Sequence[str], origin: Origin, command: str, optional: Sequence[str] = ()
 ) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from data.cache import template_files
 from data.cache.folders import Record, write_record
 from data.cache.label_files import save_labels
 from data.cache.pose_files import hypotheses_path, poses_path
+from data.cache.storage import belongs_to
 from data.collection import Collection, open_collection, word_about
 from data.definitions import (
     CATEGORIES,
@@ -22,7 +23,7 @@ from data.definitions import (
     expand_dataset,
     usual_views,
 )
-from data.detections import Detections, detections_path, load_detections, save_detections
+from data.detections import Detections, detections_path, save_detections
 from data.labels.individuals import with_individuals
 from data.labels.reading import LabelSets, read_labels
 from data.multiview import arranging
@@ -209,24 +210,16 @@ def _part_frequencies(detections: Detections) -> dict[str, float]:
 
 
 def _warn_about_stale_poses(detections: Detections) -> None:
-    """Says that poses of earlier detections will be refused, if there are any."""
-    name = detections.dataset
-    # Existing poses belong to the detections that are about to be replaced
-    made = [path(name, mode) for path in (hypotheses_path, poses_path) for mode in MODES]
-    made = [str(path) for path in made if path.exists()]
-    if made and detections_path(name).exists() and _fingerprint(name) != detections.fingerprint:
+    """Says that poses of other detections will be refused, if there are any."""
+    paths = [
+        path(detections.dataset, mode) for path in (hypotheses_path, poses_path) for mode in MODES
+    ]
+    made = [x for x in paths if x.exists() and not belongs_to(x, detections.fingerprint)]
+    if made:
         logger.warning(
-            "The images or masks have changed since %s were made: estimate the poses again.",
-            ", ".join(made),
+            "The category, images or masks have changed since these were made: %s. Estimate the poses again.",
+            ", ".join(map(str, made)),
         )
-
-
-def _fingerprint(dataset: str) -> str | None:
-    """Returns the fingerprint of the present detections; None for a damaged file."""
-    try:
-        return load_detections(dataset).fingerprint
-    except UserError:
-        return None  # it is about to be written anew
 
 
 def _report(collection: Collection, detections: Detections, result: Inspection) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data import prepare
 from data.cache.folders import category_of
+from data.cache.storage import Origin, save_tensors
 from data.detections import load_detections
 from data.run_lengths import decode_mask
 from utils import cli
@@ -221,9 +222,18 @@ def test_full_disk_leaves_the_old_files(function: str, collection: Path, monkeyp
 
 def test_changed_images_are_announced_when_poses_exist(collection: Path, capsys):
     prepare.main(ARGUMENTS)
-    Path("cache/toy/poses_estimated_singletpl.bin").touch()
+    image, content = collection / "images/2.png", (collection / "images/2.png").read_bytes()
+    path = Path("cache/toy/poses_estimated_singletpl.bin")
+    save_tensors(path, {}, Origin(load_detections("toy").fingerprint, ""))
     prepare.main(ARGUMENTS)
-    assert "estimate the poses again" not in capsys.readouterr().out
-    (collection / "images" / "2.png").unlink()
+    assert str(path) not in capsys.readouterr().out
+    image.unlink()
     prepare.main(ARGUMENTS)
-    assert "estimate the poses again" in capsys.readouterr().out
+    assert f"since these were made: {path}. Estimate" in capsys.readouterr().out
+    # The poses belong to the images again once these are back
+    image.write_bytes(content)
+    prepare.main(ARGUMENTS)
+    assert str(path) not in capsys.readouterr().out
+    path.write_bytes(b"damaged")
+    prepare.main(ARGUMENTS)
+    assert str(path) in capsys.readouterr().out
