@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from data import mask_styles
 from data.mask_styles import Choice, Numbers, Rule, Source
@@ -180,6 +180,9 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(path, f"cannot be read ({_TOO_LARGE})") from error
+    except UnidentifiedImageError as error:
+        reason = _other_kind(path) or "cannot be read (it is damaged, or no picture)"
+        raise UnreadablePicture(path, reason) from error
     except Exception as error:  # decoders raise errors of any type for damaged files
         details = " ".join(str(error).replace(str(path), "the file").split())
         raise UnreadablePicture(path, _other_kind(path) or f"cannot be read ({details})") from error

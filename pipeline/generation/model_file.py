@@ -171,13 +171,20 @@ def load_trained(
     config = replace(config, model=replace(config.model, **other))
     # Photographs that were kept from its training, if it is that of the data set that was asked for
     asked = {"dataset": config.data.dataset, "mode": config.data.mode}
-    same = "views" in state and not checkpoint.stored_options(path, state, asked)
+    trained = checkpoint.stored_options(path, state, asked)
+    same = "views" in state and not trained
     held_out = float(state.get("args", {}).get("held_out", 0.0)) if same else 0.0
     config = replace(config, data=replace(config.data, held_out=held_out))
     # Its own views, too
     if same:
         return _build(path, state, config.model, *_stored_views(path, state), device), config
-    # Otherwise those in cache/
+    # Otherwise those in cache/; a name that was mistyped has none there
+    missing = pseudo_files.metadata_path(config.data.dataset, config.data.mode)
+    if trained and not missing.exists():
+        words = " ".join(f"--{key} {value}" for key, value in trained.items())
+        raise UserError(
+            f"{path} was trained with {words}. {missing} does not exist: ask for {words}."
+        )
     names = class_names(config.data.dataset)
     views = pseudo_files.load_metadata(config.data.dataset, config.data.mode)
     without = {key: value for key, value in state.items() if key != "items"}  # of other rows

@@ -61,8 +61,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file\nshowpage\
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "is a web page"),
         (b"%PDF-1.7", "is a PDF document"),
-        (b"", "cannot be read (cannot identify image file"),
-        (bytes(100), "cannot be read (cannot identify image file"),
+        (b"", "cannot be read (it is damaged, or no picture)"),
+        (bytes(100), "cannot be read (it is damaged, or no picture)"),
     ],
 )
 def test_other_files_are_named(content: bytes, reason: str, tmp_path: Path) -> None:

@@ -117,7 +117,10 @@ def test_on_another_data_set_the_model_is_seen_from_the_views_of_that() -> None:
     shutil.rmtree("cache/toy")
     run("--export_sample", "--how_many", "1", "--dataset", "other")
     shutil.rmtree("cache/other")
-    with pytest.raises(UserError, match=r"cache/other/poses_metadata.*does not exist"):
+    with pytest.raises(
+        UserError,
+        match=r"trained with --dataset toy\. cache/other/poses_meta.* exist: ask for --dataset toy",
+    ):
         run("--export_sample", "--how_many", "1", "--dataset", "other")
 
 
