@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 category=car
 num_images=120
 preset=cpu-30min                    # the options of all stages
+steps=400                           # of the reconstruction: a third of the preset's
 num_exported=16
 precision=()                        # bfloat16 is faster only where the processor has matrix units for it
 if grep -qs amx_bf16 /proc/cpuinfo; then precision=(--bfloat16); fi
@@ -39,7 +40,7 @@ stage preparation -m data.prepare --dataset "$dataset"
 stage "poses, step 1" pose_optimization_step1.py --dataset "$dataset" --mode singletpl --preset "$preset"
 stage "poses, step 2" pose_optimization_step2.py --dataset "$dataset" --mode singletpl --preset "$preset" --visualize
 run=(--name "$name" --dataset "$dataset" --preset "$preset")
-stage reconstruction run_reconstruction.py "${run[@]}" ${precision[@]+"${precision[@]}"}
+stage reconstruction run_reconstruction.py "${run[@]}" --iters "$steps" ${precision[@]+"${precision[@]}"}
 stage "reconstruction, evaluated" run_reconstruction.py "${run[@]}" --evaluate
 stage "meshes of photographs" run_reconstruction.py "${run[@]}" --export_meshes --how_many "$num_exported" --overwrite
 stage pseudo-ground-truth run_reconstruction.py "${run[@]}" --generate_pseudogt

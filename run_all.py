@@ -4,7 +4,7 @@ Every command is printed before it runs. The same command again continues where 
 and runs only stages whose command or inputs have changed.
 
 Examples:
-  # About half an hour on two cores, with a hundred photographs and masks in datasets/my_birds/
+  # At most half an hour on two cores, with some hundred photographs and masks in datasets/my_birds/
   python run_all.py --dataset my_birds --category bird --preset cpu-30min
 
   # A night, for finer textures

@@ -99,8 +99,9 @@ def open_collection(name: str) -> Collection:
         f"into {root}/masks/ (same name, .png, white = object)."
     )
     if not (root / "images").is_dir():
-        missing = root / "images" if root.is_dir() else root
-        raise UserError(f"{missing}/ does not exist{folders_in(root)}. {where}")
+        # Commands work in the folder that they are called from, often another one than expected
+        missing = f"{root}/images/" if root.is_dir() else f"{Path.cwd()}/{root}/"
+        raise UserError(f"{missing} does not exist{folders_in(root)}. {where}")
     files, folders = walk(root / "images")
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     ignored = tuple(path for path in files if path.suffix.lower() not in SUFFIXES)

@@ -8,12 +8,12 @@ from typing import Any
 from utils.cli import Parser
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Half an hour for a hundred photographs on two cores: recognizable, coarse
+    # At most half an hour for some hundred photographs on two cores: recognizable, coarse
     "cpu-30min": {
         "pose_optimization_step1": {"image_resolution": 128},
         "pose_optimization_step2": {"image_resolution": 128},
         "run_reconstruction": {
-            **{"iters": 400, "batch_size": 10, "width": 0.25},
+            **{"iters": 1200, "batch_size": 10, "width": 0.25},
             **{"image_resolution": 128, "pseudogt_resolution": 256},
         },
         "run_generation": {"kind": "linear", "texture_resolution": 256, "batch_size": 8},
