@@ -60,6 +60,7 @@ class UnreadablePicture(UserError):
     """A picture file is missing, truncated, or not what it should be.
 
     Attributes:
+        path: of the file.
         reason: the end of a sentence that begins with the path.
     """
 
@@ -67,7 +68,7 @@ class UnreadablePicture(UserError):
         super().__init__(
             f"{path} {reason}. Replace or remove the file, then prepare the data again."
         )
-        self.reason = reason
+        self.path, self.reason = path, reason
 
 
 def read_photograph(path: str | Path) -> np.ndarray:

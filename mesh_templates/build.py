@@ -17,6 +17,7 @@ from mesh_templates import animals, preview, vehicles
 from mesh_templates.primitives import mesh_from_distance
 from utils import cli
 from utils.files import atomic_path
+from utils.progress import print_line
 
 FOLDER = Path(__file__).parent
 SHAPES = animals.SHAPES | vehicles.SHAPES
@@ -42,7 +43,9 @@ def build(name: str, preview_folder: Path | None) -> None:
     """Writes classes/<name>.obj and, with a folder for it, a picture."""
     shape = SHAPES[name]()
     mesh = mesh_from_distance(shape)
-    write_template(mesh, FOLDER / "classes" / f"{name}.obj")
+    path = FOLDER / "classes" / f"{name}.obj"
+    write_template(mesh, path)
+    print_line(f"wrote {path}")
     if preview_folder:
         preview_folder.mkdir(parents=True, exist_ok=True)
         preview.draw(mesh, shape).save(preview_folder / f"{name}.png")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.crops import network_input, resize_crop
+from data.image_files import UnreadablePicture
 from geometry.camera import project
 from geometry.glb import save_glb
 from geometry.mesh_files import save_textured_mesh
@@ -212,7 +213,11 @@ class Estimator:
         path, opened = Path(photograph), self._estimator
         masks = None if mask is None else photograph_files.match_masks(Path(mask), [path])
         finder = opened.mask_finder
-        subject = photograph_files.read_object(path, masks, finder, texture_resolution).subject
+        try:
+            found = photograph_files.read_object(path, masks, finder, texture_resolution)
+        except UnreadablePicture as error:  # belongs to no collection that could be prepared again
+            raise UserError(f"{error.path} {error.reason}.") from error
+        subject = found.subject
         image = network_input(subject.pixels, opened.model.options.image_resolution)
         mesh, _ = estimator.estimate(opened, image.to(opened.device), refine_steps)
         # What the photograph shows takes the place of what the network predicts

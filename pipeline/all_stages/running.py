@@ -116,7 +116,7 @@ def execute(stage: Stage) -> dict[str, float]:
         sys.exit(process.returncode)
     if process.returncode:
         raise UserError(
-            f"{stage.title} has failed, see above. Run the same command again to continue with it."
+            f"{stage.title} has failed, see above. Once that is put right, this command continues there."
         )
     return {"seconds": round(time.perf_counter() - start, 1), "memory_mb": usage.ru_maxrss // 1024}
 

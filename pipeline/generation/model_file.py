@@ -134,6 +134,10 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     """
     path = Path(path)
     state = model_file.load(path)
+    if "generator_running_avg" not in state:
+        raise UserError(
+            f"{path} holds no generator. Those of run_generation.py are in checkpoints_gan/."
+        )
     # Published checkpoints lack the views
     if "views" not in state:
         raise UserError(

@@ -82,6 +82,10 @@ def load_model(path: str | Path, device: torch.device) -> Model:
     """
     path = Path(path)
     state = model_file.load(path)
+    if "generator_running_avg" in state:
+        raise UserError(
+            f"{path} holds a generator. Networks that see photographs are in checkpoints_recon/."
+        )
     require_meshes(path, state.get("args", {}))
     vocabulary = _stored_vocabulary(path, state)
     if vocabulary is None:

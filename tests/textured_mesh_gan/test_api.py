@@ -101,6 +101,13 @@ def test_a_photograph_gives_the_mesh_of_the_command(collection: Path):  # noqa: 
     assert_written(mesh, Path("output/toy_singletpl_photographs/a/mesh.obj"))
 
 
+def test_a_photograph_that_is_missing_is_named_without_a_collection(collection: Path):  # noqa: F811
+    reconstruction.run("--iters", "1", "--student_weight", "0")
+    estimator = tmg.load_estimator("checkpoints_recon/toy_singletpl/model.pth")
+    with pytest.raises(tmg.UserError, match=r"^no\.jpg does not exist\.$"):
+        estimator.estimate("no.jpg")
+
+
 def test_mistakes_are_one_line(generator):
     with pytest.raises(tmg.UserError, match=r"no\.pth"):
         tmg.load_generator("no.pth")
@@ -123,13 +130,16 @@ def test_importing_the_package_loads_no_pytorch():
 @pytest.mark.slow
 def test_the_examples_of_the_document_run(generator, tmp_path, request, capsys):
     # Models of the names that the document has, and a photograph
-    shutil.copytree("checkpoints_gan/toy_singletpl", tmp_path / "checkpoints_gan/birds_singletpl")
+    shutil.copytree(
+        "checkpoints_gan/toy_singletpl",
+        tmp_path / "checkpoints_gan/pretrained_synthetic_car_singletpl",
+    )
     request.getfixturevalue("collection")
     reconstruction.run("--iters", "1", "--student_weight", "0")
-    runs = tmp_path / "checkpoints_recon/birds_singletpl"
+    runs = tmp_path / "checkpoints_recon/pretrained_synthetic_car_singletpl"
     if not runs.exists():
         shutil.copytree("checkpoints_recon/toy_singletpl", runs)
-    for array, name in zip(picture(), ("my_bird.jpg", "my_mask.png"), strict=True):
+    for array, name in zip(picture(), ("my_car.jpg", "my_mask.png"), strict=True):
         Image.fromarray(array).save(name)
     scope: dict = {}
     for document, count in ("README.md", 1), ("docs/api.md", 4):
@@ -138,5 +148,5 @@ def test_the_examples_of_the_document_run(generator, tmp_path, request, capsys):
         assert len(blocks) == count
         for block in blocks:
             exec(block, scope)
-    assert {"bird_3.glb", "my_bird.obj"} <= {path.name for path in Path().iterdir()}
+    assert {"car_3.glb", "my_car.obj"} <= {path.name for path in Path().iterdir()}
     np.testing.assert_allclose(scope["size"].detach()[:2], [0.8, 0.4], atol=0.04)

@@ -82,7 +82,7 @@ def test_a_stage_of_other_options_runs_again(chain, monkeypatch):
 
 def test_a_failure_stops_the_run_and_is_taken_up_again(chain):
     Path("c.txt").mkdir()
-    with pytest.raises(UserError, match=r"^c\.txt has failed, see above\. Run the same command"):
+    with pytest.raises(UserError, match=r"^c\.txt has failed, see above\. Once that is put right"):
         running.run_all(CONFIG)
     assert [*read_json("output/toy_singletpl_stages.json", "")] == ["b.txt"]
     Path("c.txt").rmdir()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.generation.model_file import load_model
+from pipeline.reconstruction.model_file import load_model as load_estimator
 from tests.pipeline.generation.toy import run, save_statistics
 from tests.runs import assert_equal
 from utils import checkpoint
@@ -98,6 +99,15 @@ def test_files_that_were_tampered_with_are_refused() -> None:
         checkpoint.save(MODEL, state | changes)
         with pytest.raises(UserError, match=rf"model\.pth.*{message}"):
             load_model(MODEL, CPU)
+
+
+def test_a_model_of_another_stage_is_named() -> None:
+    checkpoint.save(MODEL, {"generator": {}, "args": {}})
+    with pytest.raises(UserError, match=r"model\.pth holds no generator\. .* checkpoints_gan/"):
+        load_model(MODEL, CPU)
+    checkpoint.save(MODEL, {"generator_running_avg": {}, "args": {}})
+    with pytest.raises(UserError, match=r"holds a generator\. .* checkpoints_recon/"):
+        load_estimator(MODEL, CPU)
 
 
 def test_a_file_without_views_says_where_it_can_be_applied() -> None:
