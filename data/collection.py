@@ -133,6 +133,8 @@ def word_about(ignored: tuple[Path, ...]) -> str:
         return f"HEIC pictures such as {heic} are not read: convert them to JPEG, with heif-convert"
     if raw is not None:
         return f"raw pictures such as {raw} are not read: develop them to JPEG or TIFF"
+    if len(ignored) == 1:
+        return f"ignored: {ignored[0]}, which is no photograph"
     return f"ignored: {len(ignored)} files that are no photographs, such as {ignored[0]}"
 
 

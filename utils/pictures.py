@@ -1,6 +1,7 @@
 """Pictures for people: files, grids, colors of parts, text and wireframes."""
 
 import colorsys
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,11 +70,18 @@ def part_palette(count: int) -> np.ndarray:
     return np.round(np.array(colors).reshape(count, 3) * 255).astype(np.uint8)
 
 
+def drawable(text: str) -> str:
+    """Returns a text in the letters that Pillow's own font has: without accents, others as question marks."""
+    letters = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode("ascii")
+
+
 def draw_text(pixels: np.ndarray, text: str, position: tuple[int, int] = (4, 4)) -> np.ndarray:
     """Returns a copy of (h, w, 3) uint8 pixels with outlined text at (x, y) from the top left."""
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
-    draw.text(position, text, fill="white", stroke_width=1, stroke_fill="black")
+    draw.text(position, drawable(text), fill="white", stroke_width=1, stroke_fill="black")
     return np.asarray(image)
 
 

@@ -15,6 +15,7 @@ from data.preparation.quality import MEANINGS, Finding, find_small_or_cut
 from data.run_lengths import decode_mask
 from utils.cli import one_line
 from utils.files import atomic_path, write_json
+from utils.pictures import drawable
 from utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def _save_sheet(
         pen.rectangle(frame, outline=frame_color(image), width=2)
         texts = [finding.text for finding in found.get(image, [])]
         text = f"{image.name}: {'; '.join(texts)}" if texts else image.name
-        lines = textwrap.wrap(one_line(text), 19)[:3]
+        lines = textwrap.wrap(drawable(one_line(text)), 19)[:3]
         pen.text((x + 3, y + THUMBNAIL), "\n".join(lines), fill="black", font_size=10)
     with atomic_path(path) as temporary:
         sheet.save(temporary)

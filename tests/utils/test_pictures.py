@@ -57,6 +57,12 @@ def test_text_changes_the_corner_only_and_not_its_input():
     assert (drawn[30:] == 128).all()
 
 
+def test_letters_that_the_font_lacks_are_replaced():
+    assert pictures.drawable("Bärbel, Vo\u0308gel \u9ce5.jpg") == "Barbel, Vogel ?.jpg"
+    blank = np.zeros((20, 80, 3), np.uint8)
+    assert (pictures.draw_text(blank, "ö") == pictures.draw_text(blank, "o")).all()
+
+
 def test_a_wireframe_shows_the_faces_that_look_at_the_viewer():
     triangle = torch.tensor([[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.9, 0.0]])
     pixels = np.zeros((64, 64, 3), np.uint8)

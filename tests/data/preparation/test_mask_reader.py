@@ -136,7 +136,7 @@ def test_a_folder_in_the_place_of_a_photograph_is_named(capsys) -> None:
     [
         ("b.HEIC", "HEIC pictures such as datasets/x/images/b.HEIC are not read: convert them"),
         ("b.nef", "raw pictures such as datasets/x/images/b.nef are not read: develop them"),
-        ("notes.txt", "ignored: 1 files that are no photographs, such as"),
+        ("notes.txt", "notes.txt, which is no photograph"),
     ],
 )
 def test_files_that_are_not_read_are_told(name: str, word: str, capsys) -> None:
