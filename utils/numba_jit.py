@@ -64,6 +64,10 @@ def cache_folder(source: Path) -> Path:
 config.CACHE_DIR = str(cache_folder(Path(__file__).parents[1]))  # pyright: ignore[reportAttributeAccessIssue] - decorators read it
 
 compiled: Decorator = njit(nogil=True, cache=True, error_model="numpy")
+# For numbers that are finite, with products and sums in one instruction
+compiled_finite: Decorator = njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "ninf"}
+)
 # For sums whose terms may be reordered, so that they vectorize
 compiled_sums: Decorator = njit(
     nogil=True,

@@ -1,7 +1,7 @@
 """Compiled bit masks of pixels: 64 columns a word, a set bit is a pixel that no face covers.
 
-A mask has a spare word at the end of its rows and 8 spare rows, all zero, so that tiles of 8 x 8
-pixels may reach beyond the image.
+A mask has a spare word at the end of its rows and 8 spare rows, all zero, so that 8 columns or rows
+may reach beyond the image.
 """
 
 from typing import Any, cast
@@ -9,24 +9,43 @@ from typing import Any, cast
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import gep_inbounds
 from numba.extending import intrinsic
 
 from utils.numba_jit import Array, Decorator, compiled
 
 ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
+# Of every byte: the positions of its set bits, lowest first, 3 bits each, and from bit 28 on their number
+_BITS = [[bit for bit in range(8) if byte >> bit & 1] for byte in range(256)]
+POSITIONS = np.array(
+    [sum(bit << 3 * k for k, bit in enumerate(bits)) | len(bits) << 28 for bits in _BITS], np.uint32
+)
 
 _intrinsic = cast(Decorator, intrinsic)
 
 
 @_intrinsic
-def lowest_bit(typingctx: Any, bits: Any) -> Any:
-    """Index of the lowest set bit of a non-zero uint64."""
+def write_positions(typingctx: Any, target: Any, begin: Any, first: Any, positions: Any) -> Any:
+    """Writes first + each of the 8 positions of an entry of POSITIONS to an int32 array from begin on."""
+    vector = ir.VectorType(ir.IntType(32), 8)
+
+    def spread(builder: Any, value: Any) -> Any:
+        lane = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+        return builder.shuffle_vector(lane, lane, ir.Constant(vector, [0] * 8))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # The flag promises that the argument is not zero
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        array, begin, first, positions = args
+        # One vector, which the compiler does not make of a loop
+        shifts = ir.Constant(vector, [3 * lane for lane in range(8)])
+        lanes = builder.lshr(spread(builder, positions), shifts)
+        lanes = builder.and_(lanes, ir.Constant(vector, [7] * 8))
+        lanes = builder.add(lanes, spread(builder, first))
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        place = builder.bitcast(gep_inbounds(builder, data, begin), vector.as_pointer())
+        builder.store(lanes, place, align=4)
+        return context.get_dummy_value()
 
-    return types.uint64(types.uint64), codegen
+    return types.void(target, types.uint64, types.int32, types.uint32), codegen
 
 
 @compiled
@@ -38,17 +57,21 @@ def word_mask(word: int, first: int, last: int) -> Any:
 
 
 @compiled
-def mark_open(open_pixels: Array, size: int, keep: Array) -> None:
-    """Sets keep to 1 at open pixels and to 0 at covered ones, 8 columns at a time."""
+def show_covered(open_pixels: Array, size: int, image: Array) -> None:
+    """Sets an image to 0 at open pixels and to 1 at covered ones, 8 columns at a time."""
     one, zero = np.float32(1), np.float32(0)
     for j in range(size):
-        for byte in range((size + 7) >> 3):
+        for byte in range(size >> 3):
             bits = open_pixels[j, byte >> 3] >> np.uint64(8 * (byte & 7))
-            begin = np.uint64(j * size + 8 * byte)  # may run into the next row, which comes later
+            begin = np.uint64(j * size + 8 * byte)
             # Written without branches, so that the lanes become one vector
             for lane in range(8):
                 is_open = bits & np.uint64(1 << lane) != np.uint64(0)
-                keep[begin + np.uint64(lane)] = one if is_open else zero
+                image[begin + np.uint64(lane)] = zero if is_open else one
+        # The columns past the last 8
+        for i in range(size & ~7, size):
+            bits = open_pixels[j, i >> 6] >> np.uint64(i & 63)
+            image[j * size + i] = zero if bits & np.uint64(1) else one
 
 
 @compiled
@@ -69,21 +92,15 @@ def any_open(bands: Array, top: int, bottom: int, first: int, last: int) -> bool
     for word in range(first >> 6, (last >> 6) + 1):
         mask = word_mask(word, first, last)
         for band in range(top >> 3, (bottom >> 3) + 1):
-            bits |= bands[band, word] & mask
+            bits |= bands[np.uint64(band), np.uint64(word)] & mask
     return bits != np.uint64(0)
 
 
 @compiled
-def tile(open_pixels: Array, top: int, bottom: int, first: int, last: int) -> Any:
-    """Open pixels of at most 8 x 8 pixels from (top, first) on; bit 8 * row + column."""
-    # A row of a tile may straddle two words
-    word, shift = first >> 6, np.uint64(first & 63)
-    columns = np.uint64(0xFF) >> np.uint64(max(7 + first - last, 0))
-    bits = np.uint64(0)
-    for row in range(8):
-        line = open_pixels[top + row, word] >> shift
-        # Two shifts, because a shift by 64 bits is undefined
-        line |= open_pixels[top + row, word + 1] << (np.uint64(63) - shift) << np.uint64(1)
-        bits |= (line & columns) << np.uint64(8 * row)
-    # Rows below the box do not count
-    return bits & (ALL_BITS >> np.uint64(8 * max(7 + top - bottom, 0)))
+def eight_columns(open_pixels: Array, row: int, first: int) -> Any:
+    """Open pixels of 8 columns of a row, the first one in the lowest bit."""
+    # They may straddle two words; two shifts, because a shift by 64 bits is undefined
+    word, shift = np.uint64(first >> 6), np.uint64(first & 63)
+    line = open_pixels[row, word] >> shift
+    line |= open_pixels[row, word + np.uint64(1)] << (np.uint64(63) - shift) << np.uint64(1)
+    return line & np.uint64(0xFF)

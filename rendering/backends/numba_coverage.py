@@ -106,7 +106,7 @@ def cover(points: Array, faces: Array, size: int, cull: bool, open_pixels: Array
             begin, end = _span(outline, j - half, half, first, last)
             if begin <= end:
                 for word in range(begin >> 6, (end >> 6) + 1):
-                    open_pixels[j, word] &= ~word_mask(word, begin, end)
+                    open_pixels[np.uint64(j), np.uint64(word)] &= ~word_mask(word, begin, end)
 
 
 @compiled

@@ -20,7 +20,7 @@ from rendering.backends import (
     numba_soft,
     numba_texture,
 )
-from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch, make_scratch
+from rendering.backends.numba_scratch import Scratch, make_scratch
 from utils.numba_jit import Array
 from utils.threads import map_chunks
 
@@ -110,7 +110,7 @@ def _scratch(num_vertices: int, num_faces: int, size: int, larger: bool = False)
     # Buffers fit one kind of mesh and image; about 4 fragments per pixel suffice in most cases
     known = getattr(local, "key", None) == key
     if not known or larger:
-        capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 4096 * LANES
+        capacity = 2 * len(local.scratch.pixel) if known else 4 * size * size + 32768
         local.key, local.scratch = key, make_scratch(*key, capacity)
     return local.scratch
 
@@ -174,7 +174,7 @@ class _SilhouetteLoss(torch.autograd.Function):
 
 
 class _SoftSilhouette(torch.autograd.Function):
-    """Alpha and coverage of meshes; stores the fragments, pairs of a face and a pixel near it."""
+    """Alpha and coverage of meshes; stores which pixels each face meets, and computes the rest anew."""
 
     @staticmethod
     def forward(
@@ -199,35 +199,33 @@ class _SoftSilhouette(torch.autograd.Function):
                     scratch = _scratch(*key, larger=True)
                 # Copy what the backward pass needs; the buffers belong to the thread
                 if keep:
-                    end = n * LANES
-                    used = (scratch.pixel[:end], scratch.blocks[: end * BLOCK_ROWS], scratch.starts)
-                    fragments[b] = tuple(array.copy() for array in used)
+                    fragments[b] = (scratch.pixel[:n].copy(), scratch.starts.copy())
 
         map_chunks(render, len(vertices))
-        ctx.fragments, ctx.faces, ctx.shape = fragments, triangles, vertices.shape
-        # A factor 2 of the squared distance, and 2 / size screen units per pixel
-        ctx.scale = 4.0 * options.sharpness / options.size
+        ctx.fragments, ctx.options = fragments, options
         ctx.mark_non_differentiable(coverage)
-        ctx.save_for_backward(alpha)
+        ctx.save_for_backward(vertices, faces, alpha)
         return alpha, coverage
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        given, alpha = (_array(x.flatten(1)) for x in (gradients[0], ctx.saved_tensors[0]))
-        gradient = torch.zeros(ctx.shape)
-        result = gradient.numpy()
+        vertices, faces, alpha = ctx.saved_tensors
+        gradient = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        meshes, triangles, result = _array(vertices), _indices(faces), gradient.numpy()
+        images = [_array(image.flatten(1)) for image in (alpha, gradients[0])]
+        size, sharpness = ctx.options.size, ctx.options.sharpness
 
         def scatter(begin: int, end: int) -> None:
-            scratch = _scratch(ctx.shape[1], len(ctx.faces), gradients[0].shape[-1])
+            scratch = _scratch(vertices.shape[1], len(faces), size)
             for b in range(begin, end):
-                # The derivative of 1 - prod(1 - p), and one weight more for unused lanes
-                np.multiply(given[b], 1 - alpha[b], out=scratch.keep[: given.shape[1]])
-                scratch.keep[given.shape[1] :] = 0
-                fragments = ctx.fragments[b]
-                numba_soft.scatter(ctx.faces, *fragments, scratch.keep, ctx.scale, result[b])
+                numba_coverage.to_pixels(meshes[b], size, scratch.points)
+                mesh = (meshes[b], triangles, size, sharpness, scratch.points)
+                numba_soft.soft_gradient(
+                    *mesh, *ctx.fragments[b], *(image[b] for image in images), result[b]
+                )
 
-        map_chunks(scatter, ctx.shape[0])
+        map_chunks(scatter, len(vertices))
         return gradient, None, None
 
 

@@ -1,9 +1,8 @@
 """Buffers that the compiled loops of one thread work in.
 
-A fragment is a pair of a face and an open pixel near it. Fragments lie in blocks of 8, so that one
-vector instruction handles a block: 8 offsets x, 8 offsets y, 8 weights of corner 1, 8 of corner 2,
-8 factors 1 - p. A face starts a new block; the lanes it leaves unused name the pixel one past the
-image.
+A fragment is a pair of a face and an open pixel near it, stored as the place of the pixel:
+65536 * row + column. A face fills whole blocks of 8, so that one vector instruction handles a block; the
+lanes it leaves unused are nowhere.
 """
 
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from utils.numba_jit import Array
 
 LANES = 8
-BLOCK_ROWS = 5
+NOWHERE = np.int32(-1)  # place of an unused lane
 
 
 class Scratch(NamedTuple):
@@ -23,10 +22,11 @@ class Scratch(NamedTuple):
     open: Array  # (size + 8, words + 1) uint64, bit masks; rows and words past the image are 0
     bands: Array  # (size / 8, words + 1) uint64, union of 8 rows of `open`
     met: Array  # (size * size) uint8, faces met by each pixel
-    keep: Array  # (size * size + LANES) float32, product of (1 - p)
-    pixel: Array  # (capacity) uint32, flat pixel index of each fragment
-    blocks: Array  # (capacity * BLOCK_ROWS) float32
-    starts: Array  # (F + 1) uint32, first block of each face
+    alpha: Array  # (size * size) float32
+    given: Array  # (size * size) float32, gradient of alpha
+    pixel: Array  # (capacity) int32, place of each fragment
+    shade: Array  # (size * size + LANES) float32, p of the fragments of a face
+    starts: Array  # (F + 1) uint32, first fragment of each face
     depth: Array  # (size * size) float32
 
 
@@ -37,7 +37,7 @@ def make_scratch(num_vertices: int, num_faces: int, size: int, capacity: int) ->
         num_vertices: V.
         num_faces: F.
         size: pixels.
-        capacity: number of fragments, a multiple of LANES.
+        capacity: number of fragments.
     """
     pixels, words = size * size, (size + 63) // 64 + 1
     return Scratch(
@@ -45,9 +45,10 @@ def make_scratch(num_vertices: int, num_faces: int, size: int, capacity: int) ->
         open=np.zeros((size + 8, words), np.uint64),
         bands=np.zeros(((size + 7) // 8, words), np.uint64),
         met=np.zeros(pixels, np.uint8),
-        keep=np.zeros(pixels + LANES, np.float32),
-        pixel=np.zeros(capacity, np.uint32),
-        blocks=np.zeros(capacity * BLOCK_ROWS, np.float32),
+        alpha=np.zeros(pixels, np.float32),
+        given=np.zeros(pixels, np.float32),
+        pixel=np.zeros(capacity, np.int32),
+        shade=np.zeros(pixels + LANES, np.float32),
         starts=np.zeros(num_faces + 1, np.uint32),
         depth=np.zeros(pixels, np.float32),
     )

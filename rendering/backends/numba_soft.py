@@ -1,7 +1,8 @@
 """Compiled soft silhouette of one image, its gradient, and the fused comparison with a mask.
 
 Conventions as in `numba_coverage`. In the soft pass a pixel stays open while it is not covered and
-has met fewer than `max_faces` faces.
+has met fewer than `max_faces` faces. Only the pixels that a face has met are stored; the gradient
+computes distances and probabilities anew, which takes less time than to keep them.
 """
 
 from typing import Any, cast
@@ -11,7 +12,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from rendering.backends.numba_bit_masks import any_open, lowest_bit, mark_open, summarize, tile
+from rendering.backends.numba_bit_masks import (
+    POSITIONS,
+    any_open,
+    eight_columns,
+    show_covered,
+    summarize,
+    write_positions,
+)
 from rendering.backends.numba_coverage import (
     columns_between,
     corners_of,
@@ -19,14 +27,14 @@ from rendering.backends.numba_coverage import (
     rows_between,
     to_pixels,
 )
-from rendering.backends.numba_scratch import BLOCK_ROWS, LANES, Scratch
-from utils.numba_jit import Array, Decorator, compiled, compiled_sums
+from rendering.backends.numba_scratch import LANES, NOWHERE, Scratch
+from utils.numba_jit import Array, Decorator, compiled, compiled_finite, compiled_sums
 
 _intrinsic = cast(Decorator, intrinsic)
+_LN2 = 0.6931471805599453
+# Above this power of one half p is 0: squares of smaller ones are denormal numbers, which are slow
+_VANISHED = np.float32(48)
 _TINY = 1e-12  # squared pixels; edges shorter than this are points
-_LANES = np.uint64(LANES)
-_LANE_MASK = np.uint64(LANES - 1)
-_Y, _W1, _W2, _Q, _BLOCK = (np.uint64(row * LANES) for row in (1, 2, 3, 4, BLOCK_ROWS))
 
 
 @_intrinsic
@@ -39,23 +47,30 @@ def _float_from_bits(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
-@compiled
-def _exp_negative(x: float) -> float:
-    """Returns exp(-x) for x >= 0 in single precision, 3e-7 relative; 0 above about 87."""
-    # exp(-x) = 2^-n exp(r) with |r| <= ln(2) / 2
-    z = np.float32(1.44269504) * min(x, np.float32(87.0))
+@compiled_finite
+def _power_of_half(x: float) -> Any:
+    """Returns 2^-x for x >= 0 in single precision, 3e-7 relative; 0 above 48."""
+    # 2^-x = 2^-n 2^r with |r| <= 1 / 2
+    z = min(x, _VANISHED)
     n = np.int32(z + np.float32(0.5))
-    r = (np.float32(n) - z) * np.float32(0.69314718)
+    r = np.float32(n) - z
     # Taylor series of degree 6, in Horner form
-    series = np.float32(1 / 720)
-    series = series * r + np.float32(1 / 120)
-    series = series * r + np.float32(1 / 24)
-    series = series * r + np.float32(1 / 6)
-    series = series * r + np.float32(0.5)
-    series = series * r + np.float32(1.0)
+    series = np.float32(_LN2**6 / 720)
+    series = series * r + np.float32(_LN2**5 / 120)
+    series = series * r + np.float32(_LN2**4 / 24)
+    series = series * r + np.float32(_LN2**3 / 6)
+    series = series * r + np.float32(_LN2**2 / 2)
+    series = series * r + np.float32(_LN2)
     series = series * r + np.float32(1.0)
     # 2^-n is assembled from its exponent bits
-    return series * _float_from_bits(np.int32((np.int32(127) - n) << np.int32(23)))
+    power = series * _float_from_bits(np.int32((np.int32(127) - n) << np.int32(23)))
+    return power if x < _VANISHED else np.float32(0)
+
+
+@compiled
+def _steepness(sharpness: float, size: int) -> Any:
+    """Falloff per squared pixel, as a power of two: exp(-sharpness * d^2) of screen units."""
+    return np.float32(sharpness * 4.0 / (_LN2 * size * size))
 
 
 @compiled
@@ -76,60 +91,67 @@ def _exact_corners(vertices: Array, faces: Array, f: int, size: int) -> Any:
     return ax, ay, bx, by, h * vertices[c, 0], -h * vertices[c, 1]
 
 
-@compiled_sums
-def _shade(corners: Any, begin: int, end: int, sharpness: float, blocks: Array) -> None:
-    """Turns pixel positions in blocks [begin, end) into fragments of a face.
-
-    With c the nearest point of the outline and p = exp(-sharpness * |pixel - c|^2), a lane gets
-    (pixel - c) * p / (1 - p), the weights of corners 1 and 2 in c, and 1 - p.
-    """
+@compiled_finite
+def _edges(corners: Any) -> Any:
+    """Vectors of the edges 01, 12 and 20, and the reciprocals of their squared lengths."""
     ax, ay, bx, by, cx, cy = corners
-    one, zero, tiny = np.float32(1), np.float32(0), np.float32(_TINY)
+    one, tiny = np.float32(1), np.float32(_TINY)
     ux, uy, vx, vy, wx, wy = bx - ax, by - ay, cx - bx, cy - by, ax - cx, ay - cy
-    # Reciprocals of squared edge lengths; degenerate edges count as points
+    # Degenerate edges count as points
     iu = one / max(ux * ux + uy * uy, tiny)
     iv = one / max(vx * vx + vy * vy, tiny)
     iw = one / max(wx * wx + wy * wy, tiny)
-    for block in range(begin, end):
-        base = np.uint64(block) * _BLOCK
-        for lane in range(LANES):
-            k = base + np.uint64(lane)
-            x, y = blocks[k], blocks[k + _Y]
-            px, py, qx, qy, rx, ry = x - ax, y - ay, x - bx, y - by, x - cx, y - cy
-            # Nearest point on edge 01
-            t = min(max((px * ux + py * uy) * iu, zero), one)
-            px, py = px - t * ux, py - t * uy
-            d = px * px + py * py
-            w1, w2 = t, zero
-            # Nearest point on edge 12, if it is nearer
-            t = min(max((qx * vx + qy * vy) * iv, zero), one)
-            qx, qy = qx - t * vx, qy - t * vy
-            e = qx * qx + qy * qy
-            nearer = e < d
-            d = e if nearer else d
-            px = qx if nearer else px
-            py = qy if nearer else py
-            w1 = one - t if nearer else w1
-            w2 = t if nearer else w2
-            # Nearest point on edge 20, if it is nearer
-            t = min(max((rx * wx + ry * wy) * iw, zero), one)
-            rx, ry = rx - t * wx, ry - t * wy
-            e = rx * rx + ry * ry
-            nearer = e < d
-            d = e if nearer else d
-            px = rx if nearer else px
-            py = ry if nearer else py
-            w1 = zero if nearer else w1
-            w2 = one - t if nearer else w2
-            # The fragment, with the ratio that the gradient of 1 - prod(1 - p) needs
-            p = _exp_negative(np.float32(sharpness * d))
-            q = one - p
-            ratio = p / (q + np.float32(1e-7))
-            blocks[k] = px * ratio
-            blocks[k + _Y] = py * ratio
-            blocks[k + _W1] = w1
-            blocks[k + _W2] = w2
-            blocks[k + _Q] = q
+    return ux, uy, vx, vy, wx, wy, iu, iv, iw
+
+
+@compiled_finite
+def _nearest(corners: Any, edges: Any, x: float, y: float) -> Any:
+    """With c the point of the outline nearest to (x, y): (x, y) - c, its square, c's weights 1, 2."""
+    ax, ay, bx, by, cx, cy = corners
+    ux, uy, vx, vy, wx, wy, iu, iv, iw = edges
+    one, zero = np.float32(1), np.float32(0)
+    px, py, qx, qy, rx, ry = x - ax, y - ay, x - bx, y - by, x - cx, y - cy
+    # Nearest point on edge 01
+    t = min(max((px * ux + py * uy) * iu, zero), one)
+    px, py = px - t * ux, py - t * uy
+    d = px * px + py * py
+    w1, w2 = t, zero
+    # Nearest point on edge 12, if it is nearer
+    t = min(max((qx * vx + qy * vy) * iv, zero), one)
+    qx, qy = qx - t * vx, qy - t * vy
+    e = qx * qx + qy * qy
+    nearer = e < d
+    d = e if nearer else d
+    px = qx if nearer else px
+    py = qy if nearer else py
+    w1 = one - t if nearer else w1
+    w2 = t if nearer else w2
+    # Nearest point on edge 20, if it is nearer
+    t = min(max((rx * wx + ry * wy) * iw, zero), one)
+    rx, ry = rx - t * wx, ry - t * wy
+    e = rx * rx + ry * ry
+    nearer = e < d
+    d = e if nearer else d
+    px = rx if nearer else px
+    py = ry if nearer else py
+    w1 = zero if nearer else w1
+    w2 = one - t if nearer else w2
+    return px, py, d, w1, w2
+
+
+@compiled_finite
+def _shade(
+    corners: Any, half: float, steepness: float, pixel: Array, begin: int, end: int, shade: Array
+) -> None:
+    """Writes p of the pixels [begin, end) of a face: 2^(-steepness * d^2), d being the distance."""
+    edges = _edges(corners)
+    center = np.float32(half)
+    for m in range(end - begin):
+        place = pixel[np.uint64(begin + m)]
+        x = np.float32(np.int32(place & np.int32(0xFFFF))) - center
+        y = np.float32(np.int32(place >> np.int32(16))) - center
+        d = _nearest(corners, edges, x, y)[2]
+        shade[np.uint64(m)] = _power_of_half(np.float32(steepness * d))
 
 
 @compiled
@@ -141,20 +163,21 @@ def _soften(
     box_length: float,
     max_faces: int,
     s: Scratch,
-) -> Any:
-    """Multiplies (1 - p) of all faces near each open pixel into `keep`, storing fragments.
+    alpha: Array,
+) -> int:
+    """Adds the falloff of all faces to alpha, 0 at open pixels, and stores the pixels they meet.
 
-    Returns the number of blocks of fragments, or -1 when the capacity was too small.
+    Returns the number of entries in `s.pixel`, or -1 when the capacity was too small.
     """
     half = 0.5 * (size - 1)
     margin = box_length * 0.5 * size
-    scaled = np.float32(sharpness * 4.0 / (size * size))
-    points, open_pixels, met, keep = s.points, s.open, s.met, s.keep
-    pixel, blocks, starts = s.pixel, s.blocks, s.starts
-    center, one, nowhere = np.float32(half), np.uint64(1), np.uint32(size * size)
+    steepness = _steepness(sharpness, size)
+    points, open_pixels, met = s.points, s.open, s.met
+    pixel, shade, starts = s.pixel, s.shade, s.starts
+    one, width = np.float32(1), np.uint64(size)
     met[:] = 0
     summarize(open_pixels, size, s.bands)
-    n = np.uint64(0)  # next block
+    n = 0  # next entry
     for f in range(faces.shape[0]):
         starts[f] = n
         corners = corners_of(points, faces, f)
@@ -169,94 +192,123 @@ def _soften(
         if not any_open(s.bands, top, bottom, first, last):
             continue
         # The caller retries with larger buffers
-        if (np.int64(n) + 1) * LANES + (bottom - top + 1) * (last - first + 1) > len(pixel):
+        if n + (bottom - top + 1) * (last - first + 1) + LANES > len(pixel):
             return -1
-        # List the open pixels of the box; in a function of its own this takes a fifth more time
-        m = n * _LANES
-        for tile_top in range(top, bottom + 1, 8):
-            for tile_first in range(first, last + 1, 8):
-                bits = tile(open_pixels, tile_top, bottom, tile_first, last)
-                while bits != np.uint64(0):
-                    bit = np.int64(lowest_bit(bits))
-                    bits &= bits - one
-                    i, j = tile_first + (bit & 7), tile_top + (bit >> 3)
-                    p = np.uint64(j * size + i)
-                    # A pixel that has met enough faces is closed
-                    met[p] += np.uint8(1)
-                    if met[p] == max_faces:
-                        open_pixels[j, i >> 6] &= ~(one << np.uint64(i & 63))
-                    pixel[m] = p
-                    k = m // _LANES * _BLOCK + (m & _LANE_MASK)
-                    blocks[k] = np.float32(i) - center
-                    blocks[k + _Y] = np.float32(j) - center
-                    m += one
-        if m == n * _LANES:
+        # List the open pixels of the box, 8 columns at a time
+        m = np.uint64(n)
+        for column in range(first, last + 1, 8):
+            wanted = np.uint64(0xFF) >> np.uint64(max(7 + column - last, 0))
+            for row in range(top, bottom + 1):
+                bits = eight_columns(open_pixels, np.uint64(row), column) & wanted
+                place = np.int32(row << 16 | column)
+                # Always 8; the next ones overwrite what is too much
+                positions = POSITIONS[bits]
+                write_positions(pixel, m, place, positions)
+                m += np.uint64(positions >> np.uint32(28))
+        end = np.int64(m)
+        if end == n:
             continue
-        used = m
-        # Fill the last block with lanes that point nowhere
-        while m & _LANE_MASK != np.uint64(0):
-            pixel[m] = nowhere
-            m += one
-        end = m // _LANES
-        # Distances, probabilities and weights of all fragments of the face
+        # Fill the last block of 8
+        stop = n + ((end - n + LANES - 1) & -LANES)
+        pixel[end:stop] = NOWHERE
+        # Distances and probabilities of all fragments of the face
         if _reaches_far(corners, size):
-            _shade(_exact_corners(vertices, faces, f, size), n, end, scaled, blocks)
+            _shade(_exact_corners(vertices, faces, f, size), half, steepness, pixel, n, stop, shade)
         else:
-            _shade(corners, n, end, scaled, blocks)
-        # alpha = 1 - prod(1 - p)
-        for m in range(n * _LANES, used):
-            keep[pixel[m]] *= blocks[m // _LANES * _BLOCK + _Q + (m & _LANE_MASK)]
-        n = end
+            _shade(corners, half, steepness, pixel, n, stop, shade)
+        # 1 - alpha is the product of 1 - p; a pixel that has met enough faces is closed
+        for m in range(n, end):
+            place = np.uint64(pixel[np.uint64(m)])
+            row, column = place >> np.uint64(16), place & np.uint64(0xFFFF)
+            p = row * width + column
+            alpha[p] += (one - alpha[p]) * shade[np.uint64(m - n)]
+            met[p] += np.uint8(1)
+            if met[p] == max_faces:
+                bit = np.uint64(1) << (column & np.uint64(63))
+                open_pixels[row, column >> np.uint64(6)] &= ~bit
+        n = stop
     starts[faces.shape[0]] = n
-    return np.int64(n)
+    return n
 
 
 @compiled_sums
-def _face_gradient(begin: int, end: int, pixel: Array, blocks: Array, weight: Array) -> Any:
-    """Sums weight * offset over the fragments of one face, distributed over its three corners."""
-    x0 = y0 = x1 = y1 = x2 = y2 = np.float32(0)
-    for block in range(begin, end):
-        base = np.uint64(block) * _BLOCK
-        for lane in range(LANES):
-            k = base + np.uint64(lane)
-            g = weight[pixel[np.uint64(block) * _LANES + np.uint64(lane)]]
-            x, y = g * blocks[k], g * blocks[k + _Y]
-            x0 += x
-            y0 += y
-            x1 += blocks[k + _W1] * x
-            y1 += blocks[k + _W1] * y
-            x2 += blocks[k + _W2] * x
-            y2 += blocks[k + _W2] * y
+def _face_gradient(
+    corners: Any,
+    size: int,
+    steepness: float,
+    pixel: Array,
+    begin: int,
+    end: int,
+    alpha: Array,
+    given: Array,
+) -> Any:
+    """Sums g * offset over the fragments of a face, g in terms of p, distributed over its corners."""
+    edges = _edges(corners)
+    center, one, zero = np.float32(0.5 * (size - 1)), np.float32(1), np.float32(0)
+    x0 = y0 = x1 = y1 = x2 = y2 = zero
+    width = np.int32(size)
+    for m in range(begin, end):
+        place = pixel[np.uint64(m)]
+        i, j = np.int32(place & np.int32(0xFFFF)), np.int32(place >> np.int32(16))
+        dx, dy, d, w1, w2 = _nearest(corners, edges, np.float32(i) - center, np.float32(j) - center)
+        shade = _power_of_half(np.float32(steepness * d))
+        # Derivative of 1 - prod(1 - p); unused lanes count nothing
+        p = np.uint64(np.int32(j * width + i)) if place >= 0 else np.uint64(0)
+        g = given[p] * (one - alpha[p]) * shade / (one - shade + np.float32(1e-7))
+        g = g if place >= 0 else zero
+        x, y = g * np.float32(dx), g * np.float32(dy)
+        w1, w2 = np.float32(w1), np.float32(w2)
+        x0 += x
+        y0 += y
+        x1 += w1 * x
+        y1 += w1 * y
+        x2 += w2 * x
+        y2 += w2 * y
     return x0 - x1 - x2, y0 - y1 - y2, x1, y1, x2, y2
 
 
 @compiled
-def scatter(
+def soft_gradient(
+    vertices: Array,
     faces: Array,
+    size: int,
+    sharpness: float,
+    points: Array,
     pixel: Array,
-    blocks: Array,
     starts: Array,
-    weight: Array,
-    scale: float,
+    alpha: Array,
+    given: Array,
     gradient: Array,
 ) -> None:
     """Adds the gradient of the soft silhouette to vertices.
 
     Args:
+        vertices: (V, 3) screen space.
         faces: (F, 3) vertex indices.
-        pixel: flat pixel index of each fragment.
-        blocks: fragments as left by the forward pass.
-        starts: (F + 1,) first block of each face.
-        weight: (size * size + 1,) factor of each pixel; the last, for unused lanes, is 0.
-        scale: common factor.
+        size: pixels.
+        sharpness: inverse softness of the edge.
+        points: (V, 2) vertices in pixels.
+        pixel: fragments as left by the forward pass.
+        starts: (F + 1,) first fragment of each face.
+        alpha: (size * size,) as left by the forward pass.
+        given: (size * size,) gradient of alpha.
         gradient: (V, 3), changed in place.
     """
-    factor = np.float32(scale)
+    steepness = _steepness(sharpness, size)
+    # A factor 2 of the squared distance, and 2 / size screen units per pixel
+    factor = np.float32(4.0 * sharpness / size)
     for f in range(faces.shape[0]):
         begin, end = starts[f], starts[f + 1]
         if begin == end:
             continue
-        x0, y0, x1, y1, x2, y2 = _face_gradient(begin, end, pixel, blocks, weight)
+        # As in the forward pass
+        corners = corners_of(points, faces, f)
+        fragments = (size, steepness, pixel, begin, end, alpha, given)
+        if _reaches_far(corners, size):
+            exact = _exact_corners(vertices, faces, f, size)
+            x0, y0, x1, y1, x2, y2 = _face_gradient(exact, *fragments)
+        else:
+            x0, y0, x1, y1, x2, y2 = _face_gradient(corners, *fragments)
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         gradient[a, 0] += factor * x0
         gradient[a, 1] -= factor * y0
@@ -281,26 +333,22 @@ def soft_silhouette(
 ) -> int:
     """Renders alpha and coverage (size * size) of one mesh; fragments stay in the scratch.
 
-    Returns the number of blocks of fragments, or -1 when the scratch has too little capacity.
+    Returns the number of fragments, or -1 when the scratch has too little capacity.
     """
-    one = np.float32(1)
     # Covered pixels first: they have alpha 1 and need no fragments
     to_pixels(vertices, size, s.points)
     cover(s.points, faces, size, cull, s.open)
-    mark_open(s.open, size, s.keep)
-    for p in range(size * size):
-        coverage[p] = one - s.keep[p]
+    show_covered(s.open, size, coverage)
+    alpha[:] = coverage
     # Then the falloff around the outline
-    n = _soften(vertices, faces, size, sharpness, box_length, max_faces, s)
-    for p in range(size * size):
-        alpha[p] = one - s.keep[p]
-    return n
+    return _soften(vertices, faces, size, sharpness, box_length, max_faces, s, alpha)
 
 
 @compiled_sums
-def _compare(target: Array, keep: Array) -> Any:
-    """Squared error and IoU (both at 0.5) of alpha = 1 - keep; `keep` becomes error * keep."""
+def _compare(target: Array, alpha: Array, given: Array) -> Any:
+    """Squared error and IoU (both at 0.5) of alpha; writes the gradient of the mean squared error."""
     size = target.shape[0]
+    twice_mean = np.float32(2.0 / (size * size))
     half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
     total = both = either = 0.0
     for j in range(size):
@@ -308,19 +356,16 @@ def _compare(target: Array, keep: Array) -> Any:
         row_error = row_both = row_either = zero
         for i in range(size):
             p = np.uint64(j * size + i)
-            k = keep[p]
-            error = one - k - target[j, i]
-            keep[p] = error * k
+            error = alpha[p] - target[j, i]
+            given[p] = twice_mean * error
             row_error += error * error
-            inside = one if k < half else zero
+            inside = one if alpha[p] > half else zero
             expected = one if target[j, i] > half else zero
             row_both += inside * expected
             row_either += max(inside, expected)
         total += row_error
         both += row_both
         either += row_either
-    # Unused lanes point to the pixel past the image
-    keep[size * size] = zero
     return total, both / (either + 1e-6)
 
 
@@ -368,14 +413,13 @@ def silhouette_losses(
         target = targets[target_index[b]]
         to_pixels(vertices[b], size, s.points)
         cover(s.points, faces, size, cull, s.open)
-        mark_open(s.open, size, s.keep)
+        show_covered(s.open, size, s.alpha)
         # Render, compare and differentiate while the buffers are in the cache
-        n = _soften(vertices[b], faces, size, sharpness, box_length, max_faces, s)
+        n = _soften(vertices[b], faces, size, sharpness, box_length, max_faces, s, s.alpha)
         if n < 0:
             return b
-        error, iou[b] = _compare(target, s.keep)
+        error, iou[b] = _compare(target, s.alpha, s.given)
         loss[b] = error / pixels
-        # 2 / pixels is that of the mean squared error, the rest that of `numba_cpu._SoftSilhouette`
-        scale = 4.0 * sharpness / size * 2.0 / pixels
-        scatter(faces, s.pixel, s.blocks, s.starts, s.keep, scale, gradient[b])
+        mesh = (vertices[b], faces, size, sharpness, s.points)
+        soft_gradient(*mesh, s.pixel, s.starts, s.alpha, s.given, gradient[b])
     return end

@@ -85,6 +85,18 @@ def test_alpha_and_its_gradient_equal_those_of_the_naive_rasterizer(seed: int, c
     assert relative_error(actual, expected) < 1e-4
 
 
+def test_boxes_across_words_of_64_columns_equal_those_of_the_naive_rasterizer() -> None:
+    vertices, faces = small_sphere(1)
+    vertices.requires_grad_()
+    fast, naive = (
+        render(vertices, faces, 77, sharpness=500.0, backend=backend)
+        for backend in ("numba", "dense")
+    )
+    torch.testing.assert_close(fast.alpha.double(), naive.alpha, rtol=0, atol=1e-5)
+    (actual,), (expected,) = gradients(fast, [vertices]), gradients(naive, [vertices])
+    assert relative_error(actual, expected) < 1e-4
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_attributes_and_their_gradients_equal_those_of_the_naive_rasterizer(seed: int) -> None:
     vertices, faces = random_mesh(seed)
@@ -271,8 +283,8 @@ def test_many_huge_faces_need_more_room_than_is_set_aside() -> None:
     vertices = corners.repeat(1, 40, 1).requires_grad_()
     faces = torch.arange(120).reshape(40, 3)  # all turned away: no coverage, 30 faces a pixel
     targets, index = torch.zeros((1, 100, 100)), torch.tensor([0])
-    loss, _ = silhouette_loss(vertices, faces, targets, index, sharpness=0.01)
-    expected = render(vertices, faces, 100, sharpness=0.01).alpha.square().mean()
+    loss, _ = silhouette_loss(vertices, faces, targets, index, sharpness=0.03)
+    expected = render(vertices, faces, 100, sharpness=0.03).alpha.square().mean()
     torch.testing.assert_close(loss[0], expected)
     (gradient,) = torch.autograd.grad(loss.sum(), vertices)
     assert gradient[0, :90].abs().sum() > 0
