@@ -37,6 +37,7 @@ _GPU_BACKENDS = {  # name of package and backend -> where to get it
 }
 _VARIABLE = "TMG_RASTERIZER"
 _MAX_FACES_LIMIT = 255  # the count of a pixel is one byte
+_LARGEST = 2**15 - 1  # pixels a side: row and column of a pixel share 4 bytes
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def rasterize(
         Images on the device of the vertices.
 
     Raises:
-        ValueError: if shapes disagree.
+        ValueError: if shapes disagree, or the size is out of range.
         FloatingPointError: if vertices are not finite.
     """
     # Compiled loops trust their input, so everything is checked here
@@ -145,7 +146,7 @@ def silhouette_loss(
         iou: (B,) intersection over union of alpha > 0.5 and mask > 0.5; no gradient.
 
     Raises:
-        ValueError: if shapes disagree or an index is out of range.
+        ValueError: if shapes disagree, or an index or the size is out of range.
         FloatingPointError: if vertices are not finite.
     """
     # As in `rasterize`, but without images: a loss and an IoU per mesh
@@ -248,8 +249,8 @@ def _to(tensor: Tensor | None, device: torch.device) -> Any:
 
 def _options(size: int, **settings: Any) -> Options:
     options = Options(size, **settings)
-    if size < 1:
-        raise ValueError(f"size: expected a positive number of pixels, got {size}.")
+    if not 1 <= size <= _LARGEST:
+        raise ValueError(f"size: expected 1 to {_LARGEST} pixels, got {size}.")
     if not 1 <= options.max_faces <= _MAX_FACES_LIMIT:
         raise ValueError(f"max_faces: expected 1 to {_MAX_FACES_LIMIT}, got {options.max_faces}.")
     # Compiled loops are made once for every combination of types

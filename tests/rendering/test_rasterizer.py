@@ -331,6 +331,9 @@ def test_wrong_arguments_are_refused() -> None:
         render(vertices, faces, SIZE, attributes=vertices[:, 1:])
     with pytest.raises(ValueError, match="face_uvs"):
         render(vertices, faces, SIZE, uvs=vertices[..., :2])
+    for size in (0, 2**15):
+        with pytest.raises(ValueError, match=f"size: expected 1 to 32767 pixels, got {size}"):
+            render(vertices, faces, size)
     with pytest.raises(ValueError, match="max_faces"):
         render(vertices, faces, SIZE, max_faces=0)
     with pytest.raises(ValueError, match="target_index"):
