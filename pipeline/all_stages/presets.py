@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             **{"image_resolution": 128, "pseudogt_resolution": 256},
         },
         "run_generation": {
-            **{"iters": 12000, "warmup_steps": 1200, "batch_size": 8, "d_steps_per_g": 1},
+            **{"iters": 12000, "start_from": "linear", "batch_size": 8, "d_steps_per_g": 1},
             **{"lr_g": 0.0004, "lr_d": 0.0008, "mesh_regularization": 0.0005},
             **{"width": 0.375, "texture_resolution": 256, "evaluate_freq": 100000},
         },
