@@ -136,6 +136,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--evaluate and --export_sample, or what belongs to it, exclude each other")
     if args.overwrite and not args.export_folder:
         parser.error("--overwrite needs --export_sample")
+    if args.how_many and not args.export_folder:
+        parser.error("--how_many needs --export_sample")
     if args.which_epoch == "best" and not (args.evaluate or args.export_folder):
         parser.error("--which_epoch best needs --evaluate or --export_sample")
 

@@ -155,6 +155,7 @@ def test_learning_rate_falls_linearly_to_zero(epoch: float, factor: float) -> No
         ["--which_epoch", "best"],
         ["--evaluate", "--proxy_distance", "--standard_fid", "a.pth"],
         ["--how_many", "0"],
+        ["--how_many", "2"],
         ["--texture_resolution", "100"],
     ],
 )
