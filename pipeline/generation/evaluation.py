@@ -92,6 +92,8 @@ def choose_file(config: GenerationConfig, device: torch.device) -> Path:
     # Recorded distances are trusted, others are measured now
     candidates = dict(checkpoint.numbered(config.folder))
     if not candidates:
+        if (config.folder / model_file.NAME).exists():
+            remedy = "Leave --which_epoch out, to take its model file."
         raise cli.UserError(f"{config.folder} has no numbered checkpoints to compare. {remedy}")
     # Photographs that were kept belong to the run, so that any of its files tells them
     config = load_trained(config, next(iter(candidates.values())), device)[1]

@@ -79,9 +79,9 @@ def export_sample(device: torch.device, config: GenerationConfig) -> None:
         gallery.save_turntable(folder / "turntable.gif", all_frames)
         meshes = [folder / f"mesh_{number}.glb" for number in range(how_many)]
         drawn = extras.Drawn(model, config, template, items, eligible)
+        export_folder.finish(folder, how_many)
         added = _save_extras(folder, drawn, how_many, record)
         gallery.save_page(folder / "index.html", config.name, meshes, extras=added)
-        export_folder.finish(folder, how_many)
         gallery.announce(folder, how_many)
 
 

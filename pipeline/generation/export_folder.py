@@ -16,6 +16,7 @@ _EXPORTED = re.compile(
     r"mesh_\d+\.(?:obj|mtl|png|glb)|index\.html|turntable\.gif|provenance\.json|morphs\.glb|walk\.gif"
     r"|swap\.png|swap_\d+_\d+\.glb|parts\.png|mesh_\d+_parts\.glb"
 )
+PARTS = "parts.png"  # all meshes in the colors of their parts
 # What makes mesh <i> the same
 _SAME = ("checkpoint_sha256", "seed", "truncation_sigma", "filter_class")
 
@@ -78,11 +79,12 @@ def begin(folder: Path, record: dict[str, Any]) -> None:
 
 
 def finish(folder: Path, how_many: int) -> None:
-    """Removes the meshes that an earlier export of the same model wrote beyond the present ones."""
+    """Removes the meshes that an earlier export of the same model wrote beyond the present ones, and their picture."""
     for path in _exported(folder):
         name, _, rest = path.stem.partition("_")
         if name == "mesh" and int(rest.removesuffix("_parts")) >= how_many:
             path.unlink()
+            (folder / PARTS).unlink(missing_ok=True)
 
 
 def _difference(folder: Path, record: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from geometry.sphere_mesh import SphereMesh
 from geometry.uv_maps import average_poles, fold, symmetric_extension
 from pipeline.generation import sampling
 from pipeline.generation.config import GenerationConfig
+from pipeline.generation.export_folder import PARTS
 from pipeline.generation.linear.generator import LinearGenerator
 from pipeline.generation.model_file import Model
 from rendering import gallery
@@ -32,7 +33,7 @@ MORPHS = "morphs.glb"
 CAPTIONS = {
     "walk.gif": "from one mesh to another, and back",
     "swap.png": "every texture, by column, on every shape, by row",
-    "parts.png": "the parts of the meshes",
+    PARTS: "the parts of the meshes",
 }
 
 
@@ -202,7 +203,7 @@ def save_parts(folder: Path, drawn: Drawn, count: int, origin: Mapping[str, obje
     colors, coverage = sampling.render(drawn.template, sample._replace(texture=textures), 2 * _SIZE)
     pictures = F.avg_pool2d(colors + (1 - coverage), 2).cpu()
     grid = make_grid(pictures, sampling.GRID_COLUMNS, padding=0)
-    save_image(folder / "parts.png", to_uint8(grid))
+    save_image(folder / PARTS, to_uint8(grid))
 
 
 def part_texture(config: GenerationConfig) -> Tensor:

@@ -77,6 +77,12 @@ def test_best_checkpoint_is_the_one_with_the_lowest_distance(toy: Path) -> None:
     assert chosen == checkpoint.path_of("checkpoints_gan/toy_singletpl", 2)
 
 
+def test_a_statistical_model_has_no_best_checkpoint(toy: Path) -> None:
+    run("--model", "linear")
+    with pytest.raises(UserError, match=r"no numbered checkpoints.*Leave --which_epoch out"):
+        run("--export_sample", "--which_epoch", "best")
+
+
 def test_evaluation_without_statistics_says_how_to_make_them(toy: Path) -> None:
     run("--iters", "1")
     with pytest.raises(UserError, match=r"run_reconstruction.py .*--generate_pseudogt$"):

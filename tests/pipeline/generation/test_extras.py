@@ -116,6 +116,8 @@ def test_an_export_adds_what_was_asked_for_and_shows_it(toy: Path) -> None:
         assert f'alt="{name}"' in page
     assert (FOLDER / "mesh_1_parts.glb").exists()
     # Fewer meshes, and no leftovers of those before; the page keeps what is not made again
+    run("--export_sample", "--how_many", "1")
+    assert not (FOLDER / "parts.png").exists()
     run("--part_colors", "--how_many", "1")
     later = (FOLDER / "index.html").read_text()
     assert later.count('type="range"') == extras.NUM_MODES
