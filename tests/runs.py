@@ -9,6 +9,12 @@ import torch
 
 from utils.run_directory import RunDirectory
 
+# Marks of a file of tests
+NEEDS_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
 
 def assert_equal(first: object, second: object) -> None:
     """Compares nested dictionaries and sequences, tensors bit by bit."""

@@ -4,16 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 
 from tests.pipeline.generation.toy import run, save_statistics
-from tests.runs import assert_alike
+from tests.runs import NEEDS_GPU, assert_alike
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_GPU
 
 RUNS = Path("checkpoints_gan")
 ON_GPU = ["--gpu_ids", "0"]

@@ -4,18 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from data.cache import pseudo_files
 from tests.pipeline.reconstruction.toy import CAMERAS, COUNT, FLOW, SIZE, run
-from tests.runs import assert_alike
+from tests.runs import NEEDS_GPU, assert_alike
 from utils import checkpoint
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_GPU
 
 RUNS = Path("checkpoints_recon")
 ON_GPU = ["--gpu_ids", "0"]
